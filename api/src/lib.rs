@@ -1,0 +1,1 @@
+//! The vocabulary: catalogue, schemas, defaults, validation, selectors, patches, transcoding, printing.

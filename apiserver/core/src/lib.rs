@@ -1,0 +1,1 @@
+//! Plans API requests: snapshot, request and user in; transaction and response out.

@@ -1,0 +1,1 @@
+//! Carries HTTP: TLS, authentication, watches, streams, the node tunnel.

@@ -1,0 +1,3 @@
+//! The orlop binary: server roles and kubectl-style verbs.
+
+fn main() {}

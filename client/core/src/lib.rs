@@ -1,0 +1,1 @@
+//! Pure client machinery: list-watch cache, work queue, backoff, leader election.

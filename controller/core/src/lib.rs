@@ -1,0 +1,1 @@
+//! Plans what workloads need: one planner a controller.

@@ -1,0 +1,3 @@
+//! Load tools and the ceiling they are measured against.
+
+fn main() {}

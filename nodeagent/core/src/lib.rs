@@ -1,0 +1,3 @@
+//! The pod lifecycle on one node, as a machine; the Runtime trait.
+
+pub mod runtime;

@@ -1,0 +1,1 @@
+//! Plans service rules and answers names, from Services and EndpointSlices.

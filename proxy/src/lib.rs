@@ -1,0 +1,1 @@
+//! Service IPs and DNS on one node.

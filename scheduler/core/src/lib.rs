@@ -1,0 +1,1 @@
+//! Decides which node a pod runs on, and says why.

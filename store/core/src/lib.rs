@@ -1,0 +1,1 @@
+//! The pure store: Raft machine, multi-version state, log and checkpoint formats.

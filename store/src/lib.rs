@@ -1,0 +1,1 @@
+//! The Raft-replicated, multi-version store on real disks.

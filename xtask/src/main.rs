@@ -1,0 +1,3 @@
+//! Project automation: tidy, layers, code generation.
+
+fn main() {}
