@@ -1,3 +1,83 @@
-//! Load tools and the ceiling they are measured against.
+//! Load tools: `cargo run --release -p bench -- <what>` prints a table, or JSON with `--json`.
 
-fn main() {}
+mod api;
+mod ceiling;
+mod load;
+mod nodes;
+mod process;
+mod report;
+mod target;
+mod watchers;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Orlop. Build the release binary first: `cargo build --release`.
+#[derive(Parser)]
+struct Arguments {
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Port of the clusters that are started.
+    #[arg(long, global = true, default_value_t = 16443)]
+    port: u16,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The bare server that answers with constant bytes.
+    Ceiling(Requests),
+    /// GET, LIST, create, delete and watch fan-out, beside the ceiling.
+    Api(Requests),
+    /// Time to ready on an existing data directory; memory and CPU of an idle cluster of three nodes.
+    Startup,
+    /// One pod created → Running; 30 at once. Needs root.
+    Pods,
+    /// Pods placed on hollow nodes.
+    Schedule {
+        /// Hollow nodes.
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        /// Pods.
+        #[arg(long, default_value_t = 5000)]
+        pods: u64,
+    },
+    /// Serves constant bytes; started by the other measurements.
+    #[command(hide = true)]
+    CeilingServer {
+        /// Where its certificate goes.
+        #[arg(long)]
+        folder: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Requests {
+    /// Requests of each run.
+    #[arg(long, default_value_t = 40_000)]
+    requests: u64,
+}
+
+impl Requests {
+    fn size(&self) -> api::Size {
+        api::Size { requests: self.requests, lists: self.requests / 40, creates_watched: self.requests / 10 }
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let port = arguments.port;
+    let rows = match arguments.what {
+        What::CeilingServer { folder } => return ceiling::serve(&folder).await,
+        What::Ceiling(requests) => api::ceiling(requests.size()).await?,
+        What::Api(requests) => api::api(requests.size(), port).await?,
+        What::Startup => nodes::startup_and_idle(port).await?,
+        What::Pods => nodes::pods(port).await?,
+        What::Schedule { nodes, pods } => nodes::schedule(port, nodes, pods).await?,
+    };
+    report::print(&rows, arguments.json)
+}
