@@ -78,7 +78,11 @@ struct Sections {
 
 #[async_trait::async_trait]
 impl RequestHandler for Resolver {
-    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut response: R) -> ResponseInfo {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut response: R,
+    ) -> ResponseInfo {
         let sections = self.resolve(request).await;
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = sections.code;
@@ -108,7 +112,9 @@ impl RequestHandler for Resolver {
 
 impl Resolver {
     async fn resolve(&self, request: &Request) -> Sections {
-        let Ok(info) = request.request_info() else { return Sections { code: ResponseCode::FormErr, ..Sections::default() } };
+        let Ok(info) = request.request_info() else {
+            return Sections { code: ResponseCode::FormErr, ..Sections::default() };
+        };
         let asked = info.query.original();
         let kind = asked.query_type();
         let (local, outside) = self.local(asked.name(), kind);
@@ -251,7 +257,8 @@ mod tests {
 
     #[test]
     fn resolvers_of_the_host() {
-        let text = "# comment\nsearch example.org\nnameserver 192.0.2.1\nnameserver ::1\nnameserver nonsense\n";
+        let text =
+            "# comment\nsearch example.org\nnameserver 192.0.2.1\nnameserver ::1\nnameserver nonsense\n";
         let shown: Vec<String> = upstream(text).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["192.0.2.1:53", "[::1]:53"]);
     }

@@ -1,1 +1,257 @@
 //! Service IPs and DNS on one node.
+//!
+//! [`run`] hosts the planner of `proxy-core`: changes of Services and EndpointSlices become transactions of nf_tables and
+//! names of the cluster's DNS. Every change is published as the resource version that this node has put into effect.
+
+pub mod dns;
+pub mod egress;
+pub mod observed;
+
+mod conntrack;
+mod dataplane;
+mod links;
+mod netlink;
+mod netns;
+mod nftables;
+mod rules;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use client::{Client, Informer, Informers, Scope};
+use client_core::cache::Change;
+use client_core::object::Object;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use proxy_core::names::Zone;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub use crate::dataplane::DataPlane;
+pub use crate::netlink::Error as KernelError;
+pub use crate::nftables::Network;
+pub use crate::rules::Networks;
+
+/// Label that names the Service of an EndpointSlice.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+const BY_SERVICE: &str = "service";
+/// A refused transaction is followed by a rebuild after this long.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the proxy of a node is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the Node object.
+    pub node_name: String,
+    /// The node's network namespace; `None`: the one of this process.
+    pub netns: Option<PathBuf>,
+    /// The node's own address, from which its connections to services come.
+    pub node_address: Option<Ipv4Addr>,
+    /// Addresses of all pods.
+    pub pods: Network,
+    /// Addresses of all services.
+    pub services: Network,
+    /// Address of the cluster's DNS.
+    pub dns: Ipv4Addr,
+    /// The cluster's domain, for instance `cluster.local`.
+    pub domain: String,
+    /// Resolvers for names outside of the cluster.
+    pub upstream: Vec<SocketAddr>,
+}
+
+/// Why the proxy cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A socket could not be opened in the node's network namespace.
+    #[error("opening {what} in the node's network namespace")]
+    Open {
+        /// Which socket.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The service network could not be claimed.
+    #[error("claiming the service network")]
+    Claim(#[source] rtnetlink::Error),
+    /// The kernel refused the service rules.
+    #[error("installing the service rules")]
+    Install(#[source] KernelError),
+}
+
+/// Keeps service rules and names up to date until `shutdown`, then removes them.
+///
+/// # Errors
+/// When it cannot begin. Later failures are logged and mended by a rebuild.
+pub async fn run(
+    config: Config,
+    client: Client,
+    informers: Informers,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let links = links::open(config.netns.as_deref())
+        .map_err(|source| Error::Open { what: "route netlink", source })?;
+    links::claim(&links, config.services, config.dns, config.node_address).await.map_err(Error::Claim)?;
+    let networks = Networks { pods: config.pods, services: config.services, dns: config.dns };
+    let data_plane = DataPlane::open(config.netns.as_deref(), networks)?;
+    data_plane.install().await.map_err(Error::Install)?;
+    let zone = Arc::new(ArcSwap::from_pointee(Zone::new(&config.domain)));
+    let names = dns::serve(config.dns, config.netns.as_deref(), zone.clone(), config.upstream.clone())
+        .map_err(|source| Error::Open { what: "the DNS port", source })?;
+    let observed = observed::publish(client, config.node_name.clone());
+    let mut proxy = Proxy {
+        services: informers.get(Scope::all()),
+        slices: informers.get(Scope::all()),
+        node_name: config.node_name,
+        data_plane,
+        zone,
+        observed,
+    };
+    proxy.slices.add_index(BY_SERVICE, service_of);
+    tokio::select! {
+        () = proxy.follow() => {}
+        () = shutdown.cancelled() => {}
+    }
+    drop(names);
+    if let Err(error) = proxy.data_plane.remove().await {
+        warn!(error = &error as &dyn std::error::Error, "service rules stay behind");
+    }
+    if let Err(error) = links::release(&links).await {
+        warn!(%error, "the device of the service network stays behind");
+    }
+    Ok(())
+}
+
+/// Leads the service network to a device of its own inside the network namespace at `netns`, and puts the address of the
+/// cluster's DNS there. Connections that the node itself opens come from `node`.
+///
+/// # Errors
+/// When the namespace cannot be entered or the kernel refuses.
+pub async fn claim(
+    netns: &Path,
+    services: Network,
+    dns: Ipv4Addr,
+    node: Option<Ipv4Addr>,
+) -> Result<(), Error> {
+    links::claim(&open_links(Some(netns))?, services, dns, node).await.map_err(Error::Claim)
+}
+
+fn open_links(netns: Option<&Path>) -> Result<rtnetlink::Handle, Error> {
+    links::open(netns).map_err(|source| Error::Open { what: "route netlink", source })
+}
+
+struct Proxy {
+    services: Informer<Service>,
+    slices: Informer<EndpointSlice>,
+    node_name: String,
+    data_plane: DataPlane,
+    zone: Arc<ArcSwap<Zone>>,
+    observed: tokio::sync::watch::Sender<u64>,
+}
+
+/// Namespace and name of a Service.
+type Key = (String, String);
+
+impl Proxy {
+    /// Applies changes as they come; what has come together is applied together.
+    async fn follow(&mut self) {
+        let (mut services, mut slices) = (self.services.subscribe(), self.slices.subscribe());
+        self.services.synced().await;
+        self.slices.synced().await;
+        let mut dirty = BTreeSet::new();
+        let mut observed = 0;
+        loop {
+            while let Some(change) = services.try_next() {
+                note(&change, &mut dirty, &mut observed, |service| Some(key(service)));
+            }
+            while let Some(change) = slices.try_next() {
+                note(&change, &mut dirty, &mut observed, slice_key);
+            }
+            if !self.apply(std::mem::take(&mut dirty)).await {
+                tokio::time::sleep(REBUILD_PAUSE).await;
+                continue;
+            }
+            self.observed.send_if_modified(|published| std::mem::replace(published, observed) != observed);
+            let (ended, ()) = tokio::select! {
+                change = services.next() => {
+                    let ended = change.is_none();
+                    (ended, change.iter().for_each(|change| note(change, &mut dirty, &mut observed, |service| Some(key(service)))))
+                }
+                change = slices.next() => {
+                    let ended = change.is_none();
+                    (ended, change.iter().for_each(|change| note(change, &mut dirty, &mut observed, slice_key)))
+                }
+            };
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// Puts the services into effect. On failure everything is to be rebuilt, and it is called again.
+    async fn apply(&mut self, dirty: BTreeSet<Key>) -> bool {
+        if dirty.is_empty() && self.data_plane.is_whole() {
+            return true;
+        }
+        let (services, slices) = (self.services.store(), self.slices.store());
+        let mut zone = Zone::clone(&self.zone.load());
+        let mut rules = Vec::with_capacity(dirty.len());
+        for (namespace, name) in dirty {
+            let index = format!("{namespace}/{name}");
+            let of_service: Vec<_> = slices.by(BY_SERVICE, &index).collect();
+            let service = services.find(&namespace, &name);
+            let mut borrowed = of_service.iter().map(|slice| slice.as_ref());
+            zone.set(&namespace, &name, service.map(|service| (service.as_ref(), &mut borrowed as _)));
+            let planned = service.map(|service| {
+                proxy_core::services::plan(
+                    service,
+                    of_service.iter().map(|slice| slice.as_ref()),
+                    &self.node_name,
+                )
+            });
+            rules.push((index, planned.unwrap_or_default()));
+        }
+        self.zone.store(Arc::new(zone));
+        match self.data_plane.apply(rules).await {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "service rules are rebuilt");
+                false
+            }
+        }
+    }
+}
+
+fn key(object: &impl Object) -> Key {
+    (object.namespace().to_owned(), object.name().to_owned())
+}
+
+fn slice_key(slice: &EndpointSlice) -> Option<Key> {
+    Some((slice.namespace().to_owned(), slice.label(SERVICE_LABEL)?.to_owned()))
+}
+
+fn service_of(slice: &EndpointSlice) -> Vec<Arc<str>> {
+    slice_key(slice).map(|(namespace, name)| format!("{namespace}/{name}").into()).into_iter().collect()
+}
+
+fn note<T: Object>(
+    change: &Change<T>,
+    dirty: &mut BTreeSet<Key>,
+    observed: &mut u64,
+    key: fn(&T) -> Option<Key>,
+) {
+    let touched = match change {
+        Change::Applied { new, old } => [Some(new), old.as_ref()],
+        Change::Deleted { last } => [Some(last), None],
+        Change::Synced => [None, None],
+    };
+    for object in touched.into_iter().flatten() {
+        dirty.extend(key(object));
+        *observed = (*observed).max(object.resource_version().parse().unwrap_or(0));
+    }
+}

@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use futures::TryStreamExt;
-use rtnetlink::{Handle, LinkDummy, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
 
 use crate::netns;
 use crate::nftables::Network;
 
-/// Name of the device.
+/// Name of the device: a bridge without ports, because every host that runs pods can make one.
 const DEVICE: &str = "orlop-services";
 
 /// Opens route netlink inside the namespace at `path`. The connection runs until the handle is dropped.
@@ -28,18 +28,24 @@ pub fn open(path: Option<&Path>) -> io::Result<Handle> {
 }
 
 /// Makes the device with the address `dns` and leads `services` to it; connections of the node itself come from `node`.
-pub async fn claim(handle: &Handle, services: Network, dns: Ipv4Addr, node: Option<Ipv4Addr>) -> Result<(), rtnetlink::Error> {
+pub async fn claim(
+    handle: &Handle,
+    services: Network,
+    dns: Ipv4Addr,
+    node: Option<Ipv4Addr>,
+) -> Result<(), rtnetlink::Error> {
     let index = match index(handle).await? {
         Some(index) => index,
         None => {
-            handle.link().add(LinkDummy::new(DEVICE).build()).execute().await?;
+            handle.link().add(LinkBridge::new(DEVICE).build()).execute().await?;
             index(handle).await?.unwrap_or_default()
         }
     };
     handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await?;
     handle.address().add(index, IpAddr::V4(dns), 32).replace().execute().await?;
-    let mut route =
-        RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(services.address, services.prefix).output_interface(index);
+    let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(services.address, services.prefix)
+        .output_interface(index);
     if let Some(node) = node {
         route = route.pref_source(node);
     }

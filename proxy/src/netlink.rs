@@ -117,7 +117,15 @@ pub struct Batch {
 impl Batch {
     /// Adds a message. `kind` is subsystem and message type; `family` and `resource` fill the netfilter header; `what` names
     /// it in errors.
-    pub fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attributes: &Attributes, what: String) {
+    pub fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        resource: u16,
+        attributes: &Attributes,
+        what: String,
+    ) {
         let length = (HEADER_BYTES + 4 + attributes.len()) as u32;
         let sequence = self.names.len() as u32;
         self.bytes.extend_from_slice(&length.to_ne_bytes());
@@ -132,13 +140,8 @@ impl Batch {
     }
 
     /// How many messages it has.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.names.len()
-    }
-
-    /// It has no message.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
     }
 }
 
@@ -152,7 +155,8 @@ impl Socket {
     /// Opens a socket in the calling thread's network namespace; it stays there.
     pub fn open() -> Result<Socket, Error> {
         let protocol = SockProtocol::NetlinkNetFilter;
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).map_err(Error::Socket)?;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+            .map_err(Error::Socket)?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(ANSWER_TIMEOUT_S, 0)).map_err(Error::Socket)?;
         Ok(Socket { socket })
     }
@@ -163,7 +167,8 @@ impl Socket {
         let mut refused = None;
         let mut buffer = vec![0; 1 << 16];
         loop {
-            let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(Error::Socket)?;
+            let length =
+                recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(Error::Socket)?;
             for message in messages(buffer.get(..length).unwrap_or_default()) {
                 let Some(code) = message.error else { continue };
                 if code != 0 && refused.is_none() {
@@ -182,7 +187,8 @@ impl Socket {
         self.write(request)?;
         let mut buffer = vec![0; 1 << 16];
         loop {
-            let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(Error::Socket)?;
+            let length =
+                recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(Error::Socket)?;
             for message in messages(buffer.get(..length).unwrap_or_default()) {
                 match (message.kind, message.error) {
                     (NLMSG_DONE, _) => return Ok(()),
@@ -199,11 +205,14 @@ impl Socket {
     fn write(&self, batch: &Batch) -> Result<(), Error> {
         // The kernel wants a batch in one piece, and answers each refused message.
         let room = batch.bytes.len() * 2 + (1 << 20);
-        for result in [setsockopt(&self.socket, SndBufForce, &room), setsockopt(&self.socket, RcvBufForce, &room)] {
+        for result in
+            [setsockopt(&self.socket, SndBufForce, &room), setsockopt(&self.socket, RcvBufForce, &room)]
+        {
             result.map_err(Error::Socket)?;
         }
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(self.socket.as_fd().as_raw_fd(), &batch.bytes, &kernel, MsgFlags::empty()).map_err(Error::Socket)?;
+        sendto(self.socket.as_fd().as_raw_fd(), &batch.bytes, &kernel, MsgFlags::empty())
+            .map_err(Error::Socket)?;
         Ok(())
     }
 }

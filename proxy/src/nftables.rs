@@ -68,6 +68,9 @@ pub enum Value {
     Data(Vec<u8>),
 }
 
+/// Key and value.
+pub type Element = (Vec<u8>, Value);
+
 /// One step of a rule.
 #[derive(Clone, Debug)]
 pub enum Expression {
@@ -121,7 +124,14 @@ impl Transaction {
     /// Starts a transaction on a table of the IPv4 family.
     pub fn new(table: &'static str) -> Transaction {
         let mut batch = Batch::default();
-        batch.message(BATCH_BEGIN, 0, FAMILY_NONE, SUBSYSTEM, &Attributes::default(), "the start of a batch".to_owned());
+        batch.message(
+            BATCH_BEGIN,
+            0,
+            FAMILY_NONE,
+            SUBSYSTEM,
+            &Attributes::default(),
+            "the start of a batch".to_owned(),
+        );
         Transaction { batch, table }
     }
 
@@ -165,17 +175,17 @@ impl Transaction {
         };
         attributes = attributes.number(4, TYPE_OPAQUE).number(5, key_bytes);
         // The kernel wants an identity within the batch.
-        attributes = attributes.number(10, self.batch.len() as u32);
+        attributes = attributes.number(10, self.batch.count() as u32);
         self.message(NEW_SET, NLM_F_CREATE, &attributes, format!("set {name}"));
     }
 
     /// Adds elements to a set or map.
-    pub fn add_elements(&mut self, set: &str, elements: impl Iterator<Item = (Vec<u8>, Value)>) {
+    pub fn add_elements(&mut self, set: &str, elements: impl Iterator<Item = Element>) {
         self.elements(NEW_ELEMENTS, NLM_F_CREATE, set, elements);
     }
 
     /// Removes elements from a set or map.
-    pub fn delete_elements(&mut self, set: &str, elements: impl Iterator<Item = (Vec<u8>, Value)>) {
+    pub fn delete_elements(&mut self, set: &str, elements: impl Iterator<Item = Element>) {
         self.elements(DELETE_ELEMENTS, 0, set, elements);
     }
 
@@ -197,19 +207,33 @@ impl Transaction {
     /// Sends the transaction.
     pub fn commit(mut self, socket: &Socket) -> Result<(), Error> {
         // Reading the generation changes nothing and carries the only acknowledgement: it comes when all is applied.
-        let last = self.batch.len();
+        let last = self.batch.count();
         let attributes = Attributes::default().text(1, self.table);
         self.message(NEW_TABLE, NLM_F_CREATE | NLM_F_ACK, &attributes, "the end of a batch".to_owned());
-        self.batch.message(BATCH_END, 0, FAMILY_NONE, SUBSYSTEM, &Attributes::default(), "the end of a batch".to_owned());
+        self.batch.message(
+            BATCH_END,
+            0,
+            FAMILY_NONE,
+            SUBSYSTEM,
+            &Attributes::default(),
+            "the end of a batch".to_owned(),
+        );
         socket.send(&self.batch, last)
     }
 
     /// Sends a transaction that ends with the table gone; as [`Transaction::commit`], which would leave it there empty.
     pub fn commit_removal(mut self, socket: &Socket) -> Result<(), Error> {
-        let last = self.batch.len();
+        let last = self.batch.count();
         let attributes = Attributes::default().text(1, self.table);
         self.message(DELETE_TABLE, NLM_F_ACK, &attributes, format!("removal of table {}", self.table));
-        self.batch.message(BATCH_END, 0, FAMILY_NONE, SUBSYSTEM, &Attributes::default(), "the end of a batch".to_owned());
+        self.batch.message(
+            BATCH_END,
+            0,
+            FAMILY_NONE,
+            SUBSYSTEM,
+            &Attributes::default(),
+            "the end of a batch".to_owned(),
+        );
         socket.send(&self.batch, last)
     }
 
@@ -217,7 +241,7 @@ impl Transaction {
         self.batch.message(SUBSYSTEM << 8 | kind, flags, FAMILY_IPV4, 0, attributes, what);
     }
 
-    fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: impl Iterator<Item = (Vec<u8>, Value)>) {
+    fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: impl Iterator<Item = Element>) {
         let mut portion = Attributes::default();
         for (key, value) in elements {
             let element = Attributes::default().nested(1, Attributes::default().bytes(DATA_VALUE, &key));
@@ -260,8 +284,12 @@ fn encode(expression: &Expression) -> (&'static str, Option<Attributes>) {
         Attributes::default().number(1, *register).number(2, base).number(3, *offset).number(4, *length)
     };
     let (name, data) = match expression {
-        Expression::NetworkHeader { register, offset, length } => ("payload", payload(register, 1, offset, length)),
-        Expression::TransportHeader { register, offset, length } => ("payload", payload(register, 2, offset, length)),
+        Expression::NetworkHeader { register, offset, length } => {
+            ("payload", payload(register, 1, offset, length))
+        }
+        Expression::TransportHeader { register, offset, length } => {
+            ("payload", payload(register, 2, offset, length))
+        }
         Expression::Protocol { register } => ("meta", attributes.number(1, *register).number(2, 16)),
         Expression::LoadMark { register } => ("meta", attributes.number(1, *register).number(2, 3)),
         Expression::StoreMark { register } => ("meta", attributes.number(2, 3).number(3, *register)),
@@ -278,7 +306,9 @@ fn encode(expression: &Expression) -> (&'static str, Option<Attributes>) {
         Expression::Constant { register, value: bytes } => {
             ("immediate", attributes.number(1, *register).nested(2, value(bytes)))
         }
-        Expression::DestinationKind { register } => ("fib", attributes.number(1, *register).number(2, 3).number(3, 2)),
+        Expression::DestinationKind { register } => {
+            ("fib", attributes.number(1, *register).number(2, 3).number(3, 2))
+        }
         Expression::Random { register, modulus } => {
             ("numgen", attributes.number(1, *register).number(2, *modulus).number(3, 1))
         }
@@ -324,8 +354,11 @@ impl Network {
     /// Steps that continue only if the address at `offset` of the IP header is (not) in the network.
     pub fn matches(self, register: u32, offset: u32, inside: bool) -> [Expression; 3] {
         let value = (u32::from(self.address) & u32::from_be_bytes(self.mask())).to_be_bytes().to_vec();
-        let compare =
-            if inside { Expression::Equal { register, value } } else { Expression::Different { register, value } };
+        let compare = if inside {
+            Expression::Equal { register, value }
+        } else {
+            Expression::Different { register, value }
+        };
         [
             Expression::NetworkHeader { register, offset, length: 4 },
             Expression::Bitwise { register, mask: self.mask(), xor: [0; 4] },
@@ -338,9 +371,14 @@ impl std::str::FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Network, String> {
-        let (address, prefix) = text.split_once('/').ok_or_else(|| format!("{text:?} is not ADDRESS/PREFIX"))?;
+        let (address, prefix) =
+            text.split_once('/').ok_or_else(|| format!("{text:?} is not ADDRESS/PREFIX"))?;
         let address = address.parse().map_err(|_| format!("{address:?} is not an IPv4 address"))?;
-        let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32).ok_or_else(|| format!("{prefix:?} is not 0 to 32"))?;
+        let prefix = prefix
+            .parse()
+            .ok()
+            .filter(|prefix| *prefix <= 32)
+            .ok_or_else(|| format!("{prefix:?} is not 0 to 32"))?;
         Ok(Network { address, prefix })
     }
 }

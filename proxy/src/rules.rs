@@ -9,7 +9,7 @@ use proxy_core::services::{Backend, Frontend, Selection};
 use proxy_core::table::{Chain, Change};
 
 use crate::netlink::{Error, Socket};
-use crate::nftables::{Expression, Hook, Leads, Network, REGISTER, Transaction, VERDICT, Value};
+use crate::nftables::{Element, Expression, Hook, Leads, Network, REGISTER, Transaction, VERDICT, Value};
 
 const TABLE: &str = "orlop";
 const FRONTENDS: &str = "frontends";
@@ -78,7 +78,7 @@ pub fn apply(socket: &Socket, changes: &[Change]) -> Result<(), Error> {
     transaction.commit(socket)
 }
 
-/// In a namespace without a proxy: lets `inside` leave masqueraded through other interfaces than to `inside` itself.
+/// Makes a table that only masquerades what leaves `inside`.
 pub fn install_egress(socket: &Socket, inside: Network) -> Result<(), Error> {
     let mut transaction = Transaction::new(TABLE);
     transaction.add_table();
@@ -134,7 +134,8 @@ fn add_egress(transaction: &mut Transaction, inside: Network) {
 /// What still goes to a service address when it is routed found no backend: refused at once instead of timing out.
 fn add_refusal(transaction: &mut Transaction, chain: &'static str, networks: &Networks) {
     let dns = networks.dns.octets().to_vec();
-    let local = [destination(REGISTER), Expression::Equal { register: REGISTER, value: dns }, Expression::Accept];
+    let local =
+        [destination(REGISTER), Expression::Equal { register: REGISTER, value: dns }, Expression::Accept];
     transaction.add_rule(chain, &local);
     let service = networks.services.matches(REGISTER, DESTINATION, true);
     let tcp = [
@@ -197,10 +198,16 @@ fn add_picking_chain(transaction: &mut Transaction, chain: &Chain) {
         let mut pick = vec![address];
         pick.extend(protocol_and_port());
         match chain.selection {
-            Selection::Random => pick.push(Expression::Random { register: REGISTER + 3, modulus: chain.size }),
+            Selection::Random => {
+                pick.push(Expression::Random { register: REGISTER + 3, modulus: chain.size })
+            }
             Selection::ClientHash => {
                 pick.push(source(REGISTER + 4));
-                pick.push(Expression::Hash { from: REGISTER + 4, register: REGISTER + 3, modulus: chain.size });
+                pick.push(Expression::Hash {
+                    from: REGISTER + 4,
+                    register: REGISTER + 3,
+                    modulus: chain.size,
+                });
             }
         }
         pick.push(Expression::Lookup { set: BACKENDS, key: REGISTER, into: Some(REGISTER) });
@@ -211,7 +218,7 @@ fn add_picking_chain(transaction: &mut Transaction, chain: &Chain) {
 
 /// `run` holds changes of one kind.
 fn apply_run(transaction: &mut Transaction, run: &[Change]) {
-    let elements = |of: fn(&Change) -> Option<(Vec<u8>, Value)>| run.iter().filter_map(of);
+    let elements = |of: fn(&Change) -> Option<Element>| run.iter().filter_map(of);
     match run.first() {
         None => {}
         Some(Change::AddChain(_)) => run.iter().for_each(|change| {
@@ -225,7 +232,9 @@ fn apply_run(transaction: &mut Transaction, run: &[Change]) {
             }
         }),
         Some(Change::AddFrontend(..)) => transaction.add_elements(FRONTENDS, elements(frontend_element)),
-        Some(Change::RemoveFrontend(..)) => transaction.delete_elements(FRONTENDS, elements(frontend_element)),
+        Some(Change::RemoveFrontend(..)) => {
+            transaction.delete_elements(FRONTENDS, elements(frontend_element))
+        }
         Some(Change::AddBackend(..)) => transaction.add_elements(BACKENDS, elements(backend_element)),
         Some(Change::RemoveBackend(..)) => transaction.delete_elements(BACKENDS, elements(backend_element)),
         Some(Change::AddHairpin(_)) => transaction.add_elements(HAIRPINS, elements(hairpin_element)),
@@ -233,7 +242,7 @@ fn apply_run(transaction: &mut Transaction, run: &[Change]) {
     }
 }
 
-fn frontend_element(change: &Change) -> Option<(Vec<u8>, Value)> {
+fn frontend_element(change: &Change) -> Option<Element> {
     match change {
         Change::AddFrontend(frontend, chain) | Change::RemoveFrontend(frontend, chain) => {
             Some((frontend_key(frontend), Value::Goto(chain_name(chain, frontend))))
@@ -242,7 +251,7 @@ fn frontend_element(change: &Change) -> Option<(Vec<u8>, Value)> {
     }
 }
 
-fn backend_element(change: &Change) -> Option<(Vec<u8>, Value)> {
+fn backend_element(change: &Change) -> Option<Element> {
     match change {
         Change::AddBackend(frontend, number, backend) | Change::RemoveBackend(frontend, number, backend) => {
             let mut key = frontend_key(frontend);
@@ -253,7 +262,7 @@ fn backend_element(change: &Change) -> Option<(Vec<u8>, Value)> {
     }
 }
 
-fn hairpin_element(change: &Change) -> Option<(Vec<u8>, Value)> {
+fn hairpin_element(change: &Change) -> Option<Element> {
     match change {
         Change::AddHairpin(address) | Change::RemoveHairpin(address) => {
             Some((address.octets().repeat(2), Value::Nothing))
