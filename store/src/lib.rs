@@ -1,1 +1,18 @@
 //! The Raft-replicated, multi-version store on real disks.
+//!
+//! [`Store`] is the handle; one thread of its own drives the pure core in `store-core`. Reads of the newest state
+//! never wait for it; writes that wait at the same time share one log record and one sync.
+
+mod driver;
+mod error;
+mod handle;
+mod options;
+mod published;
+
+pub use error::{CommitError, FatalError, OpenError, ReadError};
+pub use handle::Store;
+pub use options::Options;
+pub use published::Observer;
+pub use store_core::crypt::Key;
+pub use store_core::history::{Compacted, Limits};
+pub use store_core::{Change, Compare, Entry, Event, Expect, Op, Outcome, Snapshot, Txn, Value};

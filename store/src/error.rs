@@ -1,0 +1,91 @@
+//! What can go wrong, one enum per operation.
+
+use std::path::PathBuf;
+
+use store_core::disk::DiskError;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the directory open.
+    #[error("{}: another instance is running on this directory; stop it or choose another one", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The directory cannot be used.
+    #[error("{}: cannot be used as a data directory", dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What is on the disk cannot be continued.
+    #[error("{}: {reason}", dir.display())]
+    Recovery {
+        /// The directory.
+        dir: PathBuf,
+        /// What was found, and what to do.
+        reason: String,
+    },
+    /// The disk failed.
+    #[error("the store's disk failed")]
+    Disk(#[from] DiskError),
+    /// The store's thread could not be started, or ended while it was starting.
+    #[error("the store's thread did not start: {reason}")]
+    Thread {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a write was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The transaction is too large. It was not applied.
+    #[error("the transaction has {size} bytes; {limit} are allowed")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The disk has no room for it. It was not applied; the store can still be read.
+    #[error("the store's disk is full: free some space")]
+    DiskFull,
+    /// This member does not lead. It was not applied.
+    #[error("this member does not lead the store")]
+    NotLeader {
+        /// Who leads, when that is known.
+        leader: Option<u64>,
+    },
+    /// The store was closed before it took the transaction. It was not applied.
+    #[error("the store is closed")]
+    Closed,
+    /// The store stopped, or lost its lead, while the transaction was under way. It may have been applied.
+    #[error("the outcome is unknown")]
+    Unknown,
+}
+
+/// Why a read could not be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The store does not hold that revision yet.
+    #[error("the store did not reach the revision in time")]
+    TimedOut,
+    /// This member cannot confirm that what it holds is the newest.
+    #[error("this member cannot confirm that its state is the newest")]
+    Unconfirmed,
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why the store cannot go on. The state in memory may be ahead of the disk: the process has to end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store cannot go on: {reason}")]
+pub struct FatalError {
+    /// What happened.
+    pub reason: String,
+}

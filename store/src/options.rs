@@ -1,0 +1,82 @@
+//! How a store is opened.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use store_core::crypt::{Key, Keys};
+use store_core::history::Limits;
+
+use crate::FatalError;
+
+/// What happens when the store cannot go on.
+pub(crate) type FatalHandler = Arc<dyn Fn(&FatalError) + Send + Sync>;
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// The directory that holds log and checkpoints; created when missing, for the owner only.
+    pub dir: PathBuf,
+    /// What new files are encrypted with. The caller keeps the key; without it the data is lost.
+    pub key: Key,
+    /// Earlier keys that files may still need. After the next checkpoint nothing does.
+    pub retired_keys: Vec<Key>,
+    /// This member's id.
+    pub member: u64,
+    /// How much past is kept for watches and paged lists.
+    pub history: Limits,
+    /// The size of a log segment.
+    pub segment_bytes: u64,
+    /// The log grows at least this large before a checkpoint is written (and at least as large as the data).
+    pub checkpoint_log_bytes: u64,
+    /// The size that one transaction may have.
+    pub max_txn_bytes: usize,
+    pub(crate) on_fatal: FatalHandler,
+}
+
+// === impl Options ===
+
+impl Options {
+    /// The usual options for a directory and a key.
+    pub fn new(dir: impl Into<PathBuf>, key: Key) -> Self {
+        Self {
+            dir: dir.into(),
+            key,
+            retired_keys: Vec::new(),
+            member: 1,
+            history: Limits::default(),
+            segment_bytes: 16 << 20,
+            checkpoint_log_bytes: 16 << 20,
+            max_txn_bytes: 8 << 20,
+            on_fatal: Arc::new(end_the_process),
+        }
+    }
+
+    /// Replaces what happens when the store cannot go on (a failed sync, a log that cannot be written). The
+    /// default writes the reason to the log and to stderr and aborts the process: the state in memory may be
+    /// ahead of the disk, so nothing may be served from it. When the handler returns, the store is closed and
+    /// writers that wait get [`CommitError::Unknown`](crate::CommitError::Unknown).
+    pub fn on_fatal(mut self, handler: impl Fn(&FatalError) + Send + Sync + 'static) -> Self {
+        self.on_fatal = Arc::new(handler);
+        self
+    }
+
+    pub(crate) fn keys(&self) -> Keys {
+        Keys::new(self.key.clone(), self.retired_keys.clone())
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("dir", &self.dir)
+            .field("member", &self.member)
+            .finish_non_exhaustive()
+    }
+}
+
+fn end_the_process(error: &FatalError) {
+    tracing::error!(%error, "the store ends the process");
+    eprintln!("orlop: {error}");
+    std::process::abort();
+}
