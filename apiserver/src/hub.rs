@@ -26,14 +26,21 @@ mod watcher;
 
 pub(crate) use watcher::Watcher;
 
-/// The events were forgotten: the watch cannot begin where it should.
+/// The history does not reach back that far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Forgotten;
+pub(crate) struct Unavailable;
+
+/// The watch cannot begin where it should; the line that tells the client so.
+#[derive(Debug)]
+pub(crate) struct Forgotten {
+    pub(crate) content_type: &'static str,
+    pub(crate) line: Bytes,
+}
 
 /// Where the hub reads what happened before a watcher was registered.
 pub(crate) trait History: Send + Sync {
     /// All events after `revision` up to the newest applied one, in order.
-    fn after(&self, revision: u64) -> Result<Vec<Arc<Event>>, Forgotten>;
+    fn after(&self, revision: u64) -> Result<Vec<Arc<Event>>, Unavailable>;
 }
 
 /// The hub.
@@ -90,7 +97,12 @@ impl Hub {
         let topic = Topic::of(&plan);
         self.topics().add(topic.clone(), mailbox.clone());
         let registration = Registration { hub: self.clone(), topic, mailbox };
-        let past = self.history.after(plan.after)?;
+        let past = match self.history.after(plan.after) {
+            Ok(past) => past,
+            Err(Unavailable) => {
+                return Err(Forgotten { content_type: plan.content_type, line: plan.expired() });
+            }
+        };
         Ok(Watcher::new(registration, plan, past))
     }
 
@@ -192,7 +204,9 @@ impl Topics {
         }
         if self.nodes > 0 && key.starts_with(PODS) {
             let (now, before) = match &event.change {
-                Change::Put { value, previous } => (Some(node_of(value)), previous.as_ref().map(|old| node_of(old))),
+                Change::Put { value, previous } => {
+                    (Some(node_of(value)), previous.as_ref().map(|old| node_of(old)))
+                }
                 Change::Delete { previous, .. } => (None, Some(node_of(previous))),
             };
             let now = now.flatten();

@@ -32,9 +32,7 @@ pub struct Authority {
     ca_pem: String,
     ca_der: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
-    service_account_private_pem: Zeroizing<String>,
-    service_account_private_der: Zeroizing<Vec<u8>>,
-    service_account_public_pem: String,
+    service_account_seed: Zeroizing<[u8; 32]>,
     store_key: Zeroizing<[u8; 32]>,
 }
 
@@ -118,22 +116,12 @@ impl Authority {
         let ca_der = parse_cert(&cert_path, &ca_pem)?;
         check_pair(&cert_path, &ca_der, &ca_key)?;
 
-        let account_path = dir.join("sa.key");
-        let account = load_or_create_key(&account_path, &dir.join("sa.pub"))?;
-        let public_pem = account.public_key_pem();
-        let public_path = dir.join("sa.pub");
-        if read_optional(&public_path)?.is_none() {
-            write_private(&public_path, public_pem.as_bytes())?;
-        }
-
         Ok(Authority {
             ca_pem,
             ca_der,
             issuer: Issuer::new(params, ca_key),
-            service_account_private_pem: Zeroizing::new(account.serialize_pem()),
-            service_account_private_der: Zeroizing::new(account.serialize_der()),
-            service_account_public_pem: public_pem,
-            store_key: load_or_create_store_key(&dir.join("store.key"))?,
+            service_account_seed: load_or_create_secret(&dir.join("sa.key"))?,
+            store_key: load_or_create_secret(&dir.join("store.key"))?,
         })
     }
 
@@ -147,19 +135,9 @@ impl Authority {
         &self.ca_der
     }
 
-    /// The key that signs service account tokens (ECDSA P-256), PKCS#8 PEM.
-    pub fn service_account_key_pem(&self) -> &str {
-        &self.service_account_private_pem
-    }
-
-    /// The key that signs service account tokens (ECDSA P-256), PKCS#8 DER.
-    pub fn service_account_key_der(&self) -> &[u8] {
-        &self.service_account_private_der
-    }
-
-    /// The key that verifies service account tokens, PEM.
-    pub fn service_account_public_pem(&self) -> &str {
-        &self.service_account_public_pem
+    /// The seed of the Ed25519 key that signs service account tokens.
+    pub fn service_account_seed(&self) -> &[u8; 32] {
+        &self.service_account_seed
     }
 
     /// The key that encrypts the store.
@@ -268,13 +246,13 @@ fn ca_params() -> CertificateParams {
     params
 }
 
-/// Reads a key, or makes one; a certificate or public key without its private key is refused.
-fn load_or_create_key(path: &Path, public: &Path) -> Result<KeyPair, PkiError> {
+/// Reads a key, or makes one; a certificate without its private key is refused.
+fn load_or_create_key(path: &Path, certificate: &Path) -> Result<KeyPair, PkiError> {
     if let Some(pem) = read_optional(path)? {
         let pem = Zeroizing::new(utf8(path, pem)?);
         return KeyPair::from_pem(&pem).map_err(|error| damaged(path, error));
     }
-    if public.exists() {
+    if certificate.exists() {
         return Err(PkiError::KeyMissing { path: path.to_owned() });
     }
     let key = KeyPair::generate().map_err(|source| issue_error(&path.display().to_string(), source))?;
@@ -282,7 +260,7 @@ fn load_or_create_key(path: &Path, public: &Path) -> Result<KeyPair, PkiError> {
     Ok(key)
 }
 
-fn load_or_create_store_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, PkiError> {
+fn load_or_create_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, PkiError> {
     let mut key = Zeroizing::new([0; 32]);
     match read_optional(path)? {
         Some(bytes) if bytes.len() == 32 => key.copy_from_slice(&bytes),
@@ -367,7 +345,8 @@ mod tests {
         let second = Authority::load_or_create(dir.path()).expect("loaded");
         assert_eq!(first.ca_pem(), second.ca_pem());
         assert_eq!(first.store_key(), second.store_key());
-        assert_eq!(first.service_account_public_pem(), second.service_account_public_pem());
+        assert_eq!(first.service_account_seed(), second.service_account_seed());
+        assert_ne!(first.service_account_seed(), first.store_key());
         for file in ["ca.key", "sa.key", "store.key"] {
             let mode = std::fs::metadata(dir.path().join(file)).expect("exists").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");

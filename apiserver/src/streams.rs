@@ -8,8 +8,10 @@ use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use proto::tunnel::{Attach, Exec, frame, open};
 
 use crate::body::Body;
-use crate::respond::failure;
-use crate::tunnel::{OpenError, Receiver, Registry};
+use crate::metrics::LongRunning;
+use crate::respond::{IntoHttp as _, failure};
+use crate::shell::Shell;
+use crate::tunnel::{OpenError, Receiver};
 
 mod logs;
 mod remote;
@@ -21,10 +23,17 @@ enum Carrier {
 }
 
 /// Opens what the plan asks for and answers with its beginning; the streams go on by themselves.
-pub(crate) async fn carry(registry: &Arc<Registry>, plan: ConnectPlan, parts: Parts) -> Response<Body> {
+pub(crate) async fn carry(
+    shell: &Arc<Shell>,
+    plan: ConnectPlan,
+    parts: Parts,
+    guard: LongRunning,
+) -> Response<Body> {
     let ConnectPlan { node, namespace, name, uid, stream } = plan;
     match stream {
-        Stream::Logs(logs) => logs::carry(registry, &node, logs::request(namespace, name, uid, logs)).await,
+        Stream::Logs(logs) => {
+            logs::carry(shell, &node, logs::request(namespace, name, uid, logs), guard).await
+        }
         Stream::Exec { container, command, streams } => {
             let Streams { stdin, stdout, stderr, tty } = streams;
             let request = open::Request::Exec(Exec {
@@ -38,7 +47,7 @@ pub(crate) async fn carry(registry: &Arc<Registry>, plan: ConnectPlan, parts: Pa
                 stderr,
                 tty,
             });
-            remote_command(registry, &node, request, streams, parts).await
+            remote_command(shell, &node, request, streams, parts, guard).await
         }
         Stream::Attach { container, streams } => {
             let Streams { stdin, stdout, stderr, tty } = streams;
@@ -52,7 +61,7 @@ pub(crate) async fn carry(registry: &Arc<Registry>, plan: ConnectPlan, parts: Pa
                 stderr,
                 tty,
             });
-            remote_command(registry, &node, request, streams, parts).await
+            remote_command(shell, &node, request, streams, parts, guard).await
         }
         Stream::PortForward { .. } | Stream::Proxy { .. } => failure(
             StatusCode::NOT_IMPLEMENTED,
@@ -63,17 +72,18 @@ pub(crate) async fn carry(registry: &Arc<Registry>, plan: ConnectPlan, parts: Pa
 }
 
 async fn remote_command(
-    registry: &Registry,
+    shell: &Shell,
     node: &str,
     request: open::Request,
     streams: Streams,
     parts: Parts,
+    guard: LongRunning,
 ) -> Response<Body> {
     let carrier = match websocket::accept(&parts.headers) {
         Ok(accepted) => Carrier::WebSocket(accepted),
         Err(refusal) => return refusal,
     };
-    let session = match registry.open(node, request).await {
+    let session = match shell.tunnels.open(node, request).await {
         Ok(session) => session,
         Err(error) => return open_failure(&error),
     };
@@ -81,10 +91,18 @@ async fn remote_command(
     match carrier {
         Carrier::WebSocket(accepted) => {
             let answer = accepted.response();
-            tokio::spawn(async move {
-                match upgrade.await {
-                    Ok(upgraded) => accepted.run(upgraded, session, streams).await,
-                    Err(error) => tracing::debug!(%error, "a client left before its stream began"),
+            let stop = shell.stop.clone();
+            shell.tasks.spawn(async move {
+                let _guard = guard;
+                let carried = async {
+                    match upgrade.await {
+                        Ok(upgraded) => accepted.run(upgraded, session, streams).await,
+                        Err(error) => tracing::debug!(%error, "a client left before its stream began"),
+                    }
+                };
+                tokio::select! {
+                    () = carried => {}
+                    () = stop.cancelled() => {}
                 }
             });
             answer
@@ -109,7 +127,11 @@ fn upgrade_required() -> Response<Body> {
     CoreResponse::bad_request("Upgrade request required").into_http()
 }
 
-fn switching(protocol: &'static str, accept: Option<HeaderValue>, subprotocol: &'static str) -> Response<Body> {
+fn switching(
+    protocol: &'static str,
+    accept: Option<HeaderValue>,
+    subprotocol: &'static str,
+) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -121,8 +143,6 @@ fn switching(protocol: &'static str, accept: Option<HeaderValue>, subprotocol: &
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     response
 }
-
-use crate::respond::IntoHttp as _;
 
 /// The next thing that a remote command says.
 enum Said {

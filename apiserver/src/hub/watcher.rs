@@ -76,6 +76,11 @@ impl Watcher {
         self
     }
 
+    /// The content type of the lines.
+    pub(crate) fn content_type(&self) -> &'static str {
+        self.plan.content_type
+    }
+
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             if let Some(chunk) = gather(&mut self.lines) {

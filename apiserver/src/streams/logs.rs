@@ -6,14 +6,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::Stream as _;
+use futures::StreamExt as _;
 use http::{HeaderValue, Response, header};
 use hyper::body::{Body as HttpBody, Frame};
 use proto::tunnel::{Logs, frame, open};
 
 use super::open_failure;
 use crate::body::{Body, BodyError};
-use crate::tunnel::{Registry, Sender};
+use crate::metrics::LongRunning;
+use crate::shell::Shell;
+use crate::tunnel::Sender;
 
 /// The request to the agent.
 pub(super) fn request(
@@ -38,8 +40,13 @@ pub(super) fn request(
 }
 
 /// Opens the log and answers with its bytes as they come.
-pub(super) async fn carry(registry: &Registry, node: &str, request: open::Request) -> Response<Body> {
-    let session = match registry.open(node, request).await {
+pub(super) async fn carry(
+    shell: &Shell,
+    node: &str,
+    request: open::Request,
+    guard: LongRunning,
+) -> Response<Body> {
+    let session = match shell.tunnels.open(node, request).await {
         Ok(session) => session,
         Err(error) => return open_failure(&error),
     };
@@ -54,7 +61,10 @@ pub(super) async fn carry(registry: &Registry, node: &str, request: open::Reques
         };
         Some((item, receiver))
     });
-    let mut response = Response::new(Body::stream(LogBody { lines: Box::pin(lines), _session: sender }));
+    // A followed log ends with the server.
+    let lines = lines.take_until(shell.stop.clone().cancelled_owned());
+    let body = LogBody { lines: Box::pin(lines), _session: sender, _guard: guard };
+    let mut response = Response::new(Body::stream(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
@@ -63,6 +73,7 @@ pub(super) async fn carry(registry: &Registry, node: &str, request: open::Reques
 struct LogBody {
     lines: Pin<Box<dyn futures::Stream<Item = Result<Bytes, BodyError>> + Send>>,
     _session: Sender,
+    _guard: LongRunning,
 }
 
 impl HttpBody for LogBody {
@@ -74,7 +85,7 @@ impl HttpBody for LogBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
-            match self.lines.as_mut().poll_next(context) {
+            match self.lines.poll_next_unpin(context) {
                 Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
                 other => return other.map(|item| item.map(|item| item.map(Frame::data))),
             }

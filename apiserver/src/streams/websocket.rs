@@ -43,7 +43,9 @@ pub(super) struct Accepted {
 
 /// Checks the handshake.
 pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Response<Body>> {
-    if !header_has(headers, header::UPGRADE, "websocket") || !header_has(headers, header::CONNECTION, "upgrade") {
+    if !header_has(headers, header::UPGRADE, "websocket")
+        || !header_has(headers, header::CONNECTION, "upgrade")
+    {
         return Err(upgrade_required());
     }
     let bad = |message: &str| apiserver_core::Response::bad_request(message).into_http();
@@ -56,7 +58,9 @@ pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Response<Body>> {
     let protocol = PROTOCOLS
         .into_iter()
         .find(|protocol| header_has(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol))
-        .ok_or_else(|| bad("unable to negotiate: the server speaks v5.channel.k8s.io and v4.channel.k8s.io"))?;
+        .ok_or_else(|| {
+            bad("unable to negotiate: the server speaks v5.channel.k8s.io and v4.channel.k8s.io")
+        })?;
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .map_err(|_| bad("Sec-WebSocket-Key cannot be read"))?;
     Ok(Accepted { accept, protocol })
@@ -72,9 +76,8 @@ impl Accepted {
 
     /// Carries the streams until the command or the client is gone.
     pub(super) async fn run(self, upgraded: Upgraded, session: Session, streams: Streams) {
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
+        let config =
+            WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
         let socket =
             WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
         let (sink, stream) = socket.split();
