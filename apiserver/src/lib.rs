@@ -1,1 +1,26 @@
 //! Carries HTTP: TLS, authentication, watches, streams, the node tunnel.
+//!
+//! What a request means is decided in `apiserver-core`; nothing here looks into an object to decide.
+
+mod body;
+mod compress;
+mod connection;
+mod health;
+mod hub;
+mod limits;
+mod metrics;
+pub mod pki;
+mod respond;
+mod server;
+mod service;
+mod shell;
+mod streams;
+mod tls;
+pub mod tunnel;
+mod watch;
+
+pub use apiserver_core::{Config, User};
+pub use body::{Body, BodyError};
+pub use server::{Options, Server, StartError};
+pub use service::{Identity, InProcess};
+pub use tls::TlsError;

@@ -1,0 +1,45 @@
+//! Where objects live in the store.
+
+use bytes::Bytes;
+
+/// The prefix of a resource's objects: `/apps/deployments/`.
+pub fn prefix(group: &str, plural: &str) -> String {
+    let group = if group.is_empty() { "core" } else { group };
+    format!("/{group}/{plural}/")
+}
+
+/// The prefix of a resource's objects in one namespace; all of them when `namespace` is empty.
+pub fn namespace_prefix(group: &str, plural: &str, namespace: &str) -> String {
+    let mut key = prefix(group, plural);
+    if !namespace.is_empty() {
+        key.push_str(namespace);
+        key.push('/');
+    }
+    key
+}
+
+/// The key of one object; `namespace` is empty for objects of the cluster.
+pub fn object(group: &str, plural: &str, namespace: &str, name: &str) -> Bytes {
+    let mut key = namespace_prefix(group, plural, namespace);
+    key.push_str(name);
+    key.into()
+}
+
+/// The key that claims a service IP.
+pub fn service_ip(address: &str) -> Bytes {
+    format!("/claims/serviceip/{address}").into()
+}
+
+/// The key that claims a node port.
+pub fn node_port(port: u16) -> Bytes {
+    format!("/claims/nodeport/{port}").into()
+}
+
+/// The prefix of all claimed node ports.
+pub const NODE_PORTS: &[u8] = b"/claims/nodeport/";
+
+/// The prefix of all RBAC objects.
+pub const RBAC: &[u8] = b"/rbac.authorization.k8s.io/";
+
+/// The prefix of all pods.
+pub const PODS: &[u8] = b"/core/pods/";

@@ -1,0 +1,107 @@
+//! Reads the `Accept` header: which form of an answer the client can take.
+
+use http::HeaderMap;
+
+use crate::failure::{self, Refused};
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// The objects themselves.
+    #[default]
+    Plain,
+    /// A table for people.
+    Table,
+    /// Metadata only.
+    Partial,
+    /// Aggregated discovery, version 2.
+    DiscoveryV2,
+    /// Aggregated discovery, version 2beta1.
+    DiscoveryV2Beta1,
+}
+
+/// What was negotiated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The form.
+    pub form: Form,
+    /// YAML instead of JSON.
+    pub yaml: bool,
+}
+
+const OFFERED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// Picks the form that the client likes best of those served.
+pub fn accept(headers: &HeaderMap) -> Result<Accepted, Refused> {
+    let mut clauses: Vec<(u32, &str)> = headers
+        .get_all(http::header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter(|clause| !clause.trim().is_empty())
+        .map(|clause| (quality(clause), clause))
+        .collect();
+    if clauses.is_empty() {
+        return Ok(Accepted::default());
+    }
+    // Stable: clauses of the same quality stay in the client's order.
+    clauses.sort_by(|a, b| b.0.cmp(&a.0));
+    clauses.iter().find_map(|(_, clause)| form(clause)).ok_or_else(|| failure::not_acceptable(OFFERED))
+}
+
+fn quality(clause: &str) -> u32 {
+    let q = param(clause, "q").and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+    (q.clamp(0.0, 1.0) * 1000.0) as u32
+}
+
+fn param<'a>(clause: &'a str, name: &str) -> Option<&'a str> {
+    clause.split(';').skip(1).find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key.trim() == name).then(|| value.trim().trim_matches('"'))
+    })
+}
+
+fn form(clause: &str) -> Option<Accepted> {
+    let media = clause.split(';').next().unwrap_or_default().trim();
+    let yaml = match media {
+        "application/json" | "*/*" | "application/*" => false,
+        "application/yaml" => true,
+        _ => return None,
+    };
+    let version = param(clause, "v").unwrap_or_default();
+    let form = match (param(clause, "as"), param(clause, "g")) {
+        (None, _) => Form::Plain,
+        (Some("Table"), Some("meta.k8s.io")) if matches!(version, "v1" | "v1beta1") => Form::Table,
+        (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io")) => Form::Partial,
+        (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io")) if version == "v2" => Form::DiscoveryV2,
+        (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io")) if version == "v2beta1" => {
+            Form::DiscoveryV2Beta1
+        }
+        _ => return None,
+    };
+    Some(Accepted { form, yaml })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(header: &str, expected: Option<Form>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::ACCEPT, header.parse().expect("header"));
+        assert_eq!(accept(&headers).ok().map(|accepted| accepted.form), expected, "{header}");
+    }
+
+    #[test]
+    fn picks_what_the_client_likes_best() {
+        check("application/json", Some(Form::Plain));
+        check("*/*", Some(Form::Plain));
+        check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(Form::Table));
+        check("application/vnd.kubernetes.protobuf,application/json", Some(Form::Plain));
+        check("application/vnd.kubernetes.protobuf", None);
+        check("application/json;q=0.5,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", Some(Form::Partial));
+        check("application/json;as=Unknown;g=x;v=v1,application/json", Some(Form::Plain));
+        check("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", Some(Form::DiscoveryV2));
+        check("text/html", None);
+    }
+}

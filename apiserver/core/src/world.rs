@@ -1,0 +1,110 @@
+//! What a request is planned on: one revision of the state, and indexes derived from it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::OrdMap;
+use store_core::{Change, Event, Snapshot};
+
+use crate::authz::rbac::Rules;
+use crate::{Config, keys, scan};
+
+/// What [`crate::prepare`] may look at.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// The state at one revision.
+    pub snapshot: &'a Snapshot,
+    /// Indexes over the state, of this snapshot or one close to it.
+    pub derived: &'a Derived,
+    /// The settings of the cluster.
+    pub config: &'a Config,
+}
+
+/// Indexes that would cost too much to build for each request. A value: cheap to clone, changed only by
+/// [`Derived::apply`], which the store's observer calls with each applied batch.
+#[derive(Clone, Default)]
+pub struct Derived {
+    revision: u64,
+    rules: Arc<Rules>,
+    /// Key of each bound pod, with its node.
+    node_of_pod: OrdMap<Bytes, Arc<str>>,
+    /// (node, key of a pod on it).
+    pods_of_node: OrdMap<(Arc<str>, Bytes), ()>,
+}
+
+// === impl Derived ===
+
+impl Derived {
+    /// The indexes of a state.
+    pub fn build(snapshot: &Snapshot) -> Derived {
+        let mut derived = Derived { revision: snapshot.revision(), ..Derived::default() };
+        let mut rules = Rules::default();
+        for (key, entry) in snapshot.prefix(keys::RBAC) {
+            rules.put(key, &entry.value);
+        }
+        derived.rules = Arc::new(rules);
+        for (key, entry) in snapshot.prefix(keys::PODS) {
+            derived.put_pod(key, &entry.value);
+        }
+        derived
+    }
+
+    /// Follows applied events, in order.
+    pub fn apply<'e>(&mut self, events: impl IntoIterator<Item = &'e Event>) {
+        for event in events {
+            self.revision = event.revision;
+            if event.key.starts_with(keys::PODS) {
+                match &event.change {
+                    Change::Put { value, .. } => self.put_pod(&event.key, value),
+                    Change::Delete { .. } => self.remove_pod(&event.key),
+                }
+            } else if event.key.starts_with(keys::RBAC) {
+                let rules = Arc::make_mut(&mut self.rules);
+                match &event.change {
+                    Change::Put { value, .. } => rules.put(&event.key, value),
+                    Change::Delete { .. } => rules.remove(&event.key),
+                }
+            }
+        }
+    }
+
+    /// The revision that the indexes show.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The RBAC rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The keys of the pods that are bound to `node`.
+    pub fn pods_of<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Bytes> + use<'a> {
+        let from: (Arc<str>, Bytes) = (node.into(), Bytes::new());
+        let node = from.0.clone();
+        self.pods_of_node
+            .range(from..)
+            .map(|(key, ())| key)
+            .take_while(move |(n, _)| *n == node)
+            .map(|(_, key)| key)
+    }
+
+    fn put_pod(&mut self, key: &Bytes, value: &[u8]) {
+        // A pod is bound once and stays; only a pod that is not bound yet needs a look.
+        if self.node_of_pod.contains_key(key) {
+            return;
+        }
+        let Some(node) = scan::text(value, &["spec", "nodeName"]).filter(|node| !node.is_empty()) else {
+            return;
+        };
+        let node: Arc<str> = node.as_ref().into();
+        self.node_of_pod.insert(key.clone(), node.clone());
+        self.pods_of_node.insert((node, key.clone()), ());
+    }
+
+    fn remove_pod(&mut self, key: &Bytes) {
+        if let Some(node) = self.node_of_pod.remove(key) {
+            self.pods_of_node.remove(&(node, key.clone()));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Connections: accept, TLS handshake, HTTP/1.1 or HTTP/2, the limits of each, and the end.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, Version, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use proto::tunnel::tunnel_server::TunnelServer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tower::Service as _;
+
+use crate::body::{Body, BodyError};
+use crate::shell::{Peer, Shell};
+use crate::tls;
+use crate::tunnel::{self, NodeName};
+
+/// Connections at once, of all clients.
+const MAX_CONNECTIONS: usize = 16 * 1024;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long HTTP/1.1 waits for the next request's head, and for the rest of it.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// The largest request head.
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEADERS: usize = 128;
+/// Streams at once in one HTTP/2 connection.
+const MAX_STREAMS: u32 = 1000;
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams that a client reset before they were accepted; more and the connection ends (rapid reset).
+const MAX_PENDING_RESETS: usize = 32;
+const MAX_ERROR_RESETS: usize = 256;
+/// How long requests under way may take when the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The settings of both protocols.
+pub(crate) struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+/// What a connection is served with.
+pub(crate) struct Acceptor {
+    pub(crate) shell: Arc<Shell>,
+    pub(crate) tls: TlsAcceptor,
+    pub(crate) protocols: Protocols,
+}
+
+// === impl Protocols ===
+
+impl Protocols {
+    pub(crate) fn new() -> Protocols {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_headers(MAX_HEADERS)
+            .max_header_size(MAX_HEAD)
+            .pipeline_flush(true);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEAD as u32)
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_local_error_reset_streams(MAX_ERROR_RESETS)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Protocols { http1, http2 }
+    }
+}
+
+/// Accepts connections until the server stops.
+pub(crate) async fn accept(acceptor: Arc<Acceptor>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let shell = acceptor.shell.clone();
+    loop {
+        let accepted = tokio::select! {
+            () = shell.stop.cancelled() => return,
+            accepted = async {
+                let place = places.clone().acquire_owned().await;
+                (place, listener.accept().await)
+            } => accepted,
+        };
+        match accepted {
+            (Ok(place), Ok((stream, _))) => {
+                let acceptor = acceptor.clone();
+                shell.tasks.spawn(async move {
+                    let _place = place;
+                    acceptor.serve(stream).await;
+                });
+            }
+            (Err(_), _) => return,
+            (_, Err(error)) => {
+                // Out of file descriptors or memory: others must end first.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+// === impl Acceptor ===
+
+impl Acceptor {
+    async fn serve(&self, stream: TcpStream) {
+        // Answers are written whole; waiting for more would only delay them. It is not needed for correctness.
+        let _ = stream.set_nodelay(true);
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream));
+        let stream = tokio::select! {
+            () = self.shell.stop.cancelled() => return,
+            handshake = handshake => match handshake {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    self.shell.metrics.handshake_errors.inc();
+                    tracing::debug!(%error, "a TLS handshake failed");
+                    return;
+                }
+                Err(_) => {
+                    self.shell.metrics.handshake_errors.inc();
+                    return;
+                }
+            },
+        };
+        self.shell.metrics.connections.inc();
+        self.serve_http(stream).await;
+        self.shell.metrics.connections.dec();
+    }
+
+    async fn serve_http(&self, stream: TlsStream<TcpStream>) {
+        let (_, session) = stream.get_ref();
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let subject = session.peer_certificates().and_then(|chain| tls::certificate_subject(chain.first()?));
+        let peer = subject.map_or(Peer::Unknown, |subject| {
+            let user = apiserver_core::User::from_certificate(&subject.name, &subject.groups);
+            Peer::Known(self.shell.caller(user))
+        });
+        let node = match &peer {
+            Peer::Known(caller) => caller.user.node().map(|node| NodeName(node.into())),
+            Peer::Unknown => None,
+        };
+        let (shell, peer) = (self.shell.clone(), Arc::new(peer));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (shell, peer, node) = (shell.clone(), peer.clone(), node.clone());
+            async move { Ok::<_, Infallible>(route(&shell, &peer, node, request).await) }
+        });
+        let io = TokioIo::new(stream);
+        let stop = self.shell.stop.clone();
+        let ended = if is_http2 {
+            let mut connection = std::pin::pin!(self.protocols.http2.serve_connection(io, service));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
+                }
+            }
+        } else {
+            let connection = self.protocols.http1.serve_connection(io, service).with_upgrades();
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}
+
+/// gRPC goes to the tunnel, everything else to the API.
+async fn route(
+    shell: &Arc<Shell>,
+    peer: &Peer,
+    node: Option<NodeName>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let is_grpc = request.version() == Version::HTTP_2
+        && request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    if !is_grpc {
+        return shell.handle(request, peer).await;
+    }
+    if let Some(node) = node {
+        request.extensions_mut().insert(node);
+    }
+    let mut service = TunnelServer::new(tunnel::Service(shell.tunnels.clone()));
+    match service.call(request).await {
+        Ok(response) => response.map(|body| Body::stream(body.map_err(BodyError::from))),
+        Err(never) => match never {},
+    }
+}
+
+/// A body of the tunnel carries the same bytes as every other.
+const _: fn() = || {
+    fn same<B: hyper::body::Body<Data = Bytes>>() {}
+    same::<Incoming>();
+};

@@ -1,0 +1,196 @@
+//! One watch: first the state, then what happened since, then what happens; as the body of an answer.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use apiserver_core::WatchPlan;
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Body as HttpBody, Frame};
+use store_core::Event;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::{Batch, Registration, Shared, mailbox::Taken};
+use crate::body::BodyError;
+
+/// How often a watcher that wants bookmarks gets one.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Lines are put together up to about this size.
+const CHUNK: usize = 64 * 1024;
+
+/// One watch. Dropping it ends it.
+pub(crate) struct Watcher {
+    registration: Registration,
+    plan: WatchPlan,
+    state: State,
+    /// Lines that are ready to be sent.
+    lines: VecDeque<Bytes>,
+    /// Events of the history that were not looked at yet.
+    past: std::vec::IntoIter<Arc<Event>>,
+    /// Everything up to this revision is in `past` or before it.
+    known: u64,
+    /// The next bookmark; for those who want none, only the end matters.
+    bookmark: Pin<Box<Sleep>>,
+    end: Pin<Box<Sleep>>,
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+/// How far a watch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Events are sent.
+    Following,
+    /// The last lines are being sent.
+    Ending,
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    pub(super) fn new(registration: Registration, mut plan: WatchPlan, past: Vec<Arc<Event>>) -> Watcher {
+        let known = past.last().map_or(plan.after, |event| event.revision.max(plan.after));
+        let now = Instant::now();
+        let lines = std::mem::take(&mut plan.initial).into();
+        let end = now + plan.timeout.unwrap_or_else(default_timeout);
+        Watcher {
+            registration,
+            plan,
+            state: State::Following,
+            lines,
+            past: past.into_iter(),
+            known,
+            bookmark: Box::pin(tokio::time::sleep_until(now + BOOKMARK_EVERY)),
+            end: Box::pin(tokio::time::sleep_until(end)),
+            stop: None,
+        }
+    }
+
+    /// Ends the watch when the server stops.
+    pub(crate) fn until(mut self, stop: WaitForCancellationFutureOwned) -> Watcher {
+        self.stop = Some(Box::pin(stop));
+        self
+    }
+
+    /// The content type of the lines.
+    pub(crate) fn content_type(&self) -> &'static str {
+        self.plan.content_type
+    }
+
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(chunk) = gather(&mut self.lines) {
+                return Poll::Ready(Some(chunk));
+            }
+            if self.state == State::Ending {
+                return Poll::Ready(None);
+            }
+            if self.look_at_past() {
+                continue;
+            }
+            let revision = self.registration.hub.delivered.load(Ordering::Acquire);
+            match self.registration.mailbox.take(context.waker()) {
+                Taken::Batch(batch) => match self.is_shared(&batch) {
+                    true => return Poll::Ready(Some(batch.plain())),
+                    false => self.select(&batch),
+                },
+                Taken::Overflowed => self.state = State::Ending,
+                Taken::Empty => ready!(self.poll_timers(revision, context)),
+            }
+        }
+    }
+
+    /// Looks at the next events of the history; false when there are none left.
+    fn look_at_past(&mut self) -> bool {
+        if self.past.len() == 0 {
+            return false;
+        }
+        let mut bytes = 0;
+        for event in self.past.by_ref() {
+            if let Some(line) = self.plan.line(&event) {
+                bytes += line.len();
+                self.lines.push_back(line);
+            }
+            if bytes >= CHUNK {
+                break;
+            }
+        }
+        true
+    }
+
+    /// Whether the watcher gets the very bytes that all others of its topic get.
+    fn is_shared(&self, batch: &Batch) -> bool {
+        self.plan.is_plain() && self.plan.selection.is_everything() && batch.first_revision() > self.known
+    }
+
+    fn select(&mut self, batch: &Batch) {
+        let plain = self.plan.is_plain();
+        for shared in batch.events.iter().filter(|shared| shared.event.revision > self.known) {
+            self.lines.extend(line(&self.plan, shared, plain));
+        }
+    }
+
+    /// Nothing to send: is it time for a bookmark, or for the end?
+    fn poll_timers(&mut self, revision: u64, context: &mut Context<'_>) -> Poll<()> {
+        let revision = revision.max(self.known);
+        let stopped = self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready());
+        if stopped || self.end.as_mut().poll(context).is_ready() {
+            self.state = State::Ending;
+            if self.plan.bookmarks {
+                self.lines.push_back(self.plan.bookmark(revision));
+            }
+            return Poll::Ready(());
+        }
+        if !self.plan.bookmarks {
+            return Poll::Pending;
+        }
+        ready!(self.bookmark.as_mut().poll(context));
+        self.bookmark.as_mut().reset(Instant::now() + BOOKMARK_EVERY);
+        self.lines.push_back(self.plan.bookmark(revision));
+        Poll::Ready(())
+    }
+}
+
+/// The line of an event for one watcher, encoded once for all plain ones.
+fn line(plan: &WatchPlan, shared: &Shared, plain: bool) -> Option<Bytes> {
+    if plain { Some(shared.line(plan.decide(&shared.event)?)) } else { plan.line(&shared.event) }
+}
+
+/// The next lines, as one buffer.
+fn gather(lines: &mut VecDeque<Bytes>) -> Option<Bytes> {
+    let first = lines.pop_front()?;
+    if lines.is_empty() || first.len() >= CHUNK {
+        return Some(first);
+    }
+    let mut out = BytesMut::with_capacity(CHUNK);
+    out.extend_from_slice(&first);
+    while let Some(next) = lines.front() {
+        if out.len() + next.len() > CHUNK {
+            break;
+        }
+        out.extend_from_slice(next);
+        lines.pop_front();
+    }
+    Some(out.freeze())
+}
+
+/// Half an hour to an hour, so that watches do not all come back at once.
+fn default_timeout() -> Duration {
+    Duration::from_secs(rand::Rng::random_range(&mut rand::rng(), 1800..3600))
+}
+
+impl HttpBody for Watcher {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.poll_chunk(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

@@ -1,0 +1,296 @@
+//! The server: starts from a store and an authority, serves TLS and in-process clients, stops cleanly.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use apiserver_core::authn::jwt::{JwtError, SigningKey};
+use apiserver_core::{Config, Derived, Ids, genesis};
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use store::{CommitError, Event, Observer, Outcome, Snapshot, Store};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::connection::{self, Acceptor, Protocols};
+use crate::hub::{History, Hub, Unavailable};
+use crate::limits::Limiter;
+use crate::metrics::Metrics;
+use crate::pki::Authority;
+use crate::service::InProcess;
+use crate::shell::Shell;
+use crate::tls::{self, TlsError};
+use crate::tunnel::Registry;
+
+/// How often genesis is planned anew when something else writes meanwhile.
+const MAX_GENESIS: usize = 16;
+/// How long connections and streams have to end when the server stops.
+const STOP_DEADLINE: Duration = Duration::from_secs(8);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// How a server is started.
+pub struct Options {
+    /// Where to listen for TLS. Port 0 takes any free port.
+    pub listen: Vec<SocketAddr>,
+    /// The store.
+    pub store: Store,
+    /// The cluster's authority.
+    pub authority: Arc<Authority>,
+    /// The settings of the cluster.
+    pub config: Config,
+    /// Further addresses that the server's certificate is good for, as the nodes'.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A running API server.
+pub struct Server {
+    shell: Arc<Shell>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The TLS configuration or certificate failed.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// What every cluster has from the start could not be written.
+    #[error("cannot write the cluster's first objects")]
+    Genesis(#[from] CommitError),
+    /// What every cluster has from the start was changed again and again meanwhile.
+    #[error("cannot write the cluster's first objects: something else writes them too")]
+    Contended,
+}
+
+// === impl Options ===
+
+impl Options {
+    /// The usual settings: tokens are signed with the authority's key.
+    pub fn new(
+        listen: Vec<SocketAddr>,
+        store: Store,
+        authority: Arc<Authority>,
+    ) -> Result<Options, JwtError> {
+        let config = Config::new(SigningKey::from_seed(authority.service_account_seed())?);
+        Ok(Options { listen, store, authority, config, addresses: Vec::new() })
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Listens, writes what every cluster has from the start, and serves.
+    pub async fn start(options: Options) -> Result<Server, StartError> {
+        let Options { listen, store, authority, mut config, addresses: names } = options;
+        let listeners = listen.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+        if config.advertise.is_empty() {
+            config.advertise = advertised(&addresses);
+        }
+        let names = certificate_addresses(&config, &addresses, names);
+        let (tls, rotating, renew_at) = tls::server_config(&authority, &names)?;
+
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (derived, hub) = observe(&store, &tasks);
+        let shell = Arc::new(Shell {
+            tunnels: Arc::new(Registry::new(stop.clone())),
+            store,
+            config,
+            derived,
+            hub,
+            metrics: Metrics::new(),
+            limiter: Limiter::default(),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+            ready: AtomicBool::new(false),
+        });
+        write_genesis(&shell).await?;
+        shell.ready.store(true, Ordering::Release);
+
+        tasks.spawn(tls::rotate(authority, names, rotating, renew_at, stop));
+        let acceptor = Arc::new(Acceptor {
+            shell: shell.clone(),
+            tls: TlsAcceptor::from(tls),
+            protocols: Protocols::new(),
+        });
+        for listener in listeners {
+            tasks.spawn(connection::accept(acceptor.clone(), listener));
+        }
+        Ok(Server { shell, addresses })
+    }
+
+    /// The addresses that the server listens on.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The service for clients in this process: the same requests, RBAC and deadlines, without TLS. Requests carry
+    /// their user as the extension [`Identity`](crate::Identity).
+    pub fn service(&self) -> InProcess {
+        InProcess::new(self.shell.clone())
+    }
+
+    /// The tunnels of the nodes' agents.
+    pub fn tunnels(&self) -> &Arc<Registry> {
+        &self.shell.tunnels
+    }
+
+    /// Stops listening, ends watches and streams, lets other requests finish. The store stays open.
+    pub async fn shutdown(&self) {
+        self.shell.stop.cancel();
+        self.shell.tasks.close();
+        if tokio::time::timeout(STOP_DEADLINE, self.shell.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shell.stop.cancel();
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        // Accepted connections inherit it: dead clients are noticed.
+        socket.set_keepalive(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| StartError::Listen { address, source })
+}
+
+/// Where clients inside the cluster reach the server: what is not the loopback, if there is such an address.
+fn advertised(addresses: &[SocketAddr]) -> Vec<(IpAddr, u16)> {
+    let reachable = |address: &&SocketAddr| !address.ip().is_loopback() && !address.ip().is_unspecified();
+    addresses.iter().filter(reachable).map(|address| (address.ip(), address.port())).collect()
+}
+
+/// Every address that a client may dial.
+fn certificate_addresses(config: &Config, listening: &[SocketAddr], further: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut names: BTreeSet<IpAddr> = further.into_iter().collect();
+    names.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(config.service_cidr.nth(1))]);
+    names.extend(config.advertise.iter().map(|(address, _)| *address));
+    names.extend(listening.iter().map(SocketAddr::ip).filter(|address| !address.is_unspecified()));
+    names.into_iter().collect()
+}
+
+/// Writes what every cluster has from the start.
+async fn write_genesis(shell: &Shell) -> Result<(), StartError> {
+    for _ in 0..MAX_GENESIS {
+        let txns = {
+            let mut rng = rand::rng();
+            genesis::plan(&shell.store.snapshot(), &shell.config, Timestamp::now(), &mut Ids::new(&mut rng))
+        };
+        let mut moved_on = false;
+        for outcome in futures::future::join_all(txns.into_iter().map(|txn| shell.store.commit(txn))).await {
+            moved_on |= matches!(outcome?, Outcome::Conflict { .. });
+        }
+        if !moved_on {
+            return Ok(());
+        }
+    }
+    Err(StartError::Contended)
+}
+
+/// Follows the store: keeps the derived indexes in step, and feeds the hub.
+fn observe(store: &Store, tasks: &TaskTracker) -> (Arc<ArcSwap<Derived>>, Arc<Hub>) {
+    let derived = Arc::new(ArcSwap::from_pointee(Derived::default()));
+    let (batches, receiver) = mpsc::unbounded_channel();
+    let follower =
+        Follower { derived: derived.clone(), state: Mutex::new(Following::Early(Vec::new())), batches };
+    let follower = Arc::new(follower);
+    let snapshot = store.observe(Box::new(Shared(follower.clone())));
+    follower.begin(&snapshot);
+    let hub = Hub::new(Box::new(Past(store.clone())), snapshot.revision());
+    // Ends when the store drops its observer; the tracker must not wait for that.
+    tokio::spawn(feed(hub.clone(), receiver));
+    let _ = tasks;
+    (derived, hub)
+}
+
+/// Hands applied events to the hub; what was applied meanwhile goes together.
+async fn feed(hub: Arc<Hub>, mut batches: mpsc::UnboundedReceiver<Vec<Arc<Event>>>) {
+    while let Some(mut events) = batches.recv().await {
+        while let Ok(more) = batches.try_recv() {
+            events.extend(more);
+        }
+        hub.deliver(&events);
+    }
+}
+
+/// The observer: on the store's thread, so it does as little as it can.
+struct Follower {
+    derived: Arc<ArcSwap<Derived>>,
+    state: Mutex<Following>,
+    batches: mpsc::UnboundedSender<Vec<Arc<Event>>>,
+}
+
+enum Following {
+    /// The first snapshot is not indexed yet; these events came meanwhile.
+    Early(Vec<Arc<Event>>),
+    /// The newest indexes.
+    Indexed(Derived),
+}
+
+struct Shared(Arc<Follower>);
+
+// === impl Follower ===
+
+impl Follower {
+    /// Indexes the state before the first event, and what came meanwhile.
+    fn begin(&self, snapshot: &Snapshot) {
+        let mut derived = Derived::build(snapshot);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Following::Early(events) = &*state {
+            derived.apply(events.iter().map(|event| &**event));
+        }
+        self.derived.store(Arc::new(derived.clone()));
+        *state = Following::Indexed(derived);
+    }
+}
+
+impl Observer for Shared {
+    fn applied(&self, events: &[Arc<Event>], _: &Arc<Snapshot>) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *state {
+            Following::Early(early) => early.extend_from_slice(events),
+            Following::Indexed(derived) => {
+                derived.apply(events.iter().map(|event| &**event));
+                self.0.derived.store(Arc::new(derived.clone()));
+            }
+        }
+        // An error means that the server was dropped.
+        let _ = self.0.batches.send(events.to_vec());
+    }
+}
+
+/// The store's history, for the hub.
+struct Past(Store);
+
+impl History for Past {
+    fn after(&self, revision: u64) -> Result<Vec<Arc<Event>>, Unavailable> {
+        self.0.history(revision).map_err(|_| Unavailable)
+    }
+}

@@ -1,0 +1,356 @@
+//! The request loop: who asks, on which snapshot, plan, commit, answer.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use apiserver_core::authz::{Attributes, check};
+use apiserver_core::request::Verb;
+use apiserver_core::{
+    Config, Consistency, Derived, Ids, Prepared, Rendered, Request, RequestInfo, Response as CoreResponse,
+    User, World, authn, failure, prepare,
+};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as HttpBody;
+use jiff::Timestamp;
+use store::{CommitError, ReadError, Snapshot, Store};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::body::{Body, BodyError};
+use crate::health::{self, Health};
+use crate::hub::{Forgotten, Hub};
+use crate::limits::{Limiter, Slot};
+use crate::metrics::{self, Metrics};
+use crate::respond::IntoHttp as _;
+use crate::tunnel::Registry;
+use crate::{compress, streams, watch};
+
+/// How long a request may take; watches and streams may go on.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a read waits for a revision that this member has not applied yet.
+const REVISION_DEADLINE: Duration = Duration::from_secs(3);
+/// How often a request is planned anew because the state moved on.
+const MAX_PLANS: usize = 16;
+/// How long the store may take to answer a health check.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What every request needs.
+pub(crate) struct Shell {
+    pub(crate) store: Store,
+    pub(crate) config: Config,
+    pub(crate) derived: Arc<ArcSwap<Derived>>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) tunnels: Arc<Registry>,
+    pub(crate) metrics: Metrics,
+    pub(crate) limiter: Limiter,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    /// Set when genesis is in the store.
+    pub(crate) ready: AtomicBool,
+}
+
+/// Who a connection belongs to, as far as the connection itself proves it.
+#[derive(Clone)]
+pub(crate) enum Peer {
+    /// A verified client certificate, or an in-process client.
+    Known(Caller),
+    /// The request must say.
+    Unknown,
+}
+
+/// An authenticated user with the count of its requests.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) user: Arc<User>,
+    pub(crate) slot: Slot,
+}
+
+/// Why a body was not read.
+enum BodyFailure {
+    TooLarge,
+    Broken,
+}
+
+type Refused = Box<CoreResponse>;
+
+// === impl Shell ===
+
+impl Shell {
+    /// The user as a caller of this server.
+    pub(crate) fn caller(&self, user: User) -> Caller {
+        Caller { slot: self.limiter.slot(&user.name), user: Arc::new(user) }
+    }
+
+    /// Answers a request.
+    pub(crate) async fn handle<B>(self: &Arc<Self>, request: http::Request<B>, peer: &Peer) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BodyError>,
+    {
+        let began = Instant::now();
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        if health::is_health(path) {
+            return self.health(path, parts.uri.query().unwrap_or_default()).await;
+        }
+        let caller = match self.authenticate(&parts, peer) {
+            Ok(caller) => caller,
+            Err(refusal) => return refusal.into_http(),
+        };
+        let info = match RequestInfo::parse(&parts.method, path, parts.uri.query().unwrap_or_default()) {
+            Ok(info) => info,
+            Err(refusal) => return refusal.into_http(),
+        };
+        // A watch's own bound is its timeout; what is bounded here is the time to its first byte.
+        let _permit = match info.verb {
+            Verb::Watch => None,
+            _ => match caller.slot.enter() {
+                Some(permit) => Some(permit),
+                None => {
+                    self.metrics.rejected.inc();
+                    let message = "too many requests of this user are under way, please try again later";
+                    return failure::too_many_requests(message, 1).into_http();
+                }
+            },
+        };
+        let inflight = if info.is_write() { &self.metrics.mutating } else { &self.metrics.reading };
+        inflight.inc();
+        let _inflight = Decrement(inflight);
+
+        let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
+            let body = match collect(body, self.config.max_body).await {
+                Ok(body) => body,
+                Err(BodyFailure::TooLarge) => return failure::too_large(self.config.max_body).into_http(),
+                Err(BodyFailure::Broken) => {
+                    return CoreResponse::bad_request("the request body ended early").into_http();
+                }
+            };
+            self.answer(info.clone(), parts, body, &caller).await
+        })
+        .await;
+        let response = answered.unwrap_or_else(|_| {
+            let message = "Timeout: request did not complete within the allotted timeout";
+            CoreResponse::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).into_http()
+        });
+        self.metrics.record(&info, response.status().as_u16(), began.elapsed());
+        response
+    }
+
+    /// Who asks: the connection's certificate, else a bearer token, else nobody.
+    fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Refused> {
+        if let Peer::Known(caller) = peer {
+            return Ok(caller.clone());
+        }
+        let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+            // Health was answered before; of the rest only the version is for everyone.
+            return match parts.uri.path().trim_end_matches('/') {
+                "/version" => Ok(self.caller(User::anonymous())),
+                _ => Err(failure::unauthorized()),
+            };
+        };
+        let token = value
+            .to_str()
+            .ok()
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim())
+            .ok_or_else(failure::unauthorized)?;
+        match authn::authenticate(&self.store.snapshot(), &self.config, token, Timestamp::now()) {
+            Ok(user) => Ok(self.caller(user)),
+            Err(error) => {
+                tracing::debug!(%error, "a bearer token was refused");
+                Err(failure::unauthorized())
+            }
+        }
+    }
+
+    /// Plans the request, and plans it again while the state moves on under it.
+    async fn answer(
+        self: &Arc<Self>,
+        info: RequestInfo,
+        mut parts: Parts,
+        body: Bytes,
+        caller: &Caller,
+    ) -> Response<Body> {
+        if !info.is_resource && info.path == "/metrics" {
+            return self.metrics_text(&info, caller);
+        }
+        let mut request = Request { info, headers: std::mem::take(&mut parts.headers), body };
+        for _ in 0..MAX_PLANS {
+            let snapshot = match self.snapshot(request.consistency()).await {
+                Ok(snapshot) => snapshot,
+                Err(refusal) => return refusal.into_http(),
+            };
+            match self.plan(&snapshot, &request, caller) {
+                Prepared::Respond(response) => return reply(response, &request.headers).await,
+                Prepared::Commit(commit) => match self.store.commit(commit.txn).await {
+                    Ok(outcome) => match commit.reply.render(&outcome) {
+                        Rendered::Respond(response) => return response.into_http(),
+                        Rendered::Retry => {}
+                    },
+                    Err(error) => return commit_failure(&error).into_http(),
+                },
+                Prepared::Watch(plan) => {
+                    let guard = self.metrics.long_running(&request.info);
+                    return match self.hub.watch(*plan) {
+                        Ok(watcher) => {
+                            watch::answer(watcher.until(self.stop.clone().cancelled_owned()), guard)
+                        }
+                        Err(Forgotten { content_type, line }) => watch::expired(content_type, line),
+                    };
+                }
+                Prepared::Connect(plan) => {
+                    let guard = self.metrics.long_running(&request.info);
+                    parts.headers = std::mem::take(&mut request.headers);
+                    return streams::carry(self, *plan, parts, guard).await;
+                }
+            }
+        }
+        let message = "the object changed again and again while the request was being carried out";
+        CoreResponse::failure(StatusCode::CONFLICT, "Conflict", message).into_http()
+    }
+
+    fn plan(&self, snapshot: &Snapshot, request: &Request, caller: &Caller) -> Prepared {
+        let derived = self.derived.load();
+        let world = World { snapshot, derived: &derived, config: &self.config };
+        let plan = || {
+            let mut rng = rand::rng();
+            prepare(&world, request, &caller.user, Timestamp::now(), &mut Ids::new(&mut rng))
+        };
+        // One request that breaks the planner must not take its connection's other requests with it.
+        catch_unwind(AssertUnwindSafe(plan)).unwrap_or_else(|_| {
+            tracing::error!(method = %request.info.method, path = request.info.path, "planning a request panicked");
+            Prepared::Respond(*failure::internal("the request could not be planned"))
+        })
+    }
+
+    async fn snapshot(&self, consistency: Consistency) -> Result<Arc<Snapshot>, Refused> {
+        let found = match consistency {
+            Consistency::Any => return Ok(self.store.snapshot()),
+            Consistency::Latest => self.store.linearizable().await,
+            Consistency::NotOlderThan(revision) => self.store.at_least(revision, REVISION_DEADLINE).await,
+            Consistency::Exact(revision) => match self.store.at_least(revision, REVISION_DEADLINE).await {
+                Ok(_) => {
+                    return self.store.at(revision).map_err(|_| {
+                        failure::expired(
+                            "The provided continue parameter or resourceVersion is too old to display a \
+                             consistent list result.",
+                        )
+                    });
+                }
+                Err(error) => Err(error),
+            },
+        };
+        found.map_err(|error| {
+            let wanted = match consistency {
+                Consistency::NotOlderThan(revision) | Consistency::Exact(revision) => revision,
+                _ => 0,
+            };
+            read_failure(&error, self.store.snapshot().revision(), wanted)
+        })
+    }
+
+    async fn health(&self, path: &str, query: &str) -> Response<Body> {
+        let store = tokio::time::timeout(HEALTH_DEADLINE, self.store.linearizable()).await;
+        let health = Health {
+            store: matches!(store, Ok(Ok(_))) && self.ready.load(Ordering::Acquire),
+            serving: !self.stop.is_cancelled(),
+        };
+        let mut response = health::answer(health, path, query).into_http();
+        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    fn metrics_text(&self, info: &RequestInfo, caller: &Caller) -> Response<Body> {
+        let snapshot = self.store.snapshot();
+        let derived = self.derived.load();
+        let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+        let verb = info.method_verb();
+        if let Err(refusal) = check(&world, &caller.user, &Attributes::of(info, &verb)) {
+            return refusal.into_http();
+        }
+        match self.metrics.text() {
+            Ok(text) => CoreResponse {
+                content_type: metrics::CONTENT_TYPE,
+                ..CoreResponse::text(StatusCode::OK, text)
+            }
+            .into_http(),
+            Err(error) => failure::internal(&error.to_string()).into_http(),
+        }
+    }
+}
+
+struct Decrement<'a>(&'a prometheus_client::metrics::gauge::Gauge);
+
+impl Drop for Decrement<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Reads the whole body, no more than `limit`.
+async fn collect<B>(body: B, limit: usize) -> Result<Bytes, BodyFailure>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BodyError>,
+{
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if body.size_hint().lower() > limit as u64 {
+        return Err(BodyFailure::TooLarge);
+    }
+    let collected = Limited::new(body, limit).collect();
+    match Box::pin(collected).await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(BodyFailure::TooLarge),
+        Err(_) => Err(BodyFailure::Broken),
+    }
+}
+
+/// An answer as HTTP, compressed when it is large and the client asks for it.
+async fn reply(response: CoreResponse, headers: &HeaderMap) -> Response<Body> {
+    if response.status != StatusCode::OK || !compress::is_wanted(headers, response.body.len()) {
+        return response.into_http();
+    }
+    let body = response.body.clone();
+    let packed = tokio::task::spawn_blocking(move || compress::gzip(&body)).await;
+    let Ok(Some(packed)) = packed else { return response.into_http() };
+    let mut response = CoreResponse { body: apiserver_core::Body::One(packed), ..response }.into_http();
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
+fn commit_failure(error: &CommitError) -> Refused {
+    match error {
+        CommitError::Unknown => Box::new(CoreResponse::failure(
+            StatusCode::GATEWAY_TIMEOUT,
+            "Timeout",
+            "the outcome of the request is unknown: look before asking again",
+        )),
+        CommitError::TooLarge { limit, .. } => failure::too_large(*limit),
+        CommitError::DiskFull | CommitError::NotLeader { .. } | CommitError::Closed => Box::new(
+            CoreResponse::failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string()),
+        ),
+    }
+}
+
+fn read_failure(error: &ReadError, current: u64, wanted: u64) -> Refused {
+    match error {
+        ReadError::TimedOut => failure::too_large_resource_version(current, wanted),
+        ReadError::Unconfirmed | ReadError::Closed => Box::new(CoreResponse::failure(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
+            &error.to_string(),
+        )),
+    }
+}
