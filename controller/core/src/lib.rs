@@ -10,4 +10,6 @@ pub mod pod;
 pub mod replica_set;
 pub mod scaled;
 pub mod selector;
+pub mod tolerate;
+pub mod daemon_set;
 pub mod write;

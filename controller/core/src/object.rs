@@ -5,9 +5,9 @@ use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use rand::{Rng, RngCore};
 
-/// Any typed object with standard metadata.
-pub trait Object: k8s_openapi::Resource + Metadata<Ty = ObjectMeta> {}
-impl<K: k8s_openapi::Resource + Metadata<Ty = ObjectMeta>> Object for K {}
+/// Any typed object with standard metadata that can be read and written.
+pub trait Object: client_core::object::Kind {}
+impl<K: client_core::object::Kind> Object for K {}
 
 /// The name, empty when missing.
 pub fn name(object: &impl Metadata<Ty = ObjectMeta>) -> &str {

@@ -1,6 +1,6 @@
 //! What a planner answers: the writes to make, when to look again, and why.
 
-use crate::write::{PatchKind, Precondition, Propagation, Resource, Target, Write};
+use crate::write::{ObjectKey, PatchKind, Precondition, Propagation, ResourceType, Target, Write};
 use jiff::Timestamp;
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -225,42 +225,34 @@ impl Subject {
 
 // === builders of writes ===
 
-/// The catalogue name of a typed kind.
-pub fn resource_of<K: k8s_openapi::Resource>() -> Resource {
-    Resource::new(K::GROUP, K::VERSION, K::URL_PATH_SEGMENT)
-}
+/// A typed kind that plans write.
+pub trait Kind: client_core::object::Kind {}
+impl<K: client_core::object::Kind> Kind for K {}
 
 /// The address of an object of kind `K`.
-pub fn target_of<K: k8s_openapi::Resource>(meta: &ObjectMeta) -> Target {
-    Target {
-        resource: resource_of::<K>(),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone().unwrap_or_default(),
-    }
+pub fn target_of<K: Kind>(meta: &ObjectMeta) -> Target {
+    Target::of::<K>(ObjectKey::of_meta(meta))
 }
 
 /// Creates `object` (a whole JSON document) in `namespace`.
-pub fn create<K: k8s_openapi::Resource>(namespace: Option<&str>, mut object: Value) -> Action {
+pub fn create<K: Kind>(namespace: Option<&str>, mut object: Value) -> Action {
     if let Value::Object(map) = &mut object {
         map.insert("apiVersion".into(), K::API_VERSION.into());
         map.insert("kind".into(), K::KIND.into());
     }
-    Write::Create { resource: resource_of::<K>(), namespace: namespace.map(str::to_owned), object }.into()
+    let namespace = namespace.unwrap_or_default().to_owned();
+    Write::Create { resource: ResourceType::of::<K>(), namespace, object }.into()
 }
 
 /// A merge patch that holds only for the very revision that was looked at.
-pub fn merge_exact<K: k8s_openapi::Resource>(
-    meta: &ObjectMeta,
-    subresource: Option<&'static str>,
-    body: Value,
-) -> Action {
+pub fn merge_exact<K: Kind>(meta: &ObjectMeta, subresource: Option<&'static str>, body: Value) -> Action {
     let precondition =
         Precondition { uid: meta.uid.clone(), resource_version: meta.resource_version.clone() };
     patch::<K>(meta, subresource, precondition, PatchKind::Merge, body)
 }
 
 /// A patch of an object that only has to be the one meant (same uid).
-pub fn patch_same<K: k8s_openapi::Resource>(
+pub fn patch_same<K: Kind>(
     meta: &ObjectMeta,
     subresource: Option<&'static str>,
     kind: PatchKind,
@@ -270,40 +262,28 @@ pub fn patch_same<K: k8s_openapi::Resource>(
     patch::<K>(meta, subresource, precondition, kind, body)
 }
 
-fn patch<K: k8s_openapi::Resource>(
+fn patch<K: Kind>(
     meta: &ObjectMeta,
     subresource: Option<&'static str>,
     precondition: Precondition,
     kind: PatchKind,
     body: Value,
 ) -> Action {
-    Write::Patch {
-        target: target_of::<K>(meta),
-        subresource: subresource.map(Into::into),
-        precondition,
-        kind,
-        body,
-    }
-    .into()
+    Write::Patch { target: target_of::<K>(meta), subresource, precondition, kind, body }.into()
 }
 
 /// Deletes the object meant (same uid), with its own grace period. An object already gone is fine.
-pub fn delete<K: k8s_openapi::Resource>(meta: &ObjectMeta) -> Action {
+pub fn delete<K: Kind>(meta: &ObjectMeta) -> Action {
     delete_with::<K>(meta, None, None)
 }
 
 /// Deletes the object meant, with a grace period and propagation of the caller's choice.
-pub fn delete_with<K: k8s_openapi::Resource>(
+pub fn delete_with<K: Kind>(
     meta: &ObjectMeta,
     grace_period_seconds: Option<i64>,
     propagation: Option<Propagation>,
 ) -> Action {
     let precondition = Precondition { uid: meta.uid.clone(), resource_version: None };
-    Action::from(Write::Delete {
-        target: target_of::<K>(meta),
-        precondition,
-        grace_period_seconds,
-        propagation,
-    })
-    .tolerant()
+    Action::from(Write::Delete { target: target_of::<K>(meta), precondition, grace_period_seconds, propagation })
+        .tolerant()
 }
