@@ -284,6 +284,11 @@ pub fn delete_with<K: Kind>(
     propagation: Option<Propagation>,
 ) -> Action {
     let precondition = Precondition { uid: meta.uid.clone(), resource_version: None };
-    Action::from(Write::Delete { target: target_of::<K>(meta), precondition, grace_period_seconds, propagation })
-        .tolerant()
+    Action::from(Write::Delete {
+        target: target_of::<K>(meta),
+        precondition,
+        grace_period_seconds,
+        propagation,
+    })
+    .tolerant()
 }

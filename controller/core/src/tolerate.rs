@@ -1,6 +1,8 @@
 //! Taints, tolerations and node affinity.
 
-use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+};
 
 /// Whether `toleration` tolerates `taint`.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
@@ -38,7 +40,11 @@ pub fn untolerated<'a>(node: &'a Node, tolerations: &[Toleration], effects: &[&s
 /// Whether the node satisfies nodeSelector and the required node affinity.
 pub fn node_matches(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
-    let plain = spec.node_selector.iter().flatten().all(|(key, value)| labels.and_then(|have| have.get(key)) == Some(value));
+    let plain = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.and_then(|have| have.get(key)) == Some(value));
     let required = spec
         .affinity
         .as_ref()
@@ -59,7 +65,9 @@ fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
         return false;
     }
     let labels = node.metadata.labels.as_ref();
-    expressions.iter().all(|each| requirement_holds(each, labels.and_then(|have| have.get(&each.key)).map(String::as_str)))
+    expressions
+        .iter()
+        .all(|each| requirement_holds(each, labels.and_then(|have| have.get(&each.key)).map(String::as_str)))
         && fields.iter().all(|each| {
             let value = if each.key == "metadata.name" { node.metadata.name.as_deref() } else { None };
             requirement_holds(each, value)

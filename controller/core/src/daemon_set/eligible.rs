@@ -20,7 +20,8 @@ pub struct Eligible {
 
 /// Decides for one node. `tolerations` are the template's with the automatic ones.
 pub fn eligible(spec: &PodSpec, tolerations: &[Toleration], node: &Node) -> Eligible {
-    let elsewhere = spec.node_name.as_deref().is_some_and(|wanted| !wanted.is_empty() && wanted != name(node));
+    let elsewhere =
+        spec.node_name.as_deref().is_some_and(|wanted| !wanted.is_empty() && wanted != name(node));
     if elsewhere || !node_matches(spec, node) {
         return Eligible { run: false, stay: false };
     }

@@ -48,7 +48,8 @@ pub fn plan(set: &DaemonSet, revisions: &[Arc<ControllerRevision>], plan: &mut P
     if revisions.iter().any(|revision| name(&**revision) == revision_name) {
         return History { hash: None };
     }
-    let mut labels = set.spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
+    let mut labels =
+        set.spec.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
     labels.insert(REVISION_HASH.into(), hash.clone());
     let document = json!({
         "metadata": {
@@ -77,7 +78,8 @@ pub fn clean_up(
     current: &str,
     plan: &mut Plan,
 ) {
-    let mut live: BTreeSet<&str> = pods.iter().filter_map(|pod| label(&pod.metadata, REVISION_HASH)).collect();
+    let mut live: BTreeSet<&str> =
+        pods.iter().filter_map(|pod| label(&pod.metadata, REVISION_HASH)).collect();
     live.insert(current);
     let limit = usize::try_from(set.spec.revision_history_limit.unwrap_or(10)).unwrap_or(0);
     let is_live = |revision: &ControllerRevision| {
@@ -87,6 +89,9 @@ pub fn clean_up(
     let surplus = dead.len().saturating_sub(limit);
     dead.sort_by_key(|revision| revision.revision.unwrap_or(0));
     plan.together(
-        dead.into_iter().take(surplus).map(|revision| delete::<ControllerRevision>(&revision.metadata)).collect(),
+        dead.into_iter()
+            .take(surplus)
+            .map(|revision| delete::<ControllerRevision>(&revision.metadata))
+            .collect(),
     );
 }

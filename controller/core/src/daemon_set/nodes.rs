@@ -57,7 +57,14 @@ pub fn judged<'a>(view: &'a View) -> impl Iterator<Item = (&'a Arc<Node>, Eligib
 }
 
 /// Finds missing, failed, finished and surplus pods.
-pub fn manage(view: &View, by_node: &ByNode, hash: &str, backoffs: &mut Backoffs, now: Timestamp, wants: &mut Wants) {
+pub fn manage(
+    view: &View,
+    by_node: &ByNode,
+    hash: &str,
+    backoffs: &mut Backoffs,
+    now: Timestamp,
+    wants: &mut Wants,
+) {
     for (node, eligible) in judged(view) {
         let node = name(&**node);
         match by_node.get(node).map(Vec::as_slice) {
@@ -96,7 +103,9 @@ fn tidy(
                     wants.events.push(EventNote::warning(&subject, "FailedDaemonPod", message));
                     wants.delete.push(Arc::clone(pod));
                 }
-                Err(at) => wants.look_again_at = Some(wants.look_again_at.map_or(at, |earlier| earlier.min(at))),
+                Err(at) => {
+                    wants.look_again_at = Some(wants.look_again_at.map_or(at, |earlier| earlier.min(at)))
+                }
             },
             "Succeeded" => {
                 let message = format!("Found succeeded daemon pod {told}, will try to delete it");
@@ -138,7 +147,8 @@ impl Wants {
 
     /// One line of what is to be done.
     pub fn why(&self) -> Option<String> {
-        (!self.is_settled()).then(|| format!("{} pods to create, {} to delete", self.create.len(), self.delete.len()))
+        (!self.is_settled())
+            .then(|| format!("{} pods to create, {} to delete", self.create.len(), self.delete.len()))
     }
 
     /// Turns wants into writes.
@@ -167,7 +177,11 @@ impl Wants {
         plan.slow_start(creations.collect());
         let deletions = self.delete.iter().take(BURST).map(|pod| {
             delete::<Pod>(&pod.metadata)
-                .then(EventNote::normal(&subject, "SuccessfulDelete", format!("Deleted pod: {}", name(&**pod))))
+                .then(EventNote::normal(
+                    &subject,
+                    "SuccessfulDelete",
+                    format!("Deleted pod: {}", name(&**pod)),
+                ))
                 .otherwise(EventNote::warning(&subject, "FailedDelete", "Error deleting: "))
         });
         plan.together(deletions.collect());

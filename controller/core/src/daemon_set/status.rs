@@ -14,7 +14,8 @@ use crate::pod::{is_available, is_ready};
 pub fn write(view: &View, by_node: &ByNode, hash: &str, now: Timestamp, plan: &mut Plan) {
     let set = view.daemon_set;
     let min_ready = set.spec.min_ready_seconds.unwrap_or(0);
-    let (mut desired, mut current, mut misscheduled, mut ready, mut available, mut updated) = (0, 0, 0, 0, 0, 0);
+    let (mut desired, mut current, mut misscheduled, mut ready, mut available, mut updated) =
+        (0, 0, 0, 0, 0, 0);
     for (node, eligible) in judged(view) {
         let pods = by_node.get(name(&**node)).map(Vec::as_slice).unwrap_or_default();
         if !eligible.run {

@@ -15,9 +15,12 @@ use crate::scaled::{Round, scaled};
 fn limit(view: &View, surge: bool, total: i32) -> i32 {
     let strategy = view.daemon_set.spec.update_strategy.as_ref();
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-    let value = rolling.and_then(|rolling| {
-        if surge { rolling.max_surge.as_ref() } else { rolling.max_unavailable.as_ref() }
-    });
+    let value =
+        rolling.and_then(
+            |rolling| {
+                if surge { rolling.max_surge.as_ref() } else { rolling.max_unavailable.as_ref() }
+            },
+        );
     let default = IntOrString::Int(if surge { 0 } else { 1 });
     scaled(value.unwrap_or(&default), total, Round::Up).max(0)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::Key;
+use client_core::object::ObjectKey as Key;
 use crate::object::namespace;
 use crate::pod::node_name;
 use crate::selector::Labels;
@@ -42,7 +42,7 @@ impl PodIndex {
     }
 
     pub(super) fn changed(&mut self, old: Option<&Pod>, new: Option<&Pod>) {
-        let Some(key) = old.or(new).map(Key::of) else { return };
+        let Some(key) = old.or(new).map(|pod| Key::of_meta(&pod.metadata)) else { return };
         let (old_node, new_node) = (old.and_then(node_name), new.and_then(node_name));
         if old_node != new_node {
             if let Some(node) = old_node {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Key;
+use client_core::object::ObjectKey as Key;
 use crate::object::{Object, after, revision, uid};
 
 /// How long an object known only from our own write is believed without the watch telling of it.
@@ -73,7 +73,7 @@ impl<K: Grouped> Table<K> {
     pub fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<K>> {
         self.objects
             .range(Key::new(namespace, "")..)
-            .take_while(move |(key, _)| key.namespace == namespace)
+            .take_while(move |(key, _)| *key.namespace == *namespace)
             .map(|(_, object)| object)
     }
 
@@ -86,7 +86,7 @@ impl<K: Grouped> Table<K> {
     pub fn applied(&mut self, object: Arc<K>) -> Changed<K> {
         let told = revision(object.metadata()).unwrap_or(0);
         self.seen = self.seen.max(told);
-        let key = Key::of(&*object);
+        let key = key_of(&*object);
         let known = self.objects.get(&key).and_then(|known| revision(known.metadata())).unwrap_or(0);
         if told >= known {
             self.unconfirmed.remove(&key);
@@ -101,7 +101,7 @@ impl<K: Grouped> Table<K> {
     pub fn deleted(&mut self, object: &K) -> Changed<K> {
         let told = revision(object.metadata()).unwrap_or(0);
         self.seen = self.seen.max(told);
-        let key = Key::of(object);
+        let key = key_of(object);
         let known = self.objects.get(&key)?;
         let newer = revision(known.metadata()).is_some_and(|known| known > told);
         if newer && uid(&**known) != uid(object) {
@@ -113,7 +113,7 @@ impl<K: Grouped> Table<K> {
     /// The API server answered our own write with this state of the object.
     pub fn written(&mut self, object: Arc<K>, now: Timestamp) -> Changed<K> {
         let answered = revision(object.metadata())?;
-        let key = Key::of(&*object);
+        let key = key_of(&*object);
         let known = self.objects.get(&key).and_then(|known| revision(known.metadata())).unwrap_or(0);
         if answered <= self.seen || answered <= known {
             return None;
@@ -172,6 +172,10 @@ impl<K: Grouped> Table<K> {
             }
         }
     }
+}
+
+fn key_of<K: Object>(object: &K) -> Key {
+    Key::of_meta(object.metadata())
 }
 
 #[cfg(test)]
