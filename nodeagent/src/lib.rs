@@ -1,1 +1,3 @@
 //! Runs pods on one node.
+
+pub mod shim;

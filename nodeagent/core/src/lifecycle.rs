@@ -1,0 +1,524 @@
+//! The life of one pod on its node: what happened goes in as events, what is to be done comes out as actions.
+//!
+//! Level-triggered inside: every event changes what is known, then the machine looks at everything it knows and asks for
+//! what is missing. What has been asked for is not asked for again until its answer has come.
+
+mod active;
+mod container;
+mod ending;
+mod observe;
+mod patch;
+mod status;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde_json::Value;
+
+pub use self::patch::{status_patch, strategic_list};
+use self::container::Unit;
+use self::step::Step;
+use crate::probe::{Kind, Outcome};
+use crate::runtime::{ContainerId, ContainerStatus, Image, SandboxId, SandboxStatus};
+use crate::{clock, pod};
+
+/// What a pod's machine knows of its node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// `status.hostIPs`, the most important first.
+    pub host_ips: Vec<IpAddr>,
+    /// How long a stop signal may wait until no proxy sends requests any more.
+    pub drain: Duration,
+}
+
+/// Where a pod is in its life on the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The runtime has not been looked at: nothing is done that an earlier agent may have done already.
+    Adopting,
+    /// The pod is to run.
+    Active,
+    /// Its containers are being stopped.
+    Stopping,
+    /// Nothing runs; sandbox and volumes are being taken down.
+    Clearing,
+    /// It has ended and stays for its status and logs until it is deleted.
+    Ended,
+    /// Nothing is left of it; the machine can be dropped.
+    Gone,
+}
+
+/// What a machine is told.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The pod as the API has it now.
+    Desired(Arc<Pod>),
+    /// The API does not have the pod any more.
+    Forgotten,
+    /// What the runtime has of this pod.
+    Observed(Observed),
+    /// Answer to [`Action::MountVolumes`].
+    Mounted(Result<(), String>),
+    /// Answer to [`Action::UnmountVolumes`].
+    Unmounted(Result<(), String>),
+    /// The image was not on the node and is being fetched. May come before [`Event::Image`].
+    Pulling {
+        /// Name of the container.
+        container: String,
+    },
+    /// Answer to [`Action::PullImage`].
+    Image {
+        /// Name of the container.
+        container: String,
+        /// The image, and how long it took if it had to be fetched.
+        outcome: Result<(Image, Option<Duration>), ImageFailure>,
+    },
+    /// Answer to [`Action::RunSandbox`].
+    SandboxRan(Result<SandboxStatus, String>),
+    /// Answer to [`Action::StopSandbox`].
+    SandboxStopped(SandboxId, Result<(), String>),
+    /// Answer to [`Action::RemoveSandbox`].
+    SandboxRemoved(SandboxId, Result<(), String>),
+    /// Answer to [`Action::CreateContainer`].
+    Created {
+        /// Name of the container.
+        container: String,
+        /// Its id.
+        outcome: Result<ContainerId, CreateFailure>,
+    },
+    /// Answer to [`Action::StartContainer`].
+    Started {
+        /// Name of the container.
+        container: String,
+        /// Whether its first process runs.
+        outcome: Result<(), String>,
+    },
+    /// Answer to [`Action::RunHook`].
+    HookDone {
+        /// The instance whose hook it was.
+        id: ContainerId,
+        /// Which hook.
+        hook: Hook,
+        /// Whether it did what it should.
+        outcome: Result<(), String>,
+    },
+    /// Answer to [`Action::StopContainer`].
+    Stopped {
+        /// The instance.
+        id: ContainerId,
+        /// Whether it is stopped.
+        outcome: Result<(), String>,
+    },
+    /// Answer to [`Action::Probe`].
+    Probed {
+        /// The instance.
+        id: ContainerId,
+        /// Which probe.
+        kind: Kind,
+        /// What it found.
+        outcome: Outcome,
+    },
+    /// Answer to [`Action::AwaitDrain`]: no proxy sends requests to the pod any more.
+    Drained,
+    /// Answer to [`Action::PatchStatus`]: the object's revision after it.
+    Patched(Result<u64, PatchFailure>),
+    /// Answer to [`Action::DeletePod`].
+    Deleted(Result<(), String>),
+    /// The node cannot take the pod.
+    Rejected {
+        /// For example `OutOfcpu`.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What the runtime has of one pod.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// When the runtime was asked: what began later may be missing.
+    pub began: Timestamp,
+    /// The pod's sandboxes.
+    pub sandboxes: Vec<SandboxStatus>,
+    /// The containers in them.
+    pub containers: Vec<ContainerStatus>,
+}
+
+/// Why an image is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageFailure {
+    /// The name cannot be parsed.
+    InvalidName(String),
+    /// `imagePullPolicy: Never` and the node does not have it.
+    NeverPull,
+    /// It could not be fetched.
+    Pull(String),
+}
+
+/// Why a container was not created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CreateFailure {
+    /// What the pod says cannot be met yet, for example a missing ConfigMap.
+    Config(String),
+    /// The runtime could not do it.
+    Runtime(String),
+}
+
+/// Why a status patch did not get through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchFailure {
+    /// The pod, or the pod of this uid, does not exist any more.
+    Gone,
+    /// To be tried again.
+    Transient,
+}
+
+/// A lifecycle hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Right after the start.
+    PostStart,
+    /// Before the stop signal.
+    PreStop,
+}
+
+/// What a machine asks for. Each is answered by the event named in its documentation of [`Event`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make the pod's directories and volumes ready.
+    MountVolumes,
+    /// Take the pod's volumes down and remove its directories.
+    UnmountVolumes,
+    /// Get the image for a container, by its pull policy.
+    PullImage {
+        /// Name of the container.
+        container: String,
+    },
+    /// Make a sandbox.
+    RunSandbox {
+        /// Counts the pod's sandboxes.
+        attempt: u32,
+    },
+    /// Stop everything in a sandbox and take its network down.
+    StopSandbox(SandboxId),
+    /// Remove a sandbox with its containers.
+    RemoveSandbox(SandboxId),
+    /// Make a container. Only asked for when volumes, sandbox and image are there.
+    CreateContainer {
+        /// Its name.
+        container: String,
+        /// Counts its instances.
+        attempt: u32,
+        /// The sandbox to make it in.
+        sandbox: SandboxStatus,
+        /// The image to make it from.
+        image: Image,
+    },
+    /// Start a created container.
+    StartContainer {
+        /// Its name.
+        container: String,
+        /// The instance.
+        id: ContainerId,
+    },
+    /// Run a hook of a running container.
+    RunHook {
+        /// Name of the container.
+        container: String,
+        /// The instance.
+        id: ContainerId,
+        /// Which hook.
+        hook: Hook,
+        /// How long it may take.
+        timeout: Duration,
+    },
+    /// Stop a container.
+    StopContainer {
+        /// The instance.
+        id: ContainerId,
+        /// From the stop signal to the kill.
+        grace: Duration,
+    },
+    /// Remove a dead instance and its log. Not answered.
+    RemoveContainer {
+        /// The instance.
+        id: ContainerId,
+    },
+    /// Run a probe once.
+    Probe {
+        /// Name of the container.
+        container: String,
+        /// The instance.
+        id: ContainerId,
+        /// Which probe.
+        kind: Kind,
+        /// How long it may take.
+        timeout: Duration,
+    },
+    /// Tell when no proxy sends requests to the pod any more.
+    AwaitDrain,
+    /// Send this strategic merge patch to the pod's status. It names the uid that the pod must have.
+    PatchStatus(Value),
+    /// Delete the pod from the API with grace period 0, if it still has this uid.
+    DeletePod {
+        /// `metadata.uid`.
+        uid: String,
+    },
+    /// Tell users. Not answered.
+    Emit(Note),
+}
+
+/// What users are told of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Something is wrong.
+    pub warning: bool,
+    /// One word.
+    pub reason: Cow<'static, str>,
+    /// For people.
+    pub message: String,
+    /// For example `spec.containers{web}`; empty when it is about the whole pod.
+    pub field_path: String,
+}
+
+/// Why a pod ends that its containers did not end by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Verdict {
+    reason: String,
+    message: String,
+    rejected: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sandbox {
+    status: SandboxStatus,
+    since: Timestamp,
+    stopped: Step,
+    removed: Step,
+}
+
+/// The machine of one pod.
+#[derive(Debug)]
+pub struct PodMachine {
+    pod: Arc<Pod>,
+    facts: Arc<NodeFacts>,
+    state: State,
+    forgotten: bool,
+    verdict: Option<Verdict>,
+    volumes: Step,
+    unmount: Step,
+    run_sandbox: Step,
+    /// Oldest first; the last is the current one unless it is not ready.
+    sandboxes: Vec<Sandbox>,
+    next_sandbox: u32,
+    units: Vec<Unit>,
+    started_at: Timestamp,
+    /// Stop signals wait until this moment, or until the proxies have let go.
+    drain_until: Option<Timestamp>,
+    /// When the containers of an ending pod get killed.
+    stop_deadline: Option<Timestamp>,
+    /// What was sent and is newer than what the watch has shown.
+    acknowledged: Option<(u64, PodStatus)>,
+    sent: Option<PodStatus>,
+    patch: Step,
+    delete: Step,
+    actions: VecDeque<Action>,
+    wake: Option<Timestamp>,
+}
+
+// === impl PodMachine ===
+
+impl PodMachine {
+    /// The machine of a pod that is bound to this node.
+    pub fn new(pod: Arc<Pod>, facts: Arc<NodeFacts>, now: Timestamp) -> Self {
+        let started_at = pod::status(&pod).start_time.as_ref().map_or(now, |time| time.0);
+        let units = container::units(&pod);
+        Self {
+            pod,
+            facts,
+            state: State::Adopting,
+            forgotten: false,
+            verdict: None,
+            volumes: Step::default(),
+            unmount: Step::default(),
+            run_sandbox: Step::default(),
+            sandboxes: Vec::new(),
+            next_sandbox: 0,
+            units,
+            started_at,
+            drain_until: None,
+            stop_deadline: None,
+            acknowledged: None,
+            sent: None,
+            patch: Step::default(),
+            delete: Step::default(),
+            actions: VecDeque::new(),
+            wake: None,
+        }
+    }
+
+    /// Where the pod is in its life.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The pod as last heard of.
+    pub fn pod(&self) -> &Arc<Pod> {
+        &self.pod
+    }
+
+    /// The address of the pod's sandbox, or of the node when the pod uses its network.
+    pub fn address(&self) -> Option<IpAddr> {
+        if pod::host_network(&self.pod) {
+            return self.facts.host_ips.first().copied();
+        }
+        self.current_sandbox().and_then(|sandbox| sandbox.status.ips.first().copied())
+    }
+
+    /// The current instance of a container, and the one before it.
+    pub fn instances(&self, container: &str) -> Option<(Option<&ContainerStatus>, Option<&ContainerStatus>)> {
+        let unit = self.units.iter().find(|unit| unit.name == container)?;
+        Some((unit.current.as_ref().map(|it| &it.status), unit.previous.as_ref().map(|it| &it.status)))
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, event: Event, now: Timestamp) {
+        self.take_in(event, now);
+        self.reconcile(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When the machine wants [`Event::Tick`] if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.wake
+    }
+
+    fn reconcile(&mut self, now: Timestamp) {
+        self.wake = None;
+        self.judge(now);
+        match self.state {
+            State::Adopting | State::Gone => {}
+            State::Active => self.run(now),
+            State::Stopping => self.stop_all(now),
+            State::Clearing | State::Ended => {}
+        }
+        if matches!(self.state, State::Clearing | State::Ended) {
+            self.clear(now);
+        }
+        if matches!(self.state, State::Active | State::Stopping) {
+            self.probe(now);
+        }
+        self.report(now);
+    }
+
+    fn take_in(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Desired(pod) => self.desired(pod),
+            Event::Forgotten => self.forgotten = true,
+            Event::Rejected { reason, message } => self.reject(reason, message),
+            Event::Observed(observed) => self.observed(observed, now),
+            Event::Mounted(outcome) => self.mounted(outcome, now),
+            Event::Unmounted(outcome) => self.unmount.answer(outcome.is_ok(), now),
+            Event::SandboxRan(outcome) => self.sandbox_ran(outcome, now),
+            Event::SandboxStopped(id, outcome) => {
+                if let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.status.id == id) {
+                    sandbox.stopped.answer(outcome.is_ok(), now);
+                }
+            }
+            Event::SandboxRemoved(id, outcome) => {
+                if let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.status.id == id) {
+                    sandbox.removed.answer(outcome.is_ok(), now);
+                }
+                if outcome.is_ok() && self.state == State::Active {
+                    self.sandboxes.retain(|sandbox| sandbox.status.id != id);
+                }
+            }
+            Event::Drained => self.drain_until = self.drain_until.map(|_| now),
+            Event::Patched(outcome) => self.patched(outcome, now),
+            Event::Deleted(outcome) => self.delete.answer(outcome.is_ok(), now),
+            Event::Tick => {}
+            other => self.container_event(other, now),
+        }
+    }
+
+    fn desired(&mut self, pod: Arc<Pod>) {
+        if let Some((revision, _)) = self.acknowledged
+            && pod::revision(&pod).is_none_or(|seen| seen >= revision)
+        {
+            self.acknowledged = None;
+        }
+        self.pod = pod;
+        let shorter = self.deletion_deadline();
+        if let (Some(deadline), Some(stated)) = (self.stop_deadline, shorter) {
+            self.stop_deadline = Some(deadline.min(stated));
+        }
+    }
+
+    fn reject(&mut self, reason: String, message: String) {
+        self.note(true, reason.clone(), message.clone(), String::new());
+        self.verdict = Some(Verdict { reason, message, rejected: true });
+    }
+
+    fn mounted(&mut self, outcome: Result<(), String>, now: Timestamp) {
+        self.volumes.answer(outcome.is_ok(), now);
+        if let Err(message) = outcome {
+            self.note(true, "FailedMount", message, String::new());
+        }
+    }
+
+    fn sandbox_ran(&mut self, outcome: Result<SandboxStatus, String>, now: Timestamp) {
+        match outcome {
+            Ok(status) => {
+                self.run_sandbox = Step::default();
+                self.add_sandbox(status, now);
+            }
+            Err(message) => {
+                self.run_sandbox.answer(false, now);
+                let message = format!("Failed to create pod sandbox: {message}");
+                self.note(true, "FailedCreatePodSandBox", message, String::new());
+            }
+        }
+    }
+
+    fn add_sandbox(&mut self, status: SandboxStatus, since: Timestamp) {
+        if self.sandboxes.iter().any(|sandbox| sandbox.status.id == status.id) {
+            return;
+        }
+        self.next_sandbox = self.next_sandbox.max(status.attempt.saturating_add(1));
+        self.sandboxes.push(Sandbox { status, since, stopped: Step::default(), removed: Step::default() });
+        self.sandboxes.sort_by_key(|sandbox| sandbox.status.attempt);
+    }
+
+    fn current_sandbox(&self) -> Option<&Sandbox> {
+        self.sandboxes.last().filter(|sandbox| sandbox.status.ready && sandbox.stopped.is_fresh())
+    }
+
+    fn note(
+        &mut self,
+        warning: bool,
+        reason: impl Into<Cow<'static, str>>,
+        message: String,
+        field_path: String,
+    ) {
+        let reason = reason.into();
+        self.actions.push_back(Action::Emit(Note { warning, reason, message, field_path }));
+    }
+
+    fn wake_at(&mut self, at: Timestamp) {
+        self.wake = clock::earliest(self.wake, Some(at));
+    }
+}
