@@ -1,0 +1,56 @@
+//! Where a cluster on this machine keeps what it knows.
+
+use std::path::{Path, PathBuf};
+
+/// Environment variable that names the data directory.
+pub const DATA_DIR_VARIABLE: &str = "ORLOP_DATA_DIR";
+/// Where the data directory is when nobody names one.
+pub const DATA_DIR: &str = "/var/lib/orlop";
+
+/// The paths below one data directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Layout {
+        Layout { root: root.into() }
+    }
+
+    /// The data directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The administrator's way in.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.root.join("kubeconfig")
+    }
+
+    /// Certificates and keys.
+    pub fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    /// Log and checkpoints.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// Image content, shared by the nodes of this machine.
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// What one node keeps.
+    pub fn node(&self, name: &str) -> PathBuf {
+        self.nodes().join(name)
+    }
+
+    /// What all nodes keep.
+    pub fn nodes(&self) -> PathBuf {
+        self.root.join("nodes")
+    }
+}
