@@ -69,7 +69,7 @@ pub(crate) fn start(options: Options) -> Result<(Arc<Published>, Sender<Request>
     });
     let begin = first.unwrap_or(host.snapshot().revision());
     let history = History::new(begin, options.history);
-    let published = Arc::new(Published::new(Arc::new(host.snapshot().clone()), history));
+    let published = Arc::new(Published::new(host.snapshot().clone(), history));
     let (requests, waiting) = channel();
     let driver = Driver {
         host,
@@ -95,6 +95,8 @@ fn spawn(
     let body = move || {
         // A panic must not leave a store behind that looks alive: it ends like any other fatal error.
         let ended = catch_unwind(AssertUnwindSafe(|| driver.run(&waiting)));
+        // Nobody confirms any more that what is published is the newest.
+        driver.published.confirm(false);
         let closing = match ended {
             Ok(Ok(closing)) => closing,
             Ok(Err(stopped)) => {
@@ -256,7 +258,7 @@ impl Driver {
         }
     }
 
-    fn start_job(&mut self, job: Job) {
+    fn start_job(&mut self, job: Box<Job>) {
         let requests = self.requests.clone();
         let run = move || {
             let done = job.run();
