@@ -66,6 +66,7 @@ async fn a_restart_brings_back_objects_history_and_revisions() {
     store.commit(Txn::put("l", "v")).await.unwrap();
     store.close().await;
     assert_eq!(store.commit(Txn::put("k", "v")).await, Err(CommitError::Closed));
+    assert_eq!(store.linearizable().await.err(), Some(ReadError::Closed));
     assert_eq!(store.snapshot().revision(), 4);
 
     let store = Store::open(options(&dir)).unwrap();

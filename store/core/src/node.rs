@@ -195,7 +195,7 @@ impl Settings {
             member,
             tick_ms: 50,
             election_ticks: 6,
-            checkpoint_log_bytes: 16 << 20,
+            checkpoint_log_bytes: 8 << 20,
             expiry_grain_ms: 2000,
             catch_up_bytes: 16 << 20,
         }
