@@ -259,13 +259,19 @@ impl Driver {
     }
 
     fn start_job(&mut self, job: Box<Job>) {
+        let (lost, lost_too) = (job.when_lost(), job.when_lost());
         let requests = self.requests.clone();
         let run = move || {
-            let done = job.run();
-            if let Some(error) = done.error {
-                tracing::warn!(%error, "a background job of the store failed; it is tried again later");
-            }
-            if let Some(event) = done.event {
+            let event = match catch_unwind(AssertUnwindSafe(|| job.run())) {
+                Ok(done) => {
+                    if let Some(error) = done.error {
+                        tracing::warn!(%error, "a background job of the store failed; it is tried again later");
+                    }
+                    done.event
+                }
+                Err(_) => lost,
+            };
+            if let Some(event) = event {
                 // The store may have closed meanwhile.
                 let _ = requests.send(Request::Tell(event));
             }
@@ -274,8 +280,10 @@ impl Driver {
             Ok(handle) => self.jobs.push(handle),
             Err(error) => {
                 tracing::warn!(%error, "a background job of the store could not start; it is tried again later");
-                // Fails only when the thread has gone, and this is the thread.
-                let _ = self.requests.send(Request::Tell(Event::CheckpointFailed));
+                if let Some(event) = lost_too {
+                    // Fails only when the thread has gone, and this is the thread.
+                    let _ = self.requests.send(Request::Tell(event));
+                }
             }
         }
     }

@@ -246,6 +246,11 @@ impl Host {
 // === impl Job ===
 
 impl Job {
+    /// What the node is told when the job could not run to its end.
+    pub fn when_lost(&self) -> Option<Event> {
+        matches!(self.work, Work::Checkpoint(_)).then_some(Event::CheckpointFailed)
+    }
+
     /// Runs the job to its end.
     pub fn run(mut self) -> JobDone {
         match self.work {
