@@ -5,6 +5,7 @@ pub mod field;
 pub mod int_or_string;
 pub mod json;
 pub mod name;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
