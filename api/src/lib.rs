@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod field;
 pub mod int_or_string;
 pub mod json;
+pub mod managed_fields;
 pub mod name;
 pub mod patch;
 pub mod quantity;
