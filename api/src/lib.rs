@@ -1,6 +1,7 @@
 //! The vocabulary: catalogue, schemas, defaults, validation, selectors, patches, transcoding, printing.
 
 pub mod catalogue;
+pub mod defaults;
 pub mod field;
 pub mod int_or_string;
 pub mod json;
@@ -11,6 +12,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod strategy;
 pub mod time;
 
 pub use name::generate_name;
