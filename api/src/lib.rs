@@ -8,6 +8,7 @@ pub mod json;
 pub mod managed_fields;
 pub mod name;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
