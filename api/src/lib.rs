@@ -7,6 +7,7 @@ pub mod int_or_string;
 pub mod json;
 pub mod managed_fields;
 pub mod name;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

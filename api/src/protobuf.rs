@@ -13,7 +13,7 @@ use crate::{
 
 mod decode;
 mod encode;
-mod wire;
+pub(crate) mod wire;
 
 /// What every document starts with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";

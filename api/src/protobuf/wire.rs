@@ -4,7 +4,7 @@ use super::Error;
 
 /// One field as it is on the wire.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Item<'a> {
+pub(crate) enum Item<'a> {
     /// Wire type 0.
     Varint(u64),
     /// Wire type 1.
@@ -16,7 +16,7 @@ pub(super) enum Item<'a> {
 }
 
 /// Fields of a message, one after the other.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
@@ -32,22 +32,22 @@ impl<'a> Item<'a> {
         }
     }
 
-    pub(super) fn mismatch(self, field: &str) -> Error {
+    pub(crate) fn mismatch(self, field: &str) -> Error {
         Error::WireType { field: field.to_owned(), wire_type: self.wire_type() }
     }
 
-    pub(super) fn bytes(self, field: &str) -> Result<&'a [u8], Error> {
+    pub(crate) fn bytes(self, field: &str) -> Result<&'a [u8], Error> {
         match self {
             Item::Bytes(bytes) => Ok(bytes),
             other => Err(other.mismatch(field)),
         }
     }
 
-    pub(super) fn text(self, field: &str) -> Result<&'a str, Error> {
+    pub(crate) fn text(self, field: &str) -> Result<&'a str, Error> {
         std::str::from_utf8(self.bytes(field)?).map_err(|_| Error::Utf8(field.to_owned()))
     }
 
-    pub(super) fn varint(self, field: &str) -> Result<u64, Error> {
+    pub(crate) fn varint(self, field: &str) -> Result<u64, Error> {
         match self {
             Item::Varint(number) => Ok(number),
             other => Err(other.mismatch(field)),
@@ -58,12 +58,12 @@ impl<'a> Item<'a> {
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// The next field's number and content.
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Item<'a>)>, Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u32, Item<'a>)>, Error> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next number without a tag, of a packed list.
-    pub(super) fn next_packed(&mut self) -> Result<Option<u64>, Error> {
+    pub(crate) fn next_packed(&mut self) -> Result<Option<u64>, Error> {
         if self.rest.is_empty() { Ok(None) } else { self.varint().map(Some) }
     }
 
@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Writes a number.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -128,20 +128,20 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Writes a field that is a number.
-pub(super) fn put_number(out: &mut Vec<u8>, field: u32, number: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, field: u32, number: u64) {
     put_varint(out, u64::from(field) << 3);
     put_varint(out, number);
 }
 
 /// Writes a field that is text, bytes or a message.
-pub(super) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     put_varint(out, u64::from(field) << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Writes a field that is a floating-point number.
-pub(super) fn put_double(out: &mut Vec<u8>, field: u32, number: f64) {
+pub(crate) fn put_double(out: &mut Vec<u8>, field: u32, number: f64) {
     put_varint(out, u64::from(field) << 3 | 1);
     out.extend_from_slice(&number.to_bits().to_le_bytes());
 }
