@@ -212,12 +212,9 @@ impl Cluster {
     }
 
     /// Takes back a decision that could not be carried out; a pod that was seen bound meanwhile stays.
-    pub fn forget(&mut self, key: &ObjectKey) -> Causes {
-        if self.pods.get(key).is_some_and(|placed| placed.assumed) {
-            self.remove_pod(key)
-        } else {
-            Causes::none()
-        }
+    pub fn forget(&mut self, key: &ObjectKey, uid: &str) -> Causes {
+        let ours = self.pods.get(key).is_some_and(|placed| placed.assumed && placed.info.uid == uid);
+        if ours { self.remove_pod(key) } else { Causes::none() }
     }
 
     fn add_node(&mut self, info: NodeInfo) {

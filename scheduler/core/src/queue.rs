@@ -110,7 +110,7 @@ impl Queue {
         self.entries.remove(key);
     }
 
-    /// Takes the next pod out. It is told with `failed`, `unschedulable` or `remove` how it went.
+    /// Takes the next pod out. It is told with `bound`, `failed` or `unschedulable` how it went.
     pub fn pop(&mut self, now: Moment) -> Option<Arc<PodInfo>> {
         self.advance(now);
         let (_, _, key) = self.ready.first()?.clone();
@@ -119,18 +119,25 @@ impl Queue {
     }
 
     /// The pod fits nowhere, for these causes: it waits until something changes that may help.
-    pub fn unschedulable(&mut self, key: &ObjectKey, causes: Causes, now: Moment) {
-        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.state == State::InFlight) {
+    pub fn unschedulable(&mut self, key: &ObjectKey, uid: &str, causes: Causes, now: Moment) {
+        if let Some(entry) = self.in_flight(key, uid) {
             entry.fail(causes, now);
             self.move_to(key, State::Unschedulable(now));
         }
     }
 
     /// The decision could not be carried out: the pod is tried again after a while.
-    pub fn failed(&mut self, key: &ObjectKey, now: Moment) {
-        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.state == State::InFlight) {
+    pub fn failed(&mut self, key: &ObjectKey, uid: &str, now: Moment) {
+        if let Some(entry) = self.in_flight(key, uid) {
             entry.fail(Causes::all(), now);
             self.move_to(key, State::Backoff);
+        }
+    }
+
+    /// The pod got its node.
+    pub fn bound(&mut self, key: &ObjectKey, uid: &str) {
+        if self.in_flight(key, uid).is_some() {
+            self.remove(key);
         }
     }
 
@@ -176,6 +183,10 @@ impl Queue {
     /// Whether a pod may be popped now.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    fn in_flight(&mut self, key: &ObjectKey, uid: &str) -> Option<&mut Entry> {
+        self.entries.get_mut(key).filter(|entry| entry.state == State::InFlight && entry.pod.uid == uid)
     }
 
     fn advance(&mut self, now: Moment) {

@@ -43,6 +43,10 @@ impl Cluster {
                 report.count(reason);
                 continue;
             }
+            if pod.node.as_ref().is_some_and(|named| *named != slot.info.name) {
+                report.count(&Reason::NodeName);
+                continue;
+            }
             if !has_room(slot, pod, |reason| report.count(&reason)) {
                 continue;
             }
