@@ -26,7 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..6_usize, 1..9_i64, 0..3_usize, prop::bool::weighted(0.1))
             .prop_map(|(name, cpu, zone, closed)| Step::Node { name, cpu, zone, closed }),
         1 => (0..6_usize).prop_map(Step::RemoveNode),
-        8 => (0..30_usize, 0..3_usize, 0..4_i64, prop::option::weighted(0.2, 80..82_i32), shy, prop::bool::weighted(0.3))
+        8 => (0..30_usize, 0..3_usize, 1..4_i64, prop::option::weighted(0.2, 80..82_i32), shy, prop::bool::weighted(0.3))
             .prop_map(|(name, app, cpu, port, shy, spread)| Step::Pod { name, app, cpu, port, shy, spread }),
         2 => (0..30_usize).prop_map(Step::RemovePod),
     ]
