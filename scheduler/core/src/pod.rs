@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use client_core::object::{Object, ObjectKey};
+use client_core::object::{Object, ObjectKey, controller_of};
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::node::{Effect, Taint};
 use crate::resources::Requests;
@@ -133,7 +134,7 @@ impl PodInfo {
             requests: Requests::of(spec),
             ports: ports(spec),
             shape: Shape::read(spec),
-            relations: Relations::read(spec, Object::namespace(pod), &labels),
+            relations: Relations::read(spec, &pod.metadata, &labels),
             labels,
         }
     }
@@ -234,7 +235,8 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 // === impl Relations ===
 
 impl Relations {
-    fn read(spec: &PodSpec, namespace: &str, labels: &Labels) -> Self {
+    fn read(spec: &PodSpec, meta: &ObjectMeta, labels: &Labels) -> Self {
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
         let near = spec.affinity.as_ref().and_then(|affinity| affinity.pod_affinity.as_ref());
         let far = spec.affinity.as_ref().and_then(|affinity| affinity.pod_anti_affinity.as_ref());
         let condition = |term: &PodAffinityTerm| condition(term, namespace, labels);
@@ -258,12 +260,17 @@ impl Relations {
             .flatten()
             .map(|wish| (-i64::from(wish.weight), read(&wish.pod_affinity_term)));
         let spread = spec.topology_spread_constraints.iter().flatten();
+        let mut spread: Vec<Spread> =
+            spread.map(|constraint| Spread::read(constraint, namespace, labels)).collect();
+        if spread.is_empty() {
+            spread.extend(Spread::of_replicas(meta, namespace, labels));
+        }
         Self {
             affinity,
             affinity_all: all,
             anti_affinity: forbidden.into_iter().flatten().map(read).collect(),
             preferred: liked.chain(disliked).collect(),
-            spread: spread.map(|constraint| Spread::read(constraint, namespace, labels)).collect(),
+            spread,
         }
     }
 
@@ -282,7 +289,31 @@ fn condition(term: &PodAffinityTerm, namespace: &str, labels: &Labels) -> (Names
 
 // === impl Spread ===
 
+/// Labels in which the replicas of one workload differ.
+const OF_ONE_REPLICA: [&str; 2] = ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"];
+
 impl Spread {
+    /// Replicas of a workload that says nothing of its own are spread over nodes as a wish.
+    fn of_replicas(meta: &ObjectMeta, namespace: &str, labels: &Labels) -> Option<Self> {
+        let owner = controller_of(meta)?;
+        if !matches!(&*owner.kind, "ReplicaSet" | "StatefulSet" | "ReplicationController") {
+            return None;
+        }
+        let mut selector = Selector::default();
+        let common = labels.keys().filter(|key| !OF_ONE_REPLICA.contains(&key.as_str())).cloned().collect();
+        selector.bind_keys(Some(&common), labels, true);
+        let pods = PodMatch::new(vec![(Namespaces::only(namespace), selector)], true);
+        Some(Self {
+            term: Term { pods: Arc::new(pods), topology: Arc::from("kubernetes.io/hostname") },
+            max_skew: 3,
+            min_domains: None,
+            required: false,
+            honor_affinity: true,
+            honor_taints: false,
+            counts_itself: true,
+        })
+    }
+
     fn read(constraint: &TopologySpreadConstraint, namespace: &str, labels: &Labels) -> Self {
         let mut selector = Selector::read(constraint.label_selector.as_ref());
         selector.bind_keys(constraint.match_label_keys.as_ref(), labels, true);

@@ -1,5 +1,7 @@
 //! Decisions as text fixtures: a cluster, pods one after another, and where each goes or why not.
 
+#![allow(clippy::expect_used, clippy::panic)]
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -62,7 +64,7 @@ fn node(name: &str, fields: &Map<String, Value>) -> Value {
     })
 }
 
-/// `pod NAME cpu=1 memory=1Gi labels=a:b select=a:b port=80 on=NODE ns=NAME image=x` and, as JSON, `affinity=…`,
+/// `pod NAME cpu=1 memory=1Gi labels=a:b select=a:b port=80 on=NODE ns=NAME image=x owner=KIND` and, as JSON, `affinity=…`,
 /// `tolerations=…`, `spread=…`.
 fn pod(name: &str, fields: &Map<String, Value>) -> PodInfo {
     let mut requests = json!({});
@@ -76,9 +78,14 @@ fn pod(name: &str, fields: &Map<String, Value>) -> PodInfo {
     let container = json!({
         "name": "c", "ports": ports, "resources": {"requests": requests}, "image": fields.get("image"),
     });
+    let owners: Vec<Value> = fields
+        .get("owner")
+        .map(|owner| json!({"apiVersion": "apps/v1", "kind": owner, "name": "o", "uid": "o", "controller": true}))
+        .into_iter()
+        .collect();
     let namespace = fields.get("ns").and_then(Value::as_str).unwrap_or("default");
     let pod = json!({
-        "metadata": {"namespace": namespace, "name": name, "uid": name, "labels": map(fields.get("labels"))},
+        "metadata": {"namespace": namespace, "name": name, "uid": name, "labels": map(fields.get("labels")), "ownerReferences": owners},
         "spec": {
             "containers": [container],
             "nodeName": fields.get("on"),
@@ -369,5 +376,21 @@ fn a_node_that_comes_back_has_its_pods() {
          pod c cpu=800m",
         "b: no nodes available to schedule pods
          c: 0/1 nodes are available: 1 Insufficient cpu.",
+    );
+}
+
+#[test]
+fn replicas_are_spread_over_nodes_even_where_the_image_is_elsewhere() {
+    check(
+        "node n1 image=web:1|900000000
+         node n2
+         pod a image=web:1 labels=app:web owner=ReplicaSet
+         pod b image=web:1 labels=app:web owner=ReplicaSet
+         pod c image=web:1 labels=app:other
+         pod d image=web:1 labels=app:other",
+        "a -> n1
+         b -> n2
+         c -> n1
+         d -> n1",
     );
 }

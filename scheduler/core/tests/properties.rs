@@ -1,6 +1,8 @@
 //! What must hold whatever comes: nothing is over-committed, nobody is near whom they must not be near, and the state that
 //! grew step by step decides as one that was built afresh.
 
+#![allow(clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

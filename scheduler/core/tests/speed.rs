@@ -1,5 +1,7 @@
 //! How fast decisions are. Run with `cargo test --release -p scheduler-core --test speed -- --ignored --nocapture`.
 
+#![allow(clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 use std::time::Instant;
 
