@@ -282,7 +282,7 @@ impl Cluster {
         for topology in self.counts.bearer_topologies() {
             self.topologies.ensure(&topology, &self.slots);
         }
-        self.verdicts.refresh(&pod.shape, &self.slots, &self.images);
+        self.verdicts.refresh(&pod.shape, &self.slots, self.version, &self.images);
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn best(
         feasible.iter().map(|at| verdict(at).map_or(0, |verdict| verdict.dislikes)).collect();
     let most = avoided.iter().max().copied().unwrap_or(0);
     for ((total, avoided), at) in totals.iter_mut().zip(&avoided).zip(feasible) {
-        *total += TAINT * if most == 0 { 100 } else { 100 - 100 * avoided / most };
+        *total += TAINT * if most == 0 { 100 } else { 100 - percent(*avoided, most) };
         *total += verdict(at).map_or(0, |verdict| verdict.images);
     }
     let wishes = Wishes::of(cluster, pod, verdicts, feasible);
@@ -68,7 +68,7 @@ fn add_share(totals: &mut [i64], feasible: &[usize], weight: i64, value: impl Fn
         return;
     }
     for (total, at) in totals.iter_mut().zip(feasible) {
-        *total += weight * (100 * value(at) / most);
+        *total += weight * percent(value(at), most);
     }
 }
 
@@ -81,22 +81,20 @@ fn add_range(totals: &mut [i64], feasible: &[usize], weight: i64, value: impl Fn
         return;
     }
     for (total, value) in totals.iter_mut().zip(values) {
-        *total += weight * (100 * (value - least) / (most - least));
+        *total += weight * percent(value - least, most - least);
     }
 }
 
 /// The less of CPU and memory is asked for, the better.
 fn least_allocated(slot: &Slot, pod: &PodInfo) -> i64 {
-    let offers = [
-        (slot.info.allocatable.cpu, slot.scored_cpu + pod.requests.scored_cpu),
-        (slot.info.allocatable.memory, slot.scored_memory + pod.requests.scored_memory),
-    ];
-    let offers = offers.iter().filter(|(offered, _)| *offered > 0);
-    let (sum, count) = offers.fold((0, 0), |(sum, count), (offered, asked)| {
-        let free = (offered - asked).max(0);
-        (sum + free.saturating_mul(100) / offered, count + 1)
-    });
-    if count == 0 { 0 } else { sum / count }
+    let free = |offered: i64, asked: i64| (offered > 0).then(|| percent((offered - asked).max(0), offered));
+    let cpu = free(slot.info.allocatable.cpu, slot.scored_cpu + pod.requests.scored_cpu);
+    let memory = free(slot.info.allocatable.memory, slot.scored_memory + pod.requests.scored_memory);
+    match (cpu, memory) {
+        (Some(cpu), Some(memory)) => (cpu + memory) / 2,
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => 0,
+    }
 }
 
 /// The more evenly CPU and memory are used, the better. Says nothing of pods that ask for neither.
@@ -105,15 +103,18 @@ fn balanced(slot: &Slot, pod: &PodInfo) -> i64 {
     if asked.cpu == 0 && asked.memory == 0 {
         return 0;
     }
-    let share = |offered: i64, asked: i64| {
-        (offered > 0).then(|| (asked.saturating_mul(10_000) / offered).min(10_000))
-    };
+    let share = |offered: i64, asked: i64| (offered > 0).then(|| (asked as f64 / offered as f64).min(1.0));
     let cpu = share(slot.info.allocatable.cpu, slot.used.cpu + asked.cpu);
-    // In KiB, so that the multiplication cannot overflow.
-    let memory = share(slot.info.allocatable.memory >> 10, (slot.used.memory + asked.memory) >> 10);
+    let memory = share(slot.info.allocatable.memory, slot.used.memory + asked.memory);
     match (cpu, memory) {
         // The standard deviation of two values is half their distance.
-        (Some(cpu), Some(memory)) => (10_000 - (cpu - memory).abs() / 2) / 100,
+        (Some(cpu), Some(memory)) => ((1.0 - (cpu - memory).abs() / 2.0) * 100.0) as i64,
         _ => 100,
     }
+}
+
+/// `100 * part / whole`. In floating point: this is done for every node of every decision, and dividing whole numbers takes
+/// several times as long. Both are far below the 2^53 up to which that is exact.
+fn percent(part: i64, whole: i64) -> i64 {
+    (part as f64 * 100.0 / whole as f64) as i64
 }

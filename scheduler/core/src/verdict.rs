@@ -28,6 +28,8 @@ pub(crate) struct Verdicts {
 #[derive(Debug, Default)]
 struct Remembered {
     per_slot: Vec<Verdict>,
+    /// The versions up to which they are right.
+    nodes: u64,
     images: u64,
     used: u64,
 }
@@ -53,8 +55,8 @@ pub(crate) struct Verdict {
 // === impl Verdicts ===
 
 impl Verdicts {
-    /// Brings the verdicts of a shape up to date.
-    pub(crate) fn refresh(&mut self, shape: &Shape, slots: &[Slot], images: &Images) {
+    /// Brings the verdicts of a shape up to date with the nodes, of which none has a later version than this.
+    pub(crate) fn refresh(&mut self, shape: &Shape, slots: &[Slot], version: u64, images: &Images) {
         self.clock += 1;
         if !self.shapes.contains_key(&shape.id) && self.shapes.len() >= LIMIT {
             let oldest = self.shapes.iter().min_by_key(|(_, known)| known.used).map(|(id, _)| Arc::clone(id));
@@ -62,6 +64,10 @@ impl Verdicts {
         }
         let known = self.shapes.entry(Arc::clone(&shape.id)).or_default();
         known.used = self.clock;
+        if known.nodes == version && known.images == images.version {
+            return;
+        }
+        known.nodes = version;
         if known.images != images.version {
             known.images = images.version;
             known.per_slot.clear();
