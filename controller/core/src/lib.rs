@@ -1,5 +1,8 @@
 //! Plans what workloads need: one planner a controller.
 
+#[cfg(test)]
+mod model;
+
 pub mod daemon_set;
 pub mod deployment;
 pub mod dispatch;
