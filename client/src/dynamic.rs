@@ -155,6 +155,10 @@ impl Client {
                 let path = target.path(Some(subresource));
                 self.send_bytes(Method::POST, path, &object, &WriteParams::default()).await
             }
+            Write::ReplaceSub { target, subresource, object } => {
+                let path = target.path(Some(subresource));
+                self.send_bytes(Method::PUT, path, &object, &WriteParams::default()).await
+            }
             Write::Patch { target, subresource, precondition, kind, mut body } => {
                 precondition.add_to_patch(kind, &mut body);
                 let mut patch = Patch::new(kind, body);

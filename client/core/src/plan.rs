@@ -26,6 +26,16 @@ pub enum Write {
         /// The document to post.
         object: Value,
     },
+    /// Replaces a subresource that knows no patch, such as `namespaces/finalize`. The document carries its
+    /// own preconditions.
+    ReplaceSub {
+        /// The object that has the subresource.
+        target: Target,
+        /// For example `finalize`.
+        subresource: &'static str,
+        /// The document to put.
+        object: Value,
+    },
     /// Changes an object in part.
     Patch {
         /// The object.
@@ -141,9 +151,10 @@ impl Write {
                 let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
                 ObjectKey::new(namespace.as_str(), name)
             }
-            Self::CreateSub { target, .. } | Self::Patch { target, .. } | Self::Delete { target, .. } => {
-                target.key.clone()
-            }
+            Self::CreateSub { target, .. }
+            | Self::ReplaceSub { target, .. }
+            | Self::Patch { target, .. }
+            | Self::Delete { target, .. } => target.key.clone(),
             Self::Event(note) => ObjectKey::new(
                 note.regarding.namespace.as_deref().unwrap_or_default(),
                 note.regarding.name.as_deref().unwrap_or_default(),

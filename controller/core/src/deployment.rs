@@ -9,8 +9,8 @@ mod rolling;
 mod scale;
 mod sets;
 mod status;
-// #[cfg(test)]
-// mod tests;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -86,12 +86,13 @@ pub fn plan(view: &View, now: Timestamp) -> (Plan, Report) {
         }
     }
     sets.write_into(&mut plan);
-    write_revision(deployment, &sets, &mut plan);
     if let Some(at) = next.deadline(now) {
         plan.look_again(at);
     }
     report.why = next.why();
     status::write(deployment, next, &mut plan);
+    // After the status, whose patch holds for the very revision that was looked at.
+    write_revision(deployment, &sets, &mut plan);
     (plan, report)
 }
 

@@ -57,3 +57,12 @@ pub fn managed_selector(service: &Service) -> Option<&crate::selector::Labels> {
     }
     spec.selector.as_ref().filter(|selector| !selector.is_empty())
 }
+
+/// Plans for Endpoints whose Service is gone: those that we made go, too.
+pub fn plan_abandoned(endpoints: &Endpoints) -> Option<(Plan, Report)> {
+    legacy::is_ours(endpoints).then(|| {
+        let mut plan = Plan::default();
+        plan.one(crate::plan::delete::<Endpoints>(&endpoints.metadata));
+        (plan, Report::default())
+    })
+}

@@ -1,6 +1,7 @@
 //! What a planner answers: the writes to make, when to look again, and why.
 
 use crate::write::{ObjectKey, PatchKind, Precondition, Propagation, ResourceType, Target, Write};
+use client_core::events::EventType;
 use jiff::Timestamp;
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,7 +14,35 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The moment at which time alone may change the answer.
     pub look_again_at: Option<Timestamp>,
+    /// What must be asked of the API server itself before anything can be planned. Such a plan has no
+    /// steps: it is planned again with the answers.
+    pub questions: Vec<Question>,
 }
+
+/// Something that no cache may answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// The metadata of one object.
+    Get(Target),
+    /// The metadata of all objects of a resource in a namespace.
+    List(ResourceType, String),
+}
+
+/// What the API server said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The object is there.
+    Found(Box<ObjectMeta>),
+    /// There is no such object.
+    Absent,
+    /// All objects.
+    Listed(Vec<ObjectMeta>),
+    /// The question failed.
+    Failed(String),
+}
+
+/// Answers by question.
+pub type Answers = std::collections::BTreeMap<Question, Answer>;
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,6 +141,11 @@ impl Plan {
     /// Asks to be planned again at `at`, or earlier if that was asked already.
     pub fn look_again(&mut self, at: Timestamp) {
         self.look_again_at = Some(self.look_again_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// A plan that only asks.
+    pub fn ask(questions: Vec<Question>) -> Plan {
+        Plan { questions, ..Plan::default() }
     }
 
     /// Appends a write on which the later ones rest.
@@ -291,4 +325,32 @@ pub fn delete_with<K: Kind>(
         propagation,
     })
     .tolerant()
+}
+
+impl From<EventNote> for client_core::events::EventNote {
+    fn from(note: EventNote) -> Self {
+        let Subject { api_version, kind, namespace, name, uid, resource_version } = note.regarding;
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        client_core::events::EventNote {
+            regarding: k8s_openapi::api::core::v1::ObjectReference {
+                api_version: Some(api_version.to_owned()),
+                kind: Some(kind.to_owned()),
+                namespace: some(namespace),
+                name: some(name),
+                uid: some(uid),
+                resource_version: some(resource_version),
+                field_path: None,
+            },
+            kind: if note.warning { EventType::Warning } else { EventType::Normal },
+            reason: note.reason.to_owned(),
+            action: String::new(),
+            message: note.message,
+        }
+    }
+}
+
+/// Whether a refusal will not change while the namespace lives: it is being deleted.
+pub fn is_namespace_terminating(status: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Status) -> bool {
+    let causes = status.details.as_ref().and_then(|details| details.causes.as_deref()).unwrap_or_default();
+    causes.iter().any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"))
 }

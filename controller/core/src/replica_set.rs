@@ -68,9 +68,13 @@ pub fn plan(view: &View, now: Timestamp, rng: &mut dyn RngCore) -> (Plan, Report
     }
     let terminating = view.pods.iter().filter(|pod| is_terminating(&***pod) && !is_terminal(pod));
     let terminating = terminating.filter(|pod| is_controlled_by(&pod.metadata, uid(set)));
-    let status = status::next(set, &active, terminating.count(), failure, now);
-    if let Some(action) = status::write(set, status) {
-        plan.always(action);
+    // Pods that come or go bring another plan, and that one the status; a failure is told at once.
+    let soon_outdated = managing && failure.is_none() && active.len().abs_diff(wanted) <= BURST;
+    if !soon_outdated {
+        let status = status::next(set, &active, terminating.count(), failure, now);
+        if let Some(action) = status::write(set, status) {
+            plan.always(action);
+        }
     }
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     if let Some(at) = next_available(active.iter().map(|pod| &**pod), min_ready, now) {

@@ -116,11 +116,11 @@ impl<'a> Draft<'a> {
         status.ready_replicas = positive(sum(Set::ready));
         status.available_replicas = positive(available);
         status.unavailable_replicas = positive((sets.total() - available).max(0));
-        status.terminating_replicas = sets
+        let terminating: Vec<i32> = sets
             .iter()
-            .filter_map(|set| set.object.as_ref())
-            .map(|object| object.status.as_ref().and_then(|status| status.terminating_replicas))
-            .sum();
+            .filter_map(|set| set.object.as_ref()?.status.as_ref()?.terminating_replicas)
+            .collect();
+        status.terminating_replicas = (!terminating.is_empty()).then(|| terminating.iter().sum());
         if available >= sets.wanted() - sets.max_unavailable() {
             let message = "Deployment has minimum availability.".into();
             self.set(AVAILABLE, "True", "MinimumReplicasAvailable", message, now);

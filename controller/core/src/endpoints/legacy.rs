@@ -147,3 +147,8 @@ fn truncate(mut subsets: Vec<EndpointSubset>) -> (Vec<EndpointSubset>, bool) {
     subsets.retain(|subset| subset.addresses.is_some() || subset.not_ready_addresses.is_some());
     (subsets, true)
 }
+
+/// Whether the object was made here.
+pub fn is_ours(endpoints: &Endpoints) -> bool {
+    crate::object::label(&endpoints.metadata, MANAGED_BY) == Some("endpoint-controller")
+}

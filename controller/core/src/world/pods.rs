@@ -6,18 +6,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use client_core::object::ObjectKey as Key;
-use crate::object::namespace;
-use crate::pod::node_name;
+use crate::object::{created, namespace};
+use crate::pod::{is_terminal, node_name};
 use crate::selector::Labels;
+use client_core::object::ObjectKey as Key;
 
 /// The lookups of pods that their table does not have.
 #[derive(Default)]
 pub struct PodIndex {
     by_node: BTreeMap<String, BTreeSet<Key>>,
     by_labels: BTreeMap<String, BTreeMap<Arc<Labels>, BTreeSet<Key>>>,
+    /// Pods that have run to their end, by creation.
+    ended: BTreeSet<(Timestamp, Key)>,
 }
 
 impl PodIndex {
@@ -41,8 +44,24 @@ impl PodIndex {
         sets.filter(move |(labels, _)| selects(labels)).flat_map(|(_, keys)| keys)
     }
 
+    /// How many pods have run to their end.
+    pub fn ended(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// The keys of the pods that have run to their end, oldest first.
+    pub fn oldest_ended(&self) -> impl Iterator<Item = &Key> {
+        self.ended.iter().map(|(_, key)| key)
+    }
+
     pub(super) fn changed(&mut self, old: Option<&Pod>, new: Option<&Pod>) {
         let Some(key) = old.or(new).map(|pod| Key::of_meta(&pod.metadata)) else { return };
+        if let Some(old) = old.filter(|old| is_terminal(old)) {
+            self.ended.remove(&(created(old), key.clone()));
+        }
+        if let Some(new) = new.filter(|new| is_terminal(new)) {
+            self.ended.insert((created(new), key.clone()));
+        }
         let (old_node, new_node) = (old.and_then(node_name), new.and_then(node_name));
         if old_node != new_node {
             if let Some(node) = old_node {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use client_core::object::ObjectKey as Key;
 use crate::object::{Object, after, revision, uid};
+use client_core::object::ObjectKey as Key;
 
 /// How long an object known only from our own write is believed without the watch telling of it.
 const UNCONFIRMED_SECONDS: i64 = 300;

@@ -1,0 +1,326 @@
+//! Who owns whom, in little memory: details only of objects that have owners or are held by a finalizer of
+//! ours; of all others no more than that they live.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::{Value, json};
+
+use crate::object::revision;
+use crate::write::{ObjectKey, ResourceType};
+
+/// The finalizer of an owner that goes after its dependents.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// The finalizer of an owner whose dependents stay.
+pub const ORPHAN: &str = "orphan";
+
+/// An owner as its dependent names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Group and version.
+    pub api_version: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Uid.
+    pub uid: Arc<str>,
+    /// Whether it manages the dependent.
+    pub controls: bool,
+    /// Whether the dependent holds it in foreground deletion.
+    pub blocks: bool,
+}
+
+/// An object with owners, or held by a finalizer of ours.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its resource.
+    pub resource: ResourceType,
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Its revision.
+    pub revision: u64,
+    /// Whether it is being deleted.
+    pub is_terminating: bool,
+    /// Its finalizers.
+    pub finalizers: Vec<Arc<str>>,
+    /// Its owners.
+    pub owners: Vec<Owner>,
+}
+
+/// What was seen of an object.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// It is there.
+    Applied(&'a ObjectMeta),
+    /// It is gone.
+    Deleted(&'a ObjectMeta),
+}
+
+/// The graph.
+#[derive(Default)]
+pub struct Graph {
+    nodes: BTreeMap<Arc<str>, Node>,
+    /// Objects without details: where they live, by number of resource and namespace.
+    plain: BTreeMap<Box<str>, (u16, Arc<str>)>,
+    dependents: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    resources: Vec<ResourceType>,
+    namespaces: BTreeSet<Arc<str>>,
+    /// The owners last seen to be deleted: a uid never comes back.
+    gone: BTreeSet<Arc<str>>,
+    gone_order: VecDeque<Arc<str>>,
+}
+
+/// How many deleted owners are remembered.
+const REMEMBERED: usize = 500;
+
+// === impl Graph ===
+
+impl Graph {
+    /// The details of an object.
+    pub fn node(&self, uid: &str) -> Option<&Node> {
+        self.nodes.get(uid)
+    }
+
+    /// Whether an object of that resource lives in that namespace.
+    pub fn lives(&self, uid: &str, namespace: &str, resource: &ResourceType) -> bool {
+        self.plain.get(uid).is_some_and(|(number, place)| {
+            **place == *namespace && self.resources.get(usize::from(*number)) == Some(resource)
+        })
+    }
+
+    /// The objects that name `uid` as an owner.
+    pub fn dependents<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Arc<str>> {
+        self.dependents.get(uid).into_iter().flatten()
+    }
+
+    /// Whether the object was told to be deleted, not long ago.
+    pub fn is_gone(&self, uid: &str) -> bool {
+        self.gone.contains(uid)
+    }
+
+    /// How many objects it knows, with and without details.
+    pub fn size(&self) -> (usize, usize) {
+        (self.nodes.len(), self.plain.len())
+    }
+
+    /// Takes a change in. Returns the uids to plan for.
+    pub fn observe(&mut self, resource: &ResourceType, change: Change) -> Vec<Arc<str>> {
+        match change {
+            Change::Applied(meta) => self.applied(resource, meta),
+            Change::Deleted(meta) => self.deleted(meta),
+        }
+    }
+
+    fn applied(&mut self, resource: &ResourceType, meta: &ObjectMeta) -> Vec<Arc<str>> {
+        let Some(uid) = meta.uid.as_deref() else { return Vec::new() };
+        let told = revision(meta).unwrap_or(0);
+        if let Some(old) = self.nodes.get_mut(uid) {
+            if old.revision > told {
+                return Vec::new();
+            }
+            if old.is_as_in(meta) {
+                old.revision = told;
+                return Vec::new();
+            }
+        }
+        let old = self.nodes.get(uid);
+        let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+        let is_held = finalizers.iter().any(|each| each == FOREGROUND || each == ORPHAN);
+        let owners = meta.owner_references.as_deref().unwrap_or_default();
+        if owners.is_empty() && !is_held {
+            if self.plain.contains_key(uid) {
+                return Vec::new();
+            }
+            self.remove_details(uid);
+            let place =
+                (self.number(resource), self.namespace(meta.namespace.as_deref().unwrap_or_default()));
+            self.plain.insert(uid.into(), place);
+            return Vec::new();
+        }
+        self.plain.remove(uid);
+        let uid: Arc<str> = uid.into();
+        let owners: Vec<Owner> = owners.iter().map(|owner| self.owner(owner)).collect();
+        let node = Node {
+            resource: resource.clone(),
+            key: ObjectKey::of_meta(meta),
+            revision: told,
+            is_terminating: meta.deletion_timestamp.is_some(),
+            finalizers: finalizers.iter().map(|each| Arc::from(each.as_str())).collect(),
+            owners,
+        };
+        let old_owners: Vec<Arc<str>> =
+            old.iter().flat_map(|old| &old.owners).map(|owner| Arc::clone(&owner.uid)).collect();
+        let mut work = self.work(&uid, &node);
+        for owner in old_owners.iter().filter(|owner| node.owners.iter().all(|new| new.uid != **owner)) {
+            self.unlink(owner, &uid);
+            work.push(Arc::clone(owner));
+        }
+        for owner in &node.owners {
+            self.dependents.entry(Arc::clone(&owner.uid)).or_default().insert(Arc::clone(&uid));
+        }
+        self.nodes.insert(uid, node);
+        work
+    }
+
+    /// What an object seen like this gives to do.
+    fn work(&self, uid: &Arc<str>, node: &Node) -> Vec<Arc<str>> {
+        let mut work = Vec::new();
+        if node.is_terminating && (node.has(FOREGROUND) || node.has(ORPHAN)) {
+            work.push(Arc::clone(uid));
+            let was_waiting =
+                self.nodes.get(uid).is_some_and(|old| old.is_terminating && old.has(FOREGROUND));
+            if node.has(FOREGROUND) && !was_waiting {
+                work.extend(self.dependents(uid).cloned());
+            }
+        }
+        let is_new_bond = |owner: &Owner| {
+            self.nodes.get(uid).is_none_or(|old| old.owners.iter().all(|each| each.uid != owner.uid))
+        };
+        let ill = |owner: &Owner| match self.nodes.get(&owner.uid) {
+            Some(held) => {
+                held.is_terminating
+                    || *held.key.namespace != *node.key.namespace && !held.key.namespace.is_empty()
+            }
+            None => !self.plain.contains_key(&*owner.uid),
+        };
+        if !node.is_terminating && node.owners.iter().any(|owner| is_new_bond(owner) && ill(owner)) {
+            work.push(Arc::clone(uid));
+        }
+        work
+    }
+
+    fn deleted(&mut self, meta: &ObjectMeta) -> Vec<Arc<str>> {
+        let Some(uid) = meta.uid.as_deref() else { return Vec::new() };
+        self.plain.remove(uid);
+        let owners: Vec<Arc<str>> = self
+            .nodes
+            .get(uid)
+            .map(|node| node.owners.iter().map(|owner| Arc::clone(&owner.uid)).collect())
+            .unwrap_or_default();
+        self.remove_details(uid);
+        let mut work: Vec<Arc<str>> = self.dependents(uid).cloned().collect();
+        if !work.is_empty() {
+            self.remember(uid);
+        }
+        let waits = |owner: &Arc<str>| self.nodes.get(owner).is_some_and(|owner| owner.is_terminating);
+        work.extend(owners.into_iter().filter(waits));
+        work
+    }
+
+    fn remember(&mut self, uid: &str) {
+        let uid: Arc<str> = uid.into();
+        if self.gone.insert(Arc::clone(&uid)) {
+            self.gone_order.push_back(uid);
+        }
+        if self.gone_order.len() > REMEMBERED {
+            if let Some(oldest) = self.gone_order.pop_front() {
+                self.gone.remove(&oldest);
+            }
+        }
+    }
+
+    fn remove_details(&mut self, uid: &str) {
+        if let Some((uid, node)) = self.nodes.remove_entry(uid) {
+            for owner in &node.owners {
+                self.unlink(&owner.uid, &uid);
+            }
+        }
+    }
+
+    fn unlink(&mut self, owner: &str, dependent: &Arc<str>) {
+        if let Some(dependents) = self.dependents.get_mut(owner) {
+            dependents.remove(dependent);
+            if dependents.is_empty() {
+                self.dependents.remove(owner);
+            }
+        }
+    }
+
+    /// Shares the text of owners that many dependents name.
+    fn owner(&self, reference: &OwnerReference) -> Owner {
+        let sibling = self
+            .dependents
+            .get_key_value(reference.uid.as_str())
+            .and_then(|(_, dependents)| self.nodes.get(dependents.first()?))
+            .and_then(|node| node.owners.iter().find(|owner| *owner.uid == *reference.uid));
+        let share = |known: Option<&Arc<str>>, text: &str| match known {
+            Some(known) if **known == *text => Arc::clone(known),
+            _ => Arc::from(text),
+        };
+        Owner {
+            api_version: share(sibling.map(|owner| &owner.api_version), &reference.api_version),
+            kind: share(sibling.map(|owner| &owner.kind), &reference.kind),
+            name: share(sibling.map(|owner| &owner.name), &reference.name),
+            uid: share(sibling.map(|owner| &owner.uid), &reference.uid),
+            controls: reference.controller == Some(true),
+            blocks: reference.block_owner_deletion == Some(true),
+        }
+    }
+
+    fn number(&mut self, resource: &ResourceType) -> u16 {
+        let position = self.resources.iter().position(|known| known == resource).unwrap_or_else(|| {
+            self.resources.push(resource.clone());
+            self.resources.len() - 1
+        });
+        u16::try_from(position).unwrap_or(u16::MAX)
+    }
+
+    fn namespace(&mut self, namespace: &str) -> Arc<str> {
+        if let Some(known) = self.namespaces.get(namespace) {
+            return Arc::clone(known);
+        }
+        let shared: Arc<str> = namespace.into();
+        self.namespaces.insert(Arc::clone(&shared));
+        shared
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Whether nothing changed but the revision.
+    fn is_as_in(&self, meta: &ObjectMeta) -> bool {
+        let owners = meta.owner_references.as_deref().unwrap_or_default();
+        let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+        self.is_terminating == meta.deletion_timestamp.is_some()
+            && self.finalizers.iter().map(|each| &**each).eq(finalizers.iter().map(String::as_str))
+            && self.owners.len() == owners.len()
+            && self.owners.iter().zip(owners).all(|(have, told)| {
+                *have.uid == *told.uid
+                    && *have.name == *told.name
+                    && *have.kind == *told.kind
+                    && *have.api_version == *told.api_version
+                    && have.controls == (told.controller == Some(true))
+                    && have.blocks == (told.block_owner_deletion == Some(true))
+            })
+    }
+
+    /// Whether it is held by `finalizer`.
+    pub fn has(&self, finalizer: &str) -> bool {
+        self.finalizers.iter().any(|each| **each == *finalizer)
+    }
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// The reference as objects carry it.
+    pub fn document(&self) -> Value {
+        let mut document = json!({
+            "apiVersion": &*self.api_version,
+            "kind": &*self.kind,
+            "name": &*self.name,
+            "uid": &*self.uid,
+        });
+        if let Value::Object(map) = &mut document {
+            for (field, set) in [("controller", self.controls), ("blockOwnerDeletion", self.blocks)] {
+                if set {
+                    map.insert(field.into(), true.into());
+                }
+            }
+        }
+        document
+    }
+}

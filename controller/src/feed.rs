@@ -1,0 +1,240 @@
+//! From the caches into the world.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Changes, Informer, Informers, Scope};
+use client_core::cache::Change;
+use client_core::object::{Kind, Object, PartialObject, ResourceType};
+use controller_core::namespaced_defaults::{DEFAULT_ACCOUNT, ROOT_CA};
+use controller_core::world::{Tracked, Work, World};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::discovery::{self, Found};
+use crate::host::Host;
+
+/// How many changes are taken in under one lock.
+const BATCH: usize = 256;
+/// How often the API server is asked for new resources, if nothing tells of them.
+const REDISCOVER: Duration = Duration::from_secs(300);
+/// The resource whose objects bring new resources.
+const DEFINITIONS: &str = "customresourcedefinitions";
+
+/// Counts the caches that do not yet hold everything.
+#[derive(Clone)]
+struct Pending(Arc<watch::Sender<usize>>);
+
+/// How a cache's objects enter the world.
+type Take<T> = fn(&mut World, &ResourceType, Change<T>, Timestamp) -> Vec<Work>;
+
+/// Starts all caches. The future ends when each of them has told everything.
+pub(crate) fn start(
+    host: &Arc<Host>,
+    informers: &Informers,
+    found: Found,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> impl Future<Output = ()> + use<> {
+    let pending = Pending(Arc::new(watch::Sender::new(0)));
+    let mut typed = Vec::new();
+    macro_rules! typed {
+        ($($kind:ty),*) => {$(
+            typed.push(ResourceType::of::<$kind>());
+            spawn(host, informers.get::<$kind>(Scope::all()), ResourceType::of::<$kind>(), take::<$kind>, &pending, stop, tasks);
+        )*};
+    }
+    typed!(
+        Pod,
+        ReplicaSet,
+        Deployment,
+        DaemonSet,
+        ControllerRevision,
+        Node,
+        Service,
+        EndpointSlice,
+        Endpoints,
+        Namespace
+    );
+    typed.push(ResourceType::of::<Lease>());
+    spawn(host, informers.get(Scope::all()), ResourceType::of::<Lease>(), take_lease, &pending, stop, tasks);
+    let named = |name: &str| Scope::fields(format!("metadata.name={name}"));
+    let accounts = informers.get::<ServiceAccount>(named(DEFAULT_ACCOUNT));
+    spawn(
+        host,
+        accounts,
+        ResourceType::of::<ServiceAccount>(),
+        take::<ServiceAccount>,
+        &pending,
+        stop,
+        tasks,
+    );
+    let maps = informers.get::<ConfigMap>(named(ROOT_CA));
+    spawn(host, maps, ResourceType::of::<ConfigMap>(), take::<ConfigMap>, &pending, stop, tasks);
+
+    let discoverer = Discoverer {
+        host: Arc::clone(host),
+        informers: informers.clone(),
+        pending: pending.clone(),
+        stop: stop.clone(),
+        known: typed,
+        changed: Arc::new(tokio::sync::Notify::new()),
+    };
+    // The discoverer counts itself until it has counted its caches.
+    pending.0.send_modify(|count| *count += 1);
+    let mut receiver = pending.0.subscribe();
+    tasks.spawn(discoverer.run(found));
+    async move {
+        // The senders live in the tasks; without them there is nothing to wait for.
+        let _ = receiver.wait_for(|count| *count == 0).await;
+    }
+}
+
+fn spawn<T: Object>(
+    host: &Arc<Host>,
+    informer: Informer<T>,
+    resource: ResourceType,
+    take: Take<T>,
+    pending: &Pending,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) {
+    pending.0.send_modify(|count| *count += 1);
+    let (host, pending, stop) = (Arc::clone(host), pending.clone(), stop.clone());
+    tasks.spawn(async move {
+        let changes = informer.subscribe();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = pump(&host, changes, &resource, take, &pending) => {}
+        }
+    });
+}
+
+/// Takes in what comes, many changes under one lock.
+async fn pump<T: Object>(
+    host: &Host,
+    mut changes: Changes<T>,
+    resource: &ResourceType,
+    take: Take<T>,
+    pending: &Pending,
+) {
+    while let Some(first) = changes.next().await {
+        let mut synced = false;
+        host.change(|world, now| {
+            let mut work = Vec::new();
+            let mut next = Some(first);
+            let mut taken = 0;
+            while let Some(change) = next {
+                synced |= matches!(change, Change::Synced);
+                work.extend(take(world, resource, change, now));
+                taken += 1;
+                next = if taken < BATCH { changes.try_next() } else { None };
+            }
+            work
+        });
+        if synced {
+            pending.0.send_modify(|count| *count = count.saturating_sub(1));
+        }
+    }
+}
+
+fn take<K: Tracked + Kind>(
+    world: &mut World,
+    _: &ResourceType,
+    change: Change<K>,
+    now: Timestamp,
+) -> Vec<Work> {
+    match change {
+        Change::Applied { new, .. } => world.applied(new, now),
+        Change::Deleted { last } => world.deleted(&*last, now),
+        Change::Synced => Vec::new(),
+    }
+}
+
+fn take_lease(world: &mut World, _: &ResourceType, change: Change<Lease>, now: Timestamp) -> Vec<Work> {
+    match change {
+        Change::Applied { new, .. } => world.lease_applied(&new, now),
+        Change::Deleted { last } => world.lease_deleted(&last),
+        Change::Synced => Vec::new(),
+    }
+}
+
+fn take_meta(
+    world: &mut World,
+    resource: &ResourceType,
+    change: Change<PartialObject>,
+    _: Timestamp,
+) -> Vec<Work> {
+    match change {
+        Change::Applied { new, .. } => world.applied_meta(resource, &new.metadata),
+        Change::Deleted { last } => world.deleted_meta(resource, &last.metadata),
+        Change::Synced => Vec::new(),
+    }
+}
+
+/// Keeps a metadata cache of every resource that has no cache of its own here.
+struct Discoverer {
+    host: Arc<Host>,
+    informers: Informers,
+    pending: Pending,
+    stop: CancellationToken,
+    known: Vec<ResourceType>,
+    changed: Arc<tokio::sync::Notify>,
+}
+
+impl Discoverer {
+    async fn run(mut self, mut found: Found) {
+        let mut tasks = JoinSet::new();
+        let mut first = true;
+        loop {
+            self.take(found, &mut tasks);
+            if std::mem::take(&mut first) {
+                self.pending.0.send_modify(|count| *count = count.saturating_sub(1));
+            }
+            let stop = self.stop.clone();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.changed.notified() => tokio::time::sleep(Duration::from_millis(200)).await,
+                () = tokio::time::sleep(REDISCOVER) => {}
+            }
+            found = discovery::find(self.informers.client(), &self.stop).await;
+        }
+    }
+
+    fn take(&mut self, found: Found, tasks: &mut JoinSet<()>) {
+        let Found { namespaced, kinds, deletable } = found;
+        self.host.change(|world, _| {
+            world.discovery = namespaced;
+            world.kinds = kinds;
+            Vec::new()
+        });
+        for resource in deletable {
+            if self.known.contains(&resource) {
+                continue;
+            }
+            let informer = self.informers.metadata(resource.clone(), Scope::all());
+            if resource.plural == DEFINITIONS {
+                tasks.spawn(announce(informer.subscribe(), Arc::clone(&self.changed)));
+            }
+            spawn(&self.host, informer, resource.clone(), take_meta, &self.pending, &self.stop, tasks);
+            self.known.push(resource);
+        }
+    }
+}
+
+/// Wakes the discoverer when a definition changes.
+async fn announce(mut changes: Changes<PartialObject>, changed: Arc<tokio::sync::Notify>) {
+    let mut synced = false;
+    while let Some(change) = changes.next().await {
+        synced |= matches!(change, Change::Synced);
+        if synced {
+            changed.notify_one();
+        }
+    }
+}

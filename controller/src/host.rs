@@ -1,0 +1,196 @@
+//! The world, the queues, and the workers between them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use client::Client;
+use client::clock;
+use client::events::Recorder;
+use client_core::queue::WorkQueue;
+use controller_core::dispatch::{self, Attempt};
+use controller_core::plan::{Failure, Plan, Report};
+use controller_core::world::{Controller, Key, Work, World};
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::execute::{self, Outcome};
+use crate::why::Why;
+
+/// How often a plan may ask before it is left for later.
+const ROUNDS: usize = 4;
+/// How often objects known only from our own writes are checked.
+const EXPIRE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Host {
+    world: Mutex<World>,
+    desks: BTreeMap<Controller, Desk>,
+    failures: Mutex<BTreeMap<Work, Failure>>,
+    workers: usize,
+    pub(crate) writes: usize,
+    why: Why,
+}
+
+/// Where one controller's work is done.
+pub(crate) struct Desk {
+    queue: Mutex<WorkQueue<Key>>,
+    added: Notify,
+    pub(crate) client: Client,
+    pub(crate) recorder: Recorder,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Host ===
+
+impl Host {
+    pub(crate) fn new(config: &Config, clients: impl Fn(&str) -> Client) -> Self {
+        let desk = |controller: &Controller| {
+            let client = clients(controller.account());
+            let recorder = Recorder::new(&client, controller.component(), None);
+            (*controller, Desk { queue: Mutex::default(), added: Notify::new(), client, recorder })
+        };
+        Host {
+            world: Mutex::new(World::new(config.settings.clone())),
+            desks: config.controllers.iter().map(desk).collect(),
+            failures: Mutex::default(),
+            workers: config.workers.max(1),
+            writes: config.writes.max(1),
+            why: config.why.clone(),
+        }
+    }
+
+    /// Changes the world and queues the work that follows.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut World, Timestamp) -> Vec<Work>) {
+        let work = change(&mut lock(&self.world), Timestamp::now());
+        self.add(work);
+    }
+
+    fn add(&self, work: Vec<Work>) {
+        let mut woken: Option<Controller> = None;
+        for Work { controller, key } in work {
+            let Some(desk) = self.desks.get(&controller) else { continue };
+            lock(&desk.queue).add(key);
+            if woken != Some(controller) {
+                desk.added.notify_one();
+                woken = Some(controller);
+            }
+        }
+    }
+
+    /// Works off a controller's queue until `stop`.
+    pub(crate) async fn work(self: Arc<Self>, controller: Controller, stop: CancellationToken) {
+        let Some(desk) = self.desks.get(&controller) else { return };
+        let places = Arc::new(Semaphore::new(self.workers));
+        let mut tasks = JoinSet::new();
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let place = tokio::select! {
+                () = stop.cancelled() => break,
+                place = Arc::clone(&places).acquire_owned() => place,
+            };
+            let Ok(place) = place else { break };
+            let (key, wake_at) = {
+                let mut queue = lock(&desk.queue);
+                let key = queue.pop(clock::moment());
+                (key, queue.poll_timeout())
+            };
+            if let Some(key) = key {
+                let host = Arc::clone(&self);
+                tasks.spawn(async move {
+                    host.handle(Work::new(controller, key)).await;
+                    drop(place);
+                });
+                continue;
+            }
+            drop(place);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = desk.added.notified() => {}
+                () = clock::sleep_until(wake_at) => {}
+            }
+        }
+        tasks.shutdown().await;
+    }
+
+    /// Plans one key, carries the plan out, and gives the key back.
+    async fn handle(&self, work: Work) {
+        let Some(desk) = self.desks.get(&work.controller) else { return };
+        let outcome = self.attempt(&work, desk).await;
+        let mut queue = lock(&desk.queue);
+        let now = clock::now();
+        match &outcome {
+            Ok(look_again_at) => {
+                queue.forget(&work.key);
+                if let Some(at) = look_again_at {
+                    let wait = at.duration_since(now.wall);
+                    let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO);
+                    queue.add_after(work.key.clone(), wait.max(Duration::from_millis(1)), now.moment);
+                }
+            }
+            Err(()) => {
+                queue.add_failed(work.key.clone(), now.moment);
+            }
+        }
+        queue.done(&work.key);
+        drop(queue);
+        desk.added.notify_one();
+    }
+
+    async fn attempt(&self, work: &Work, desk: &Desk) -> Result<Option<Timestamp>, ()> {
+        let failure = lock(&self.failures).get(work).cloned();
+        let mut attempt = Attempt { failure: failure.as_ref(), ..Attempt::default() };
+        let mut planned = self.plan(work, &attempt);
+        for _ in 0..ROUNDS {
+            if planned.0.questions.is_empty() {
+                break;
+            }
+            let questions = std::mem::take(&mut planned.0.questions);
+            attempt.answers.extend(execute::ask(&desk.client, questions, self.writes).await);
+            planned = self.plan(work, &attempt);
+        }
+        let (Plan { steps, look_again_at, questions }, Report { events, why }) = planned;
+        self.why.record(work, Timestamp::now(), why);
+        for event in events {
+            desk.recorder.note(event.into());
+        }
+        if !questions.is_empty() {
+            return Err(());
+        }
+        match execute::carry_out(self, desk, steps).await {
+            Outcome::Done => {
+                lock(&self.failures).remove(work);
+                Ok(look_again_at)
+            }
+            Outcome::GivenUp => Ok(look_again_at),
+            Outcome::Failed(failure) => {
+                if let Some(failure) = failure {
+                    lock(&self.failures).insert(work.clone(), failure);
+                }
+                Err(())
+            }
+        }
+    }
+
+    fn plan(&self, work: &Work, attempt: &Attempt) -> (Plan, Report) {
+        let mut rng = StdRng::from_os_rng();
+        dispatch::plan(&mut lock(&self.world), work, attempt, Timestamp::now(), &mut rng)
+    }
+
+    /// Forgets what no watch has confirmed.
+    pub(crate) async fn expire(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(EXPIRE) => self.change(|world, now| world.expire(now)),
+            }
+        }
+    }
+}
