@@ -71,7 +71,11 @@ pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Response<Body>> {
 impl Accepted {
     /// The answer that ends the handshake.
     pub(super) fn response(&self) -> Response<Body> {
-        switching("websocket", Some(self.accept.clone()), self.protocol)
+        let mut response = switching("websocket");
+        let headers = response.headers_mut();
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
+        response
     }
 
     /// Carries the streams until the command or the client is gone.
