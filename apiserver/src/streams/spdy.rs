@@ -202,7 +202,7 @@ impl<R: tokio::io::AsyncRead + Unpin> Input<R> {
         }
     }
 
-    async fn tell(&self, frame: frame::Frame) {
+    async fn tell(&mut self, frame: frame::Frame) {
         // When the agent does not listen any more, the command is over; the output says how it ended.
         let _ = self.sender.send(frame).await;
     }
