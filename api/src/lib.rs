@@ -1,14 +1,18 @@
 //! The vocabulary: catalogue, schemas, defaults, validation, selectors, patches, transcoding, printing.
 
 pub mod catalogue;
+pub mod defaults;
 pub mod field;
 pub mod int_or_string;
 pub mod json;
+pub mod managed_fields;
 pub mod name;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod strategy;
 pub mod time;
 
 pub use name::generate_name;

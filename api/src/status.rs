@@ -293,6 +293,12 @@ impl Status {
         Self::new(429, "TooManyRequests", message).retry_after(retry_after_seconds)
     }
 
+    /// 422: a well-formed request that cannot be carried out.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(422, "Invalid", "the server rejected our request due to an error in our request")
+            .with_cause("UnexpectedServerResponse", message, "")
+    }
+
     /// 503: not able to serve.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)

@@ -1,0 +1,258 @@
+//! What a write added, changed and removed, as field sets, in one walk over both versions.
+
+use serde_json::{Map, Value};
+
+use super::set::FieldSet;
+use crate::schema::{Field, Kind, ListType, Schemas, Type, TypeId};
+
+/// What a write did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What was added or has another value.
+    pub changed: FieldSet,
+    /// What is gone; a leaf stands for all below it.
+    pub removed: FieldSet,
+}
+
+/// What was there before.
+#[derive(Clone, Copy)]
+enum Before<'a> {
+    /// Nothing.
+    Absent,
+    /// What Go writes where nothing was said: structs without members, lists and maps that are null.
+    Zero,
+    /// A value.
+    Value(&'a Value),
+}
+
+/// What became of one node.
+#[derive(Default)]
+struct Node {
+    changed: Option<Map<String, Value>>,
+    removed: Option<Map<String, Value>>,
+}
+
+/// Metadata that the server owns and nobody manages.
+const UNMANAGED: [&str; 8] = [
+    "creationTimestamp",
+    "generation",
+    "managedFields",
+    "name",
+    "namespace",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// What turned `old` into `new`.
+pub fn changes(schemas: &Schemas, id: TypeId, old: Option<&Value>, new: &Value) -> Changes {
+    let walker = Walker { schemas };
+    let mut node = walker.object(schemas.get(id), old.map_or(Before::Zero, Before::Value), new);
+    let finish = |set: &mut Option<Map<String, Value>>| {
+        let mut set = set.take().unwrap_or_default();
+        set.remove("f:apiVersion");
+        set.remove("f:kind");
+        if let Some(Value::Object(metadata)) = set.get_mut("f:metadata") {
+            metadata.retain(|element, _| {
+                element.strip_prefix("f:").is_none_or(|name| !UNMANAGED.contains(&name))
+            });
+            if metadata.is_empty() || (metadata.len() == 1 && metadata.contains_key(".")) {
+                set.remove("f:metadata");
+            } else {
+                metadata.remove(".");
+            }
+        }
+        FieldSet::from(set)
+    };
+    Changes { changed: finish(&mut node.changed), removed: finish(&mut node.removed) }
+}
+
+struct Walker<'s> {
+    schemas: &'s Schemas,
+}
+
+// === impl Before ===
+
+impl<'a> Before<'a> {
+    fn is_absent(self) -> bool {
+        matches!(self, Before::Absent)
+    }
+
+    fn field(self, name: &str, field: Option<&Field>) -> Before<'a> {
+        let zero = || match field {
+            Some(field) if !field.go.is_empty() && !field.pointer() => match field.kind {
+                Kind::Object(_) => Before::Zero,
+                Kind::List(_) | Kind::Map(_) if !field.omitempty => Before::Zero,
+                _ => Before::Absent,
+            },
+            _ => Before::Absent,
+        };
+        match self {
+            Before::Absent => Before::Absent,
+            Before::Zero => zero(),
+            Before::Value(value) => value.get(name).map_or_else(zero, Before::Value),
+        }
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    fn leaf() -> Self {
+        Self { changed: Some(Map::new()), removed: None }
+    }
+
+    fn put(&mut self, element: impl Fn() -> String, below: Node) {
+        if let Some(changed) = below.changed {
+            self.changed.get_or_insert_default().insert(element(), Value::Object(changed));
+        }
+        if let Some(removed) = below.removed {
+            self.removed.get_or_insert_default().insert(element(), Value::Object(removed));
+        }
+    }
+
+    fn gone(&mut self, element: String) {
+        self.removed.get_or_insert_default().insert(element, Value::Object(Map::new()));
+    }
+
+    /// A container that was not there before is itself added.
+    fn added_if(mut self, absent: bool) -> Self {
+        if absent {
+            let changed = self.changed.get_or_insert_default();
+            if !changed.is_empty() {
+                changed.insert(".".to_owned(), Value::Object(Map::new()));
+            }
+        }
+        self
+    }
+}
+
+// === impl Walker ===
+
+impl Walker<'_> {
+    fn object(&self, declared: &Type, old: Before<'_>, new: &Value) -> Node {
+        let mut node = Node::default();
+        let Value::Object(new) = new else { return node };
+        for (name, value) in new {
+            let field = declared.field(name);
+            let before = old.field(name, field);
+            let below = match field {
+                Some(field) => self.field(field, before, value),
+                None => leaf(before, value),
+            };
+            node.put(|| format!("f:{name}"), below);
+        }
+        if let Before::Value(Value::Object(old)) = old {
+            for name in old.keys().filter(|name| !new.contains_key(*name)) {
+                node.gone(format!("f:{name}"));
+            }
+        }
+        node
+    }
+
+    fn field(&self, field: &Field, old: Before<'_>, new: &Value) -> Node {
+        if field.atomic_map {
+            return leaf(old, new);
+        }
+        match (&field.kind, new) {
+            (Kind::Object(id), Value::Object(_)) => self.granular(*id, old, new),
+            (Kind::Map(_), Value::Object(new)) => map(old, new),
+            (Kind::List(inner), Value::Array(items)) => match field.list_type {
+                ListType::Map => self.keyed(field, inner, old, items),
+                ListType::Set => set(old, items),
+                ListType::Atomic => leaf(old, new),
+            },
+            _ => leaf(old, new),
+        }
+    }
+
+    fn granular(&self, id: TypeId, old: Before<'_>, new: &Value) -> Node {
+        let declared = self.schemas.get(id);
+        if declared.atomic {
+            return leaf(old, new);
+        }
+        self.object(declared, old, new).added_if(old.is_absent())
+    }
+
+    fn keyed(&self, field: &Field, inner: &Kind, old: Before<'_>, items: &[Value]) -> Node {
+        let mut node = Node::default();
+        let before: Vec<(String, &Value)> = match old {
+            Before::Value(Value::Array(old)) => {
+                old.iter().map(|item| (item_key(field, item), item)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let mut seen = Vec::with_capacity(if before.is_empty() { 0 } else { items.len() });
+        for item in items {
+            let key = item_key(field, item);
+            let found = before.iter().find(|(other, _)| *other == key).map(|(_, item)| *item);
+            let found = found.map_or(Before::Absent, Before::Value);
+            let below = match inner {
+                Kind::Object(id) => self.granular(*id, found, item),
+                _ => leaf(found, item),
+            };
+            if !before.is_empty() {
+                seen.push(key.clone());
+            }
+            node.put(|| key.clone(), below);
+        }
+        for (key, _) in before {
+            if !seen.contains(&key) {
+                node.gone(key);
+            }
+        }
+        node.added_if(old.is_absent())
+    }
+}
+
+/// A value that is owned as one.
+fn leaf(old: Before<'_>, new: &Value) -> Node {
+    match old {
+        Before::Value(old) if old == new => Node::default(),
+        Before::Zero if matches!(new, Value::Object(map) if map.is_empty()) => Node::default(),
+        _ => Node::leaf(),
+    }
+}
+
+fn map(old: Before<'_>, new: &Map<String, Value>) -> Node {
+    let mut node = Node::default();
+    for (key, value) in new {
+        let before = match old {
+            Before::Value(old) => old.get(key).map_or(Before::Absent, Before::Value),
+            _ => Before::Absent,
+        };
+        node.put(|| format!("f:{key}"), leaf(before, value));
+    }
+    if let Before::Value(Value::Object(old)) = old {
+        for key in old.keys().filter(|key| !new.contains_key(*key)) {
+            node.gone(format!("f:{key}"));
+        }
+    }
+    node.added_if(old.is_absent())
+}
+
+fn set(old: Before<'_>, items: &[Value]) -> Node {
+    let mut node = Node::default();
+    let before = match old {
+        Before::Value(Value::Array(old)) => old.as_slice(),
+        _ => &[],
+    };
+    for item in items.iter().filter(|item| !before.contains(item)) {
+        node.put(|| format!("v:{item}"), Node::leaf());
+    }
+    for item in before.iter().filter(|item| !items.contains(item)) {
+        node.gone(format!("v:{item}"));
+    }
+    node.added_if(old.is_absent())
+}
+
+/// The path element of an item: its keys with their values, sorted.
+fn item_key(field: &Field, item: &Value) -> String {
+    let mut keys = Map::new();
+    for key in &field.list_keys {
+        if let Some(value) = item.get(&**key) {
+            keys.insert(key.clone().into_owned(), value.clone());
+        }
+    }
+    format!("k:{}", Value::Object(keys))
+}
