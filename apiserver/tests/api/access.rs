@@ -17,7 +17,8 @@ async fn a_client_certificate_is_an_identity() {
     let (status, _) = admin.get("/api/v1/namespaces/default").await;
     assert_eq!(status, StatusCode::OK);
 
-    let scheduler = cluster.authority.issue_client("system:kube-scheduler", None, COMPONENT_LIFETIME).expect("issued");
+    let scheduler =
+        cluster.authority.issue_client("system:kube-scheduler", None, COMPONENT_LIFETIME).expect("issued");
     let mut scheduler = cluster.client(Some(&scheduler)).await;
     let (status, body) = scheduler.get("/api/v1/namespaces/default/secrets").await;
     assert_eq!(status, StatusCode::FORBIDDEN, "{body}");
@@ -31,7 +32,8 @@ async fn a_certificate_of_another_authority_is_refused() {
     let cluster = Cluster::start().await;
     let elsewhere = tempfile::tempdir().expect("temporary folder");
     let foreign = Authority::load_or_create(elsewhere.path()).expect("an authority");
-    let foreign = foreign.issue_client("kubernetes-admin", Some("system:masters"), COMPONENT_LIFETIME).expect("issued");
+    let foreign =
+        foreign.issue_client("kubernetes-admin", Some("system:masters"), COMPONENT_LIFETIME).expect("issued");
     let mut stream = cluster.connect(Some(&foreign), "http/1.1").await;
     // In TLS 1.3 the client learns of the refusal when it first reads.
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -86,7 +88,8 @@ async fn a_service_account_token_is_an_identity() {
     let (status, _) = robot.get("/api").await;
     assert_eq!(status, StatusCode::OK, "discovery is for everyone with an identity");
 
-    let (status, _) = admin.text(Method::DELETE, "/api/v1/namespaces/default/serviceaccounts/robot", "").await;
+    let (status, _) =
+        admin.text(Method::DELETE, "/api/v1/namespaces/default/serviceaccounts/robot", "").await;
     assert_eq!(status, StatusCode::OK);
     let (status, _) = robot.get("/api").await;
     assert_eq!(status, StatusCode::UNAUTHORIZED, "the token died with its account");
@@ -97,7 +100,8 @@ async fn a_service_account_token_is_an_identity() {
 async fn in_process_clients_are_who_their_extension_says_under_the_same_rules() {
     let cluster = Cluster::start().await;
     let call = async |user: Option<User>| {
-        let mut request = Request::get("/api/v1/namespaces").body(Full::<Bytes>::default()).expect("a request");
+        let mut request =
+            Request::get("/api/v1/namespaces").body(Full::<Bytes>::default()).expect("a request");
         if let Some(user) = user {
             request.extensions_mut().insert(Identity(user));
         }

@@ -77,7 +77,10 @@ async fn large_answers_are_compressed_for_those_who_ask() {
     let mut request = admin.request(Method::GET, path, "");
     request.headers_mut().insert(header::ACCEPT_ENCODING, "gzip".parse().expect("a value"));
     let packed = admin.send(request).await;
-    assert_eq!(packed.headers().get(header::CONTENT_ENCODING).map(|value| value.as_bytes()), Some(&b"gzip"[..]));
+    assert_eq!(
+        packed.headers().get(header::CONTENT_ENCODING).map(|value| value.as_bytes()),
+        Some(&b"gzip"[..])
+    );
     let packed = packed.into_body().collect().await.expect("a body").to_bytes();
     assert!(packed.len() * 10 < plain.len(), "{} of {}", packed.len(), plain.len());
     cluster.stop().await;
@@ -91,7 +94,8 @@ async fn metrics_are_for_those_who_may() {
     let (status, text) = admin.text(Method::GET, "/metrics", "").await;
     assert_eq!(status, StatusCode::OK);
     assert!(text.contains("apiserver_request_total{"), "{text}");
-    let nobody = cluster.authority.issue_client("nobody", None, apiserver::pki::COMPONENT_LIFETIME).expect("issued");
+    let nobody =
+        cluster.authority.issue_client("nobody", None, apiserver::pki::COMPONENT_LIFETIME).expect("issued");
     let (status, _) = cluster.client(Some(&nobody)).await.text(Method::GET, "/metrics", "").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     cluster.stop().await;

@@ -48,7 +48,9 @@ impl Cluster {
     }
 
     pub fn admin(&self) -> Issued {
-        self.authority.issue_client("kubernetes-admin", Some("system:masters"), COMPONENT_LIFETIME).expect("issued")
+        self.authority
+            .issue_client("kubernetes-admin", Some("system:masters"), COMPONENT_LIFETIME)
+            .expect("issued")
     }
 
     /// A TLS connection with a client certificate, or none.
