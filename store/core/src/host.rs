@@ -222,8 +222,8 @@ impl Host {
         let mut names = self.files.release(index)?;
         self.checkpoints.sort_unstable();
         self.checkpoints.dedup();
-        names.extend(self.checkpoints.iter().filter(|old| **old != index).map(|old| checkpoint::name(*old)));
-        self.checkpoints.retain(|old| *old == index);
+        names.extend(self.checkpoints.iter().filter(|old| **old < index).map(|old| checkpoint::name(*old)));
+        self.checkpoints.retain(|old| *old >= index);
         if !names.is_empty() {
             self.job(Work::Remove(names));
         }

@@ -156,12 +156,20 @@ pub struct Node {
     held: VecDeque<(u64, Vec<Message>)>,
     syncing: Option<u64>,
     role: StateRole,
+    election: Election,
     rng: ChaCha20Rng,
     next_tick_ms: i64,
     next_expiry_ms: i64,
     log_bytes: u64,
     checkpoint: Checkpointing,
     halted: bool,
+}
+
+/// The election timeout that was drawn for a term and role.
+#[derive(Clone, Copy, Debug, Default)]
+struct Election {
+    epoch: Option<(u64, StateRole)>,
+    ticks: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -212,9 +220,8 @@ impl Node {
             applied: applied.index,
             election_tick: settings.election_ticks,
             heartbeat_tick: 1,
-            // One value only: Raft's own generator has nothing to choose, this node's seed does.
             min_election_tick: settings.election_ticks,
-            max_election_tick: settings.election_ticks + 1,
+            max_election_tick: settings.election_ticks * 2,
             check_quorum: true,
             pre_vote: true,
             max_size_per_msg: 1 << 20,
@@ -237,6 +244,7 @@ impl Node {
             held: VecDeque::new(),
             syncing: None,
             role: StateRole::Follower,
+            election: Election::default(),
             rng: ChaCha20Rng::seed_from_u64(seed),
             next_tick_ms: now_ms + settings.tick_ms,
             next_expiry_ms: now_ms,
@@ -247,6 +255,7 @@ impl Node {
         node.randomize_election();
         if node.alone() {
             node.raft.campaign()?;
+            node.randomize_election();
         }
         node.pump();
         Ok(node)
@@ -262,7 +271,10 @@ impl Node {
             // A peer's state comes as a checkpoint, not as a message.
             Event::Message(message) if message.get_msg_type() == MessageType::MsgSnapshot => {}
             // An error means that Raft has no use for the message.
-            Event::Message(message) => drop(self.raft.step(*message)),
+            Event::Message(message) => {
+                drop(self.raft.step(*message));
+                self.randomize_election();
+            }
             Event::Tick => {}
             Event::WantCheckpoint => self.checkpoint.wanted = true,
             Event::CheckpointWritten { index } => {
@@ -383,6 +395,7 @@ impl Node {
     fn pass_time(&mut self, now_ms: i64) {
         if !self.alone() && now_ms >= self.next_tick_ms {
             self.raft.tick();
+            self.randomize_election();
             self.next_tick_ms = now_ms + self.settings.tick_ms;
         }
         if self.leads() && self.poll_expiry(now_ms) {
@@ -452,13 +465,17 @@ impl Node {
             self.actions.push_back(Action::Refuse(refused));
         }
         self.role = role;
-        self.randomize_election();
     }
 
+    /// Puts this node's own election timeout in the place of the one that Raft drew from a thread's generator.
     fn randomize_election(&mut self) {
-        let least = self.settings.election_ticks;
-        let ticks = self.rng.random_range(least..least * 2);
-        self.raft.raft.set_randomized_election_timeout(ticks);
+        let raft = &self.raft.raft;
+        let epoch = (raft.term, raft.state);
+        if self.election.epoch != Some(epoch) {
+            let least = self.settings.election_ticks;
+            self.election = Election { epoch: Some(epoch), ticks: self.rng.random_range(least..least * 2) };
+        }
+        self.raft.raft.set_randomized_election_timeout(self.election.ticks);
     }
 
     fn consider_checkpoint(&mut self) {

@@ -200,13 +200,23 @@ fn recover_from(disk: &dyn Disk, keys: &Keys, names: &Names) -> Result<Recovered
         }
         disk.sync_dir()?;
     }
-    let old_checkpoints = names.checkpoints.iter().copied().filter(|found| *found != index).collect();
+    // Segments are numbered without a gap, also where one whose creation was interrupted has been removed.
+    let last_segment = log.segments.last().map(|segment| segment.number).or(names.segments.last().copied());
+    let (damaged, old_checkpoints): (Vec<_>, Vec<_>) =
+        names.checkpoints.iter().copied().filter(|found| *found != index).partition(|found| *found > index);
+    // A new checkpoint may take the place of a damaged one, so that one goes first.
+    for found in &damaged {
+        disk.remove(&checkpoint::name(*found))?;
+    }
+    if !damaged.is_empty() {
+        disk.sync_dir()?;
+    }
     Ok(Recovered {
         image,
         hard_state,
         entries,
         segments: log.segments,
-        next_segment: names.segments.last().map_or(1, |last| last + 1),
+        next_segment: last_segment.map_or(1, |last| last + 1),
         old_checkpoints,
         uses_retired_key: log.uses_retired_key,
         notes,
