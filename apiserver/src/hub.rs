@@ -62,9 +62,12 @@ enum Topic {
     Node(Box<str>),
 }
 
+/// The watchers of one topic.
+type Mailboxes = Vec<Arc<Mailbox>>;
+
 #[derive(Default)]
 struct Topics {
-    watchers: HashMap<Topic, Vec<Arc<Mailbox>>>,
+    watchers: HashMap<Topic, Mailboxes>,
     /// How many topics are nodes: pods are only looked into when someone asks.
     nodes: usize,
 }
@@ -112,8 +115,8 @@ impl Hub {
         let revision = last.revision;
         let topics = self.topics();
         if !topics.watchers.is_empty() {
-            let mut batches: Vec<(&Vec<Arc<Mailbox>>, Vec<Arc<Shared>>)> = Vec::new();
-            let mut index: HashMap<*const Vec<Arc<Mailbox>>, usize> = HashMap::new();
+            let mut batches: Vec<(&Mailboxes, Vec<Arc<Shared>>)> = Vec::new();
+            let mut index: HashMap<*const Mailboxes, usize> = HashMap::new();
             for event in events {
                 let mut shared: Option<Arc<Shared>> = None;
                 topics.concerned(event, |mailboxes| {
@@ -190,7 +193,7 @@ impl Topics {
     }
 
     /// Calls `found` once for every topic with watchers that the event may concern.
-    fn concerned<'a>(&'a self, event: &Event, mut found: impl FnMut(&'a Vec<Arc<Mailbox>>)) {
+    fn concerned<'a>(&'a self, event: &Event, mut found: impl FnMut(&'a Mailboxes)) {
         let mut look = |topic: Topic| {
             if let Some(mailboxes) = self.watchers.get(&topic) {
                 found(mailboxes);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use apiserver_core::connect::{Stream, Streams};
-use apiserver_core::{ConnectPlan, Response as CoreResponse};
+use apiserver_core::ConnectPlan;
+use apiserver_core::failure::Refused;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::Upgraded;
 use proto::tunnel::{Attach, Exec, frame, open};
@@ -84,7 +85,7 @@ async fn remote_command(
 ) -> Response<Body> {
     let carrier = match Carrier::accept(&parts.headers) {
         Ok(carrier) => carrier,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_http(),
     };
     let session = match shell.tunnels.open(node, request).await {
         Ok(session) => session,
@@ -112,7 +113,7 @@ async fn remote_command(
 // === impl Carrier ===
 
 impl Carrier {
-    fn accept(headers: &HeaderMap) -> Result<Carrier, Response<Body>> {
+    fn accept(headers: &HeaderMap) -> Result<Carrier, Refused> {
         if spdy::is_asked(headers) {
             return spdy::accept(headers).map(Carrier::Spdy);
         }
@@ -145,10 +146,6 @@ fn open_failure(error: &OpenError) -> Response<Body> {
         _ => "InternalError",
     };
     failure(status, reason, &error.to_string())
-}
-
-fn upgrade_required() -> Response<Body> {
-    CoreResponse::bad_request("Upgrade request required").into_http()
 }
 
 fn switching(protocol: &'static str) -> Response<Body> {

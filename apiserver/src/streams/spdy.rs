@@ -6,6 +6,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use apiserver_core::connect::Streams;
+use apiserver_core::failure::{self, Refused};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use hyper::upgrade::Upgraded;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Said, remote, said, switching};
 use crate::body::Body;
-use crate::respond::{IntoHttp as _, header_has};
+use crate::respond::header_has;
 use crate::tunnel::{Receiver, Sender, Session};
 use wire::{Frame, Reader, WireError, Writer};
 
@@ -51,12 +52,12 @@ pub(super) fn is_asked(headers: &HeaderMap) -> bool {
 }
 
 /// Checks the handshake.
-pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Response<Body>> {
+pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Refused> {
     if header_has(headers, PROTOCOL_HEADER, PROTOCOL) {
         return Ok(Accepted);
     }
     let message = "unable to negotiate a protocol: the server speaks v4.channel.k8s.io";
-    Err(apiserver_core::Response::bad_request(message).into_http())
+    Err(failure::bad_request(message))
 }
 
 // === impl Accepted ===
@@ -168,11 +169,9 @@ impl<R: tokio::io::AsyncRead + Unpin> Input<R> {
 
     fn announce(&mut self) {
         let open: HashMap<Kind, u32> = self.kinds.iter().map(|(stream, kind)| (*kind, *stream)).collect();
-        if self.expected.iter().all(|kind| open.contains_key(kind)) {
-            if let Some(opened) = self.opened.take() {
+        if self.expected.iter().all(|kind| open.contains_key(kind)) && let Some(opened) = self.opened.take() {
                 // An error means that the output has ended.
                 let _ = opened.send(open);
-            }
         }
     }
 
@@ -224,11 +223,7 @@ async fn output(
             Said::Stderr(bytes) => (Kind::Stderr, bytes, false),
             Said::Over(status) => (Kind::Error, Bytes::from(status), true),
         };
-        if let Some(stream) = streams.get(&kind) {
-            if frames.send(wire::data(*stream, &bytes)).await.is_err() {
-                return;
-            }
-        }
+        if let Some(stream) = streams.get(&kind) && frames.send(wire::data(*stream, &bytes)).await.is_err() { return; }
         if over {
             break;
         }

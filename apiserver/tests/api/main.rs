@@ -1,4 +1,5 @@
 //! The API server as its clients see it: real TLS, a real store, a real agent's end of the tunnel.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 mod access;
 mod agent;
