@@ -5,7 +5,8 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use store_core::history::Compacted;
-use store_core::{Event, Outcome, Snapshot, Txn};
+use store_core::node::Event;
+use store_core::{Outcome, Snapshot, Txn};
 use tokio::sync::oneshot;
 
 use crate::driver;
@@ -16,6 +17,7 @@ use crate::{CommitError, OpenError, Options, ReadError};
 pub(crate) enum Request {
     Commit { txn: Txn, answer: oneshot::Sender<Result<Outcome, CommitError>> },
     Read { answer: oneshot::Sender<Result<(), ReadError>> },
+    Tell(Event),
     Close { done: oneshot::Sender<()> },
 }
 
@@ -88,7 +90,8 @@ impl Store {
         }
         let (answer, answered) = oneshot::channel();
         self.inner.requests.send(Request::Commit { txn, answer }).map_err(|_| CommitError::Closed)?;
-        answered.await.unwrap_or(Err(CommitError::Closed))
+        // Dropped without an answer: the thread ended while it had the transaction.
+        answered.await.unwrap_or(Err(CommitError::Unknown))
     }
 
     /// Has `observer` see every batch that is applied from now on. Returns the state before the first of them:
@@ -98,7 +101,7 @@ impl Store {
     }
 
     /// The events behind `after_revision`, oldest first.
-    pub fn history(&self, after_revision: u64) -> Result<Vec<Arc<Event>>, Compacted> {
+    pub fn history(&self, after_revision: u64) -> Result<Vec<Arc<store_core::Event>>, Compacted> {
         self.inner.published.events_after(after_revision)
     }
 
@@ -110,5 +113,15 @@ impl Store {
             // An error means that the thread has already gone.
             let _ = closed.await;
         }
+    }
+}
+
+// === impl Inner ===
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let (done, _) = oneshot::channel();
+        // An error means that the store was closed before.
+        let _ = self.requests.send(Request::Close { done });
     }
 }

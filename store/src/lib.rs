@@ -8,6 +8,7 @@ mod error;
 mod handle;
 mod options;
 mod published;
+mod real_disk;
 
 pub use error::{CommitError, FatalError, OpenError, ReadError};
 pub use handle::Store;

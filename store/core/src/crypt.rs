@@ -121,6 +121,11 @@ impl Keys {
         Self { active, retired }
     }
 
+    /// The id of the key that new files are written with.
+    pub fn active_id(&self) -> u64 {
+        self.active.id
+    }
+
     /// The cipher for a new file, with the header that leads back to it.
     pub fn create(
         &self,

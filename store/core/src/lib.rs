@@ -3,12 +3,18 @@
 //! Nothing here reads a clock, draws from a global generator or touches a file: times, randomness and the
 //! [`disk::Disk`] are passed in, so that production and simulation host the very same code.
 
+pub mod checkpoint;
 pub mod command;
 pub mod crypt;
 pub mod disk;
 pub mod event;
+pub mod files;
 pub mod hash;
 pub mod history;
+pub mod host;
+pub mod log;
+pub mod node;
+pub mod recovery;
 pub mod snapshot;
 pub mod state;
 pub mod txn;

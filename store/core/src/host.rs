@@ -1,0 +1,275 @@
+//! Carries out a node's actions on a disk, in order. What is left for the shell is to publish, to send, and to run
+//! the background jobs.
+
+use std::sync::Arc;
+
+use raft::eraftpb::Message;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+
+use crate::checkpoint::{self, CheckpointError, Image};
+use crate::crypt::Keys;
+use crate::disk::{Disk, DiskError};
+use crate::files::{FilesError, LogFiles};
+use crate::log;
+use crate::node::{Action, Event, Node, Published, Refusal, Settings};
+use crate::recovery::{self, RecoveryError};
+use crate::snapshot::Snapshot;
+use crate::txn::Txn;
+
+/// A checkpoint is due when this many segments have come together, however small they are.
+const MANY_SEGMENTS: usize = 64;
+
+/// A node on a disk.
+pub struct Host {
+    node: Node,
+    files: LogFiles,
+    disk: Arc<dyn Disk>,
+    keys: Keys,
+    rng: ChaCha20Rng,
+    checkpoints: Vec<u64>,
+    done: Vec<Output>,
+}
+
+/// What the shell does, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Make a state visible, then tell the writers.
+    Publish(Published),
+    /// Tell readers that the published state is confirmed.
+    Confirm(Vec<u64>),
+    /// Tell writers or readers that they get no outcome.
+    Refuse(Vec<(u64, Refusal)>),
+    /// Tell writers that the disk is full; nothing was done.
+    DiskFull(Vec<u64>),
+    /// Send messages to peers.
+    Send(Vec<Message>),
+    /// Run a job on another thread, and hand its event back.
+    Job(Job),
+}
+
+/// Work that may take long and needs nothing but the disk.
+pub struct Job {
+    disk: Arc<dyn Disk>,
+    keys: Keys,
+    rng: ChaCha20Rng,
+    work: Work,
+}
+
+enum Work {
+    Checkpoint(Box<Image>),
+    Remove(Vec<String>),
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub struct JobDone {
+    /// What the node is told.
+    pub event: Option<Event>,
+    /// What went wrong; the job is tried again later.
+    pub error: Option<CheckpointError>,
+}
+
+/// How a host is opened.
+#[derive(Clone, Debug)]
+pub struct HostSettings {
+    /// The node's settings.
+    pub node: Settings,
+    /// The size of a log segment.
+    pub segment_bytes: u64,
+    /// The least number that names this run; use the time.
+    pub boot: u64,
+    /// Where all randomness of this run comes from.
+    pub seed: [u8; 32],
+}
+
+/// Why a host could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The data cannot be continued.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The log cannot be written.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// Raft refused what was recovered.
+    #[error("the recovered state makes no sense: {0}")]
+    Raft(String),
+}
+
+/// Why a host cannot go on: the process must end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// The log could not be written or synced; what is on the disk is not known any more.
+    #[error("the log could not be written: {0}")]
+    Log(#[from] FilesError),
+    /// The log holds what this version cannot apply.
+    #[error("{reason}")]
+    Halted {
+        /// Why.
+        reason: String,
+    },
+}
+
+// === impl Host ===
+
+impl Host {
+    /// Recovers what is on the disk and starts the node. The state is complete when this returns, for a group of
+    /// one; [`Self::notes`](recovery::Recovered::notes) of what was mended come back beside the host.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        keys: Keys,
+        settings: &HostSettings,
+        now_ms: i64,
+    ) -> Result<(Self, Vec<String>), HostError> {
+        let mut rng = ChaCha20Rng::from_seed(settings.seed);
+        let mut recovered = recovery::recover(&*disk, &keys, settings.node.member, &mut rng)?;
+        let notes = std::mem::take(&mut recovered.notes);
+        let files = LogFiles::new(
+            disk.clone(),
+            keys.clone(),
+            ChaCha20Rng::from_rng(&mut rng),
+            settings.segment_bytes,
+            std::mem::take(&mut recovered.segments),
+            recovered.next_segment,
+            recovered.hard_state.clone(),
+        );
+        let mut checkpoints = recovered.old_checkpoints.clone();
+        let index = recovered.image.applied.index;
+        checkpoints.push(index);
+        let wants_checkpoint = recovered.uses_retired_key || files.segments() >= MANY_SEGMENTS;
+        let node = Node::new(settings.node, recovered, settings.boot, rng.next_u64(), now_ms)
+            .map_err(|error| HostError::Raft(error.to_string()))?;
+        let mut host = Self { node, files, disk, keys, rng, checkpoints, done: Vec::new() };
+        host.run(now_ms)?;
+        host.release(index)?;
+        if wants_checkpoint {
+            host.handle(Event::WantCheckpoint, now_ms)?;
+        }
+        Ok((host, notes))
+    }
+
+    /// Hands writers' transactions to the node. They become one log entry, and one sync covers them.
+    pub fn commit(&mut self, txns: Vec<(u64, Txn)>, now_ms: i64) -> Result<(), Stopped> {
+        let bytes: usize = txns.iter().map(|(_, txn)| txn.size() + txn.ops.len() * 16 + 64).sum();
+        match self.files.reserve(log::size_bound(bytes, 16)) {
+            Ok(()) => {}
+            Err(FilesError::Disk(DiskError::Full)) => {
+                self.done.push(Output::DiskFull(txns.into_iter().map(|(ticket, _)| ticket).collect()));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        for (ticket, txn) in txns {
+            self.node.handle(Event::Commit { ticket, txn }, now_ms);
+        }
+        self.run(now_ms)
+    }
+
+    /// Hands the node an event and carries out what follows from it.
+    pub fn handle(&mut self, event: Event, now_ms: i64) -> Result<(), Stopped> {
+        self.node.handle(event, now_ms);
+        self.run(now_ms)
+    }
+
+    /// What has come together for the shell to do.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The applied state.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.node.state().snapshot()
+    }
+
+    fn run(&mut self, now_ms: i64) -> Result<(), Stopped> {
+        while let Some(action) = self.node.poll_action() {
+            match action {
+                Action::Append(record) => self.files.append(&record)?,
+                Action::Sync { number } => {
+                    self.files.sync()?;
+                    self.node.handle(Event::Persisted { number }, now_ms);
+                }
+                Action::Send(messages) => self.done.push(Output::Send(messages)),
+                Action::Publish(published) => self.done.push(Output::Publish(published)),
+                Action::Confirm { tickets } => self.done.push(Output::Confirm(tickets)),
+                Action::Refuse(tickets) => self.done.push(Output::Refuse(tickets)),
+                Action::Checkpoint(image) => self.begin_checkpoint(image)?,
+                Action::Release { index } => self.release(index)?,
+                Action::Halt { reason } => return Err(Stopped::Halted { reason }),
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_checkpoint(&mut self, image: Box<Image>) -> Result<(), Stopped> {
+        match self.files.roll(0) {
+            // The log goes on in its old segment, which then goes with a later checkpoint.
+            Ok(()) | Err(FilesError::Disk(DiskError::Full)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.checkpoints.push(image.applied.index);
+        self.job(Work::Checkpoint(image));
+        Ok(())
+    }
+
+    fn release(&mut self, index: u64) -> Result<(), Stopped> {
+        let mut names = self.files.release(index)?;
+        self.checkpoints.sort_unstable();
+        self.checkpoints.dedup();
+        names.extend(self.checkpoints.iter().filter(|old| **old < index).map(|old| checkpoint::name(*old)));
+        self.checkpoints.retain(|old| *old >= index);
+        if !names.is_empty() {
+            self.job(Work::Remove(names));
+        }
+        Ok(())
+    }
+
+    fn job(&mut self, work: Work) {
+        let (disk, keys) = (self.disk.clone(), self.keys.clone());
+        let rng = ChaCha20Rng::from_rng(&mut self.rng);
+        self.done.push(Output::Job(Job { disk, keys, rng, work }));
+    }
+}
+
+// === impl Job ===
+
+impl Job {
+    /// Runs the job to its end.
+    pub fn run(mut self) -> JobDone {
+        match self.work {
+            Work::Checkpoint(image) => {
+                match checkpoint::write(&*self.disk, &self.keys, &mut self.rng, *image) {
+                    Ok(applied) => JobDone {
+                        event: Some(Event::CheckpointWritten { index: applied.index }),
+                        error: None,
+                    },
+                    Err(error) => JobDone { event: Some(Event::CheckpointFailed), error: Some(error) },
+                }
+            }
+            Work::Remove(names) => {
+                // Oldest first, so that what is left after a stop in between is still without a gap.
+                let removed = names.iter().try_for_each(|name| match self.disk.remove(name) {
+                    Err(DiskError::NotFound { .. }) => Ok(()),
+                    removed => removed,
+                });
+                JobDone { event: None, error: removed.err().map(CheckpointError::Disk) }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let work = match &self.work {
+            Work::Checkpoint(_) => "checkpoint",
+            Work::Remove(_) => "remove",
+        };
+        f.debug_struct("Job").field("work", &work).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,177 @@
+//! A group in memory: elects, replicates, confirms reads, and does the same again with the same seeds.
+
+use std::collections::BTreeMap;
+
+use raft::eraftpb::HardState;
+
+use super::*;
+use crate::recovery::GENESIS;
+use crate::txn::Op;
+
+struct Group {
+    nodes: BTreeMap<u64, Node>,
+    now_ms: i64,
+    cut_off: Option<u64>,
+    answers: Vec<(u64, Outcome)>,
+    refused: Vec<(u64, Refusal)>,
+    confirmed: Vec<u64>,
+    trace: Vec<String>,
+}
+
+impl Group {
+    fn new(members: u64) -> Self {
+        let mut conf_state = ConfState::default();
+        conf_state.voters = (1..=members).collect();
+        let node = |member| {
+            let image = Image { applied: GENESIS, conf_state: conf_state.clone(), ..Image::default() };
+            let mut hard_state = HardState::default();
+            hard_state.term = GENESIS.term;
+            hard_state.commit = GENESIS.index;
+            let recovered = Recovered {
+                image,
+                hard_state,
+                entries: Vec::new(),
+                segments: Vec::new(),
+                next_segment: 1,
+                old_checkpoints: Vec::new(),
+                uses_retired_key: false,
+                notes: Vec::new(),
+            };
+            (member, Node::new(Settings::new(member), recovered, 1, member, 0).unwrap())
+        };
+        let mut group = Self {
+            nodes: (1..=members).map(node).collect(),
+            now_ms: 0,
+            cut_off: None,
+            answers: Vec::new(),
+            refused: Vec::new(),
+            confirmed: Vec::new(),
+            trace: Vec::new(),
+        };
+        group.settle();
+        group
+    }
+
+    /// Carries out actions and messages until nothing is left to do.
+    fn settle(&mut self) {
+        let mut busy = true;
+        while busy {
+            busy = false;
+            let mut letters = Vec::new();
+            for (member, node) in &mut self.nodes {
+                while let Some(action) = node.poll_action() {
+                    busy = true;
+                    match action {
+                        Action::Sync { number } => node.handle(Event::Persisted { number }, self.now_ms),
+                        Action::Send(messages) => letters.extend(messages),
+                        Action::Publish(published) => {
+                            self.trace.push(format!("{member} at {}", published.snapshot.revision()));
+                            self.answers.extend(published.answers);
+                        }
+                        Action::Confirm { tickets } => self.confirmed.extend(tickets),
+                        Action::Refuse(refused) => self.refused.extend(refused),
+                        Action::Append(_) | Action::Checkpoint(_) | Action::Release { .. } => {}
+                        Action::Halt { reason } => panic!("{reason}"),
+                    }
+                }
+            }
+            for letter in letters {
+                if self.cut_off == Some(letter.from) || self.cut_off == Some(letter.to) {
+                    continue;
+                }
+                if let Some(node) = self.nodes.get_mut(&letter.to) {
+                    node.handle(Event::Message(Box::new(letter)), self.now_ms);
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: i64) {
+        for _ in 0..ms / 10 {
+            self.now_ms += 10;
+            for node in self.nodes.values_mut() {
+                if node.poll_timeout().is_some_and(|at| at <= self.now_ms) {
+                    node.handle(Event::Tick, self.now_ms);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn leader(&self) -> Option<u64> {
+        let mut leaders = self.nodes.iter().filter(|(member, node)| node.leads() && self.cut_off != Some(**member));
+        leaders.next().map(|(member, _)| *member)
+    }
+
+    fn tell(&mut self, member: u64, event: Event) {
+        let now_ms = self.now_ms;
+        self.nodes.get_mut(&member).unwrap().handle(event, now_ms);
+        self.settle();
+    }
+
+    fn hashes(&self) -> Vec<(u64, u64)> {
+        let state = |node: &Node| (node.state().snapshot().revision(), node.state().snapshot().hash());
+        self.nodes.values().map(state).collect()
+    }
+}
+
+#[test]
+fn a_group_of_one_leads_at_once_and_asks_for_no_ticks() {
+    let mut group = Group::new(1);
+    assert!(group.nodes[&1].is_confirmed() && group.nodes[&1].poll_timeout().is_none());
+    for ticket in 0..3 {
+        group.nodes.get_mut(&1).unwrap().handle(Event::Commit { ticket, txn: Txn::put("k", "v") }, 0);
+    }
+    group.settle();
+    let revisions = |revision| Outcome::Committed { revisions: vec![revision] };
+    assert_eq!(group.answers, [(0, revisions(2)), (1, revisions(3)), (2, revisions(4))]);
+    assert_eq!(group.trace, ["1 at 4"]);
+    group.tell(1, Event::Read { ticket: 9 });
+    assert_eq!(group.confirmed, [9]);
+}
+
+#[test]
+fn expired_keys_are_deleted_by_the_leader() {
+    let mut group = Group::new(1);
+    let op = Op::Put { key: "k".into(), value: crate::Value::plain("v"), expires_at_ms: Some(5000) };
+    group.tell(1, Event::Commit { ticket: 1, txn: Txn { compares: vec![], ops: vec![op] } });
+    assert_eq!(group.nodes[&1].poll_timeout(), Some(5000));
+    group.pass(4990);
+    assert_eq!(group.nodes[&1].state().snapshot().len(), 1);
+    group.pass(10);
+    assert!(group.nodes[&1].state().snapshot().is_empty() && group.nodes[&1].poll_timeout().is_none());
+}
+
+#[test]
+fn three_members_replicate_and_survive_a_lost_leader() {
+    let run = || {
+        let mut group = Group::new(3);
+        group.pass(2000);
+        let first = group.leader().expect("a leader");
+        for ticket in 0..20 {
+            group.tell(first, Event::Commit { ticket, txn: Txn::put(format!("k{ticket}"), "v") });
+        }
+        assert_eq!(group.answers.len(), 20);
+        group.tell(first, Event::Read { ticket: 100 });
+        assert_eq!(group.confirmed, [100]);
+        let follower = (1..=3).find(|member| *member != first).unwrap();
+        group.tell(follower, Event::Commit { ticket: 200, txn: Txn::put("x", "v") });
+        assert_eq!(group.refused, [(200, Refusal::NotLeader { leader: Some(first) })]);
+
+        group.cut_off = Some(first);
+        group.tell(first, Event::Commit { ticket: 300, txn: Txn::put("lost", "v") });
+        group.pass(3000);
+        assert!(group.refused.contains(&(300, Refusal::Unknown)), "a leader without quorum steps down");
+        let second = group.leader().expect("another leader");
+        group.tell(second, Event::Commit { ticket: 400, txn: Txn::put("kept", "v") });
+        assert_eq!(group.answers.last().map(|(ticket, _)| *ticket), Some(400));
+
+        group.cut_off = None;
+        group.pass(3000);
+        let hashes = group.hashes();
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+        assert!(group.nodes[&first].state().snapshot().get(b"lost").is_none());
+        (group.trace, first, second)
+    };
+    assert_eq!(run(), run());
+}
