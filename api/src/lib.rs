@@ -7,12 +7,15 @@ pub mod int_or_string;
 pub mod json;
 pub mod managed_fields;
 pub mod name;
+pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod table;
 pub mod time;
 
 pub use name::generate_name;

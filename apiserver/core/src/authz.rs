@@ -7,6 +7,7 @@ use crate::request::RequestInfo;
 use crate::user::{MASTERS, User};
 use crate::world::World;
 
+pub(crate) mod escalation;
 pub mod node;
 pub mod rbac;
 
@@ -114,7 +115,8 @@ pub fn refusal(user: &User, attributes: &Attributes<'_>, reason: &str) -> Refuse
         why.push_str(": ");
         why.push_str(reason);
     }
-    let (resource, name) = if attributes.is_resource { (attributes.resource, attributes.name) } else { ("", "") };
+    let (resource, name) =
+        if attributes.is_resource { (attributes.resource, attributes.name) } else { ("", "") };
     Status::forbidden(ResourceName { group: attributes.group, resource }, name, why).into()
 }
 

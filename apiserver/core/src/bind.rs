@@ -55,7 +55,10 @@ fn target(binding: &Value, name: &str) -> Result<String, Refused> {
     };
     if !matches!(target["kind"].as_str(), None | Some("" | "Node")) {
         let found = target["kind"].as_str().unwrap_or_default();
-        return invalid("target.kind", api::field::FieldError::not_supported("target.kind", found, &["Node", "<empty>"]));
+        return invalid(
+            "target.kind",
+            api::field::FieldError::not_supported("target.kind", found, &["Node", "<empty>"]),
+        );
     }
     match target["name"].as_str().unwrap_or_default() {
         "" => invalid("target.name", api::field::FieldError::required("target.name", "")),
@@ -92,11 +95,14 @@ fn check(binding: &Value, pod: &Value, name: &str) -> Result<(), Refused> {
 fn assign(pod: &mut Value, binding: &Value, node: &str, now: &str) {
     object::child(pod, "spec").insert("nodeName".into(), node.into());
     for field in ["annotations", "labels"] {
-        let Some(added) = binding["metadata"][field].as_object().filter(|added| !added.is_empty()) else { continue };
+        let Some(added) = binding["metadata"][field].as_object().filter(|added| !added.is_empty()) else {
+            continue;
+        };
         object::map_child(object::meta_mut(pod), field).extend(added.clone());
     }
     let status = object::child(pod, "status");
-    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    let condition =
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     let conditions = status.entry("conditions").or_insert_with(|| json!([]));
     if let Value::Array(conditions) = conditions {
         conditions.retain(|condition| condition["type"] != "PodScheduled");

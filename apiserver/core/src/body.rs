@@ -33,7 +33,12 @@ pub(crate) struct Expected<'a> {
 
 impl<'a> Expected<'a> {
     pub fn of(resource: &'a Resource) -> Expected<'a> {
-        Expected { group: &resource.group, version: &resource.version, kind: &resource.kind, schema: resource.schema }
+        Expected {
+            group: &resource.group,
+            version: &resource.version,
+            kind: &resource.kind,
+            schema: resource.schema,
+        }
     }
 
     fn api_version(&self) -> String {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use api::catalogue::Resource;
-use api::status::{ResourceName, Status};
+use api::status::Status;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -97,16 +97,7 @@ impl<'a> Call<'a> {
 
     /// The field manager: as named, or the first word of the user agent.
     pub fn manager(&self) -> String {
-        if !self.options().field_manager.is_empty() {
-            return self.options().field_manager.clone();
-        }
         let agent = self.request.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-        let word = agent.unwrap_or("unknown").split('/').next().unwrap_or_default();
-        word.chars().filter(|c| !c.is_control()).take(128).collect()
-    }
-
-    /// The name that errors use.
-    pub fn resource_name(&self) -> ResourceName<'a> {
-        self.resource.into()
+        api::managed_fields::manager_name(&self.options().field_manager, agent.unwrap_or_default())
     }
 }

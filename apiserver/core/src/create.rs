@@ -38,11 +38,12 @@ pub(crate) fn insert(call: &Call<'_>, ids: &mut Ids<'_>, mut new: Value, warning
     }
     place(call, &mut new)?;
     identity(call, ids, &mut new)?;
-    kinds::prepare_create(call.resource, &mut new);
     kinds::default(call.resource, &mut new);
+    kinds::prepare_create(call.resource, &mut new, &ids.uid(), call.now);
     let name = meta(&new, "name").to_owned();
     let key = call.key(&name);
-    let mut txn = Txn { compares: vec![Compare { key: key.clone(), expect: Expect::Absent }], ops: Vec::new() };
+    let mut txn =
+        Txn { compares: vec![Compare { key: key.clone(), expect: Expect::Absent }], ops: Vec::new() };
     admission::create(call, ids, &mut new, &mut txn)?;
     escalation::check(call, &new, None)?;
     // An existing name is told before anything is allocated for the newcomer.
@@ -59,7 +60,12 @@ pub(crate) fn insert(call: &Call<'_>, ids: &mut Ids<'_>, mut new: Value, warning
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, named, &errors).into());
     }
     let manager = call.manager();
-    kinds::track(call.resource, None, &mut new, &Writer { manager: &manager, part: Part::Main, now: call.now });
+    kinds::track(
+        call.resource,
+        None,
+        &mut new,
+        &Writer { manager: &manager, part: Part::Main, now: call.now },
+    );
     let headers = warnings_headers(&warnings);
     if call.options().dry_run {
         meta_mut(&mut new).remove("resourceVersion");
@@ -132,7 +138,7 @@ pub(crate) fn place(call: &Call<'_>, new: &mut Value) -> Result<(), Refused> {
     }
 }
 
-/// Gives the object its name, uid and times; takes away what only the server may set.
+/// Gives the object its name.
 fn identity(call: &Call<'_>, ids: &mut Ids<'_>, new: &mut Value) -> Result<(), Refused> {
     if !meta(new, "resourceVersion").is_empty() {
         return Err(failure::bad_request("resourceVersion should not be set on objects to be created"));
@@ -141,16 +147,9 @@ fn identity(call: &Call<'_>, ids: &mut Ids<'_>, new: &mut Value) -> Result<(), R
     if name.is_empty() && !meta(new, "generateName").is_empty() {
         name = generated(call, ids, meta(new, "generateName"))?;
     }
-    let uid = ids.uid();
-    let metadata = meta_mut(new);
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
-        metadata.remove(field);
-    }
     if !name.is_empty() {
-        metadata.insert("name".into(), name.into());
+        meta_mut(new).insert("name".into(), name.into());
     }
-    metadata.insert("uid".into(), uid.into());
-    metadata.insert("creationTimestamp".into(), api::time::format(call.now).into());
     Ok(())
 }
 

@@ -55,8 +55,10 @@ pub(crate) fn one_with(call: &Call<'_>, options: &DeleteOptions) -> Planned {
     let (entry, old) = call.stored()?;
     preconditions(call, options, &old)?;
     let key = call.key(call.name());
-    let mut txn =
-        Txn { compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }], ops: vec![] };
+    let mut txn = Txn {
+        compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
+        ops: vec![],
+    };
     match step(call, options, &old) {
         Step::Nothing => Ok(create::respond(call, StatusCode::OK, entry.value.clone(), Vec::new())),
         Step::Mark(marked) if options.dry_run => {
@@ -127,7 +129,11 @@ pub(crate) fn collection(call: &Call<'_>) -> Planned {
             }
             Step::Mark(mut marked) => {
                 let value = object::encode(&mut marked);
-                txn.ops.push(Op::Put { key: key.clone(), value: value.clone(), expires_at_ms: create::expiry(call) });
+                txn.ops.push(Op::Put {
+                    key: key.clone(),
+                    value: value.clone(),
+                    expires_at_ms: create::expiry(call),
+                });
                 shown.push((op, value));
             }
         }
@@ -137,7 +143,12 @@ pub(crate) fn collection(call: &Call<'_>) -> Planned {
     let finish = move |revisions: &[u64]| {
         let items: Vec<_> = shown
             .iter()
-            .map(|(op, value)| crate::response::spliced(value, op.and_then(|op| revisions.get(op).copied()).unwrap_or_default()))
+            .map(|(op, value)| {
+                crate::response::spliced(
+                    value,
+                    op.and_then(|op| revisions.get(op).copied()).unwrap_or_default(),
+                )
+            })
             .collect();
         let newest = revisions.iter().copied().max().unwrap_or(revision);
         let meta = crate::output::ListMeta { revision: newest, ..Default::default() };

@@ -64,7 +64,8 @@ fn legacy(world: &World<'_>) -> Value {
 }
 
 fn group(group: &Group) -> Value {
-    let shown = |version: &str| json!({"groupVersion": api_version(&group.name, version), "version": version});
+    let shown =
+        |version: &str| json!({"groupVersion": api_version(&group.name, version), "version": version});
     let versions: Vec<Value> = group.versions.iter().map(|version| shown(version)).collect();
     let preferred = versions.first().cloned().unwrap_or_default();
     json!({"kind": "APIGroup", "apiVersion": "v1", "name": group.name, "versions": versions,
@@ -144,8 +145,12 @@ fn aggregated(catalogue: &Catalogue, form: Form, wanted: impl Fn(&Group) -> bool
         }
         _ => ("v2", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
     };
-    let items: Vec<Value> =
-        catalogue.groups().iter().filter(|group| wanted(group)).map(|group| group_discovery(catalogue, group)).collect();
+    let items: Vec<Value> = catalogue
+        .groups()
+        .iter()
+        .filter(|group| wanted(group))
+        .map(|group| group_discovery(catalogue, group))
+        .collect();
     let document = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {}, "items": items});
     Response { content_type, ..Response::document(StatusCode::OK, &document) }
@@ -169,7 +174,8 @@ fn group_discovery(catalogue: &Catalogue, group: &Group) -> Value {
 }
 
 fn resource_discovery(resource: &Resource) -> Value {
-    let verbs = |verbs: &[api::catalogue::Verb]| json!(verbs.iter().map(|verb| verb.as_str()).collect::<Vec<_>>());
+    let verbs =
+        |verbs: &[api::catalogue::Verb]| json!(verbs.iter().map(|verb| verb.as_str()).collect::<Vec<_>>());
     let mut shown = json!({
         "resource": resource.plural,
         "responseKind": {"group": resource.group, "version": resource.version, "kind": resource.kind},
@@ -203,10 +209,20 @@ fn issuer(world: &World<'_>) -> Value {
 }
 
 fn paths(catalogue: &Catalogue) -> Value {
-    let mut paths: Vec<String> =
-        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-            .map(str::to_owned)
-            .to_vec();
+    let mut paths: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     for group in catalogue.groups().iter().filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));

@@ -2,7 +2,9 @@
 
 use api::catalogue::Resource;
 use api::field::FieldError;
-use api::schema;
+use api::managed_fields;
+use api::schema::{self, TypeId};
+use api::strategy::Minted;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -31,17 +33,22 @@ impl Part {
 
 /// Fills in defaults.
 pub(crate) fn default(resource: &Resource, object: &mut Value) {
-    schema::builtin().default(resource.schema, object);
+    api::defaults::apply(resource, object);
 }
 
 /// What creation does to a kind besides checking it.
-pub(crate) fn prepare_create(resource: &Resource, object: &mut Value) {
-    let _ = (resource, object);
+pub(crate) fn prepare_create(resource: &Resource, object: &mut Value, uid: &str, now: Timestamp) {
+    let time = api::time::format(now);
+    api::strategy::create(resource, object, &Minted { uid, time: &time });
 }
 
 /// What an update does to a kind besides checking it.
 pub(crate) fn prepare_update(resource: &Resource, part: Part, new: &mut Value, old: &Value) {
-    let _ = (resource, part, new, old);
+    match part {
+        Part::Sub("status") => api::strategy::status_update(resource, new, old),
+        Part::Sub("finalize") => api::strategy::finalize_update(new, old),
+        Part::Main | Part::Sub(_) => api::strategy::update(resource, new, old),
+    }
 }
 
 /// Checks a new object.
@@ -65,7 +72,15 @@ pub(crate) struct Writer<'a> {
 
 /// Keeps managedFields.
 pub(crate) fn track(resource: &Resource, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
-    let _ = (resource, old, new, writer.manager, writer.part, writer.now);
+    let time = api::time::format(writer.now);
+    let writer = managed_fields::Writer {
+        manager: writer.manager,
+        operation: managed_fields::Operation::Update,
+        subresource: writer.part.name(),
+        api_version: &resource.api_version(),
+        time: &time,
+    };
+    managed_fields::update(schema::builtin(), resource, old, new, &writer);
 }
 
 /// Reads a protobuf body.
@@ -97,8 +112,27 @@ pub(crate) enum Patch {
     Strategic,
 }
 
-/// Applies a patch.
-pub(crate) fn patch(resource: &Resource, kind: Patch, object: &mut Value, patch: &Value) -> Result<(), Refused> {
-    let _ = (resource, kind, object, patch);
-    Err(failure::bad_request("patch"))
+/// Applies a patch to an object of a resource.
+pub(crate) fn patch(
+    resource: &Resource,
+    kind: Patch,
+    object: &mut Value,
+    patch: &Value,
+) -> Result<(), Refused> {
+    patch_typed(resource.schema, kind, object, patch)
+}
+
+/// Applies a patch to an object of a type.
+pub(crate) fn patch_typed(
+    schema: TypeId,
+    kind: Patch,
+    object: &mut Value,
+    patch: &Value,
+) -> Result<(), Refused> {
+    let done = match kind {
+        Patch::Json => api::patch::json(object, patch),
+        Patch::Merge => api::patch::merge(object, patch),
+        Patch::Strategic => api::patch::strategic(schema::builtin(), schema, object, patch),
+    };
+    done.map_err(|error| error.to_status().into())
 }

@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn the_revision_lands_in_the_metadata() {
-        let mut object = json!({"data": {"resourceVersion": "x"}, "metadata": {"name": "a", "resourceVersion": "9"}});
+        let mut object =
+            json!({"data": {"resourceVersion": "x"}, "metadata": {"name": "a", "resourceVersion": "9"}});
         let stored = encode(&mut object);
         let bytes = crate::response::spliced(&stored, 42);
         assert_eq!(parse(&bytes).expect("JSON")["metadata"]["resourceVersion"], "42");

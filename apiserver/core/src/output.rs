@@ -55,7 +55,12 @@ impl ListMeta {
 
 impl Output {
     /// The output for a resource as negotiated.
-    pub fn new(resource: &'static Resource, accepted: Accepted, include: Option<&str>, now: Timestamp) -> Output {
+    pub fn new(
+        resource: &'static Resource,
+        accepted: Accepted,
+        include: Option<&str>,
+        now: Timestamp,
+    ) -> Output {
         Output {
             form: accepted.form,
             yaml: accepted.yaml,
@@ -112,8 +117,12 @@ impl Output {
                     "columnDefinitions": [], "rows": [{"cells": [], "object":
                         {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}}]})
             }
-            Form::Partial => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}),
-            _ => json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": meta}),
+            Form::Partial => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
+            }
+            _ => {
+                json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": meta})
+            }
         }
     }
 
@@ -137,8 +146,10 @@ impl Output {
             Form::Partial => ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".into()),
             _ => (self.resource.list_kind.clone(), self.resource.api_version()),
         };
-        let head =
-            format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{},\"items\":[", meta.to_json());
+        let head = format!(
+            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{},\"items\":[",
+            meta.to_json()
+        );
         let plain = self.is_plain();
         let size: usize = items.iter().map(|item| item.len() + 1).sum();
         let mut out = BytesMut::with_capacity(head.len() + size + 3);
@@ -166,7 +177,9 @@ impl Output {
 
     fn finish(&self, mut response: Response) -> Response {
         if self.yaml {
-            if let Some(yaml) = object::parse(&response.body.to_bytes()).and_then(|v| serde_saphyr::to_string(&v).ok()) {
+            if let Some(yaml) =
+                object::parse(&response.body.to_bytes()).and_then(|v| serde_saphyr::to_string(&v).ok())
+            {
                 response.body = Body::One(yaml.into());
                 response.content_type = "application/yaml";
             }

@@ -14,8 +14,11 @@ use crate::prepare::Planned;
 use crate::update;
 
 /// Formats of patches that are taken.
-const ACCEPTED: &[&str] =
-    &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const ACCEPTED: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
 /// PATCH of an object or of its status.
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {

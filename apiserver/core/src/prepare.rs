@@ -13,13 +13,22 @@ use crate::request::{Request, Verb};
 use crate::response::Prepared;
 use crate::user::User;
 use crate::world::World;
-use crate::{bind, create, delete, discovery, evict, finalize, patch, read, review, scale, stream, token, update, watching};
+use crate::{
+    bind, create, delete, discovery, evict, finalize, patch, read, review, scale, stream, token, update,
+    watching,
+};
 
 /// What planning comes to.
 pub(crate) type Planned = Result<Prepared, Refused>;
 
 /// Plans a request: authorizes it, and says what is to be done.
-pub fn prepare(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: &mut Ids<'_>) -> Prepared {
+pub fn prepare(
+    world: &World<'_>,
+    request: &Request,
+    user: &User,
+    now: Timestamp,
+    ids: &mut Ids<'_>,
+) -> Prepared {
     plan(world, request, user, now, ids).unwrap_or_else(|refused| Prepared::Respond(*refused))
 }
 

@@ -98,7 +98,8 @@ fn start(call: &Call<'_>, prefix: &str) -> Result<String, Refused> {
     if token.is_empty() {
         return Ok(prefix.to_owned());
     }
-    let token = Token::parse(token).ok_or_else(|| failure::bad_request("continue key is not valid: the token is malformed"))?;
+    let token = Token::parse(token)
+        .ok_or_else(|| failure::bad_request("continue key is not valid: the token is malformed"))?;
     if token.revision != call.world.snapshot.revision() {
         return Err(expired());
     }
@@ -114,13 +115,19 @@ pub fn expired() -> Refused {
 fn check_version(call: &Call<'_>) -> Result<(), Refused> {
     let options = call.options();
     let version = &options.resource_version;
-    let invalid = |field: &str, why: &str| Err(failure::bad_request(&format!("{field}: Invalid value: {why}")));
+    let invalid =
+        |field: &str, why: &str| Err(failure::bad_request(&format!("{field}: Invalid value: {why}")));
     if !version.is_empty() && version.parse::<u64>().is_err() {
-        return invalid("resourceVersion", &format!("{version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"));
+        return invalid(
+            "resourceVersion",
+            &format!("{version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"),
+        );
     }
     if !options.continue_token.is_empty() {
         if !version.is_empty() && version != "0" {
-            return Err(failure::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(failure::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         if options.version_match.is_some() {
             return Err(failure::bad_request(

@@ -27,7 +27,9 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         "selfsubjectaccessreviews" => access(call, call.user, &review["spec"])?,
         "localsubjectaccessreviews" => {
             if review["spec"]["resourceAttributes"]["namespace"].as_str() != Some(call.namespace()) {
-                return Err(failure::bad_request("spec.resourceAttributes.namespace must match metadata.namespace"));
+                return Err(failure::bad_request(
+                    "spec.resourceAttributes.namespace must match metadata.namespace",
+                ));
             }
             access(call, &subject(&review["spec"]), &review["spec"])?
         }
@@ -83,7 +85,8 @@ fn access(call: &Call<'_>, user: &User, spec: &Value) -> Result<Value, Refused> 
     }
     let text = |from: &'_ Value, field: &str| from[field].as_str().unwrap_or_default().to_owned();
     let from = if resource.is_object() { resource } else { path };
-    let fields = ["verb", "group", "resource", "subresource", "namespace", "name", "path"].map(|f| text(from, f));
+    let fields =
+        ["verb", "group", "resource", "subresource", "namespace", "name", "path"].map(|f| text(from, f));
     let [verb, group, plural, subresource, namespace, name, url] = &fields;
     let attributes = Attributes {
         verb,
@@ -124,7 +127,8 @@ fn rules(call: &Call<'_>, review: &Value) -> Result<Value, Refused> {
         .iter()
         .filter(|rule| !rule.resources.is_empty())
         .map(|rule| {
-            let mut shown = json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
+            let mut shown =
+                json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
             if !rule.resource_names.is_empty() {
                 shown["resourceNames"] = json!(rule.resource_names);
             }
@@ -136,5 +140,7 @@ fn rules(call: &Call<'_>, review: &Value) -> Result<Value, Refused> {
         .filter(|rule| !rule.non_resource_urls.is_empty())
         .map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}))
         .collect();
-    Ok(json!({"resourceRules": of_resources, "nonResourceRules": of_paths, "incomplete": call.user.node().is_some()}))
+    Ok(
+        json!({"resourceRules": of_resources, "nonResourceRules": of_paths, "incomplete": call.user.node().is_some()}),
+    )
 }

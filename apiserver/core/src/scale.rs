@@ -37,7 +37,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     }
     let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
-        let error = api::field::FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        let error =
+            api::field::FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
         return Err(api::status::Status::invalid("autoscaling", "Scale", call.name(), &[error]).into());
     }
     let mut new = old.clone();
@@ -46,18 +47,24 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     }
     object::child(&mut new, "spec").insert("replicas".into(), replicas.into());
     let key = call.key(call.name());
-    let mut txn =
-        Txn { compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }], ops: vec![] };
+    let mut txn = Txn {
+        compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
+        ops: vec![],
+    };
     update::settle(call, ids, &mut new, &old, Part::Sub("scale"), &mut txn)?;
     let headers = create::warnings_headers(&warnings);
     if update::same(&new, &old) || call.options().dry_run {
-        return Ok(Prepared::Respond(Response { headers, ..Response::document(StatusCode::OK, &scale_of(&new)) }));
+        return Ok(Prepared::Respond(Response {
+            headers,
+            ..Response::document(StatusCode::OK, &scale_of(&new))
+        }));
     }
     let value = object::encode(&mut new);
     txn.ops.insert(0, Op::Put { key, value, expires_at_ms: None });
     let reply = Reply::made(move |revisions| {
         let mut scale = scale_of(&new);
-        scale["metadata"]["resourceVersion"] = revisions.first().copied().unwrap_or_default().to_string().into();
+        scale["metadata"]["resourceVersion"] =
+            revisions.first().copied().unwrap_or_default().to_string().into();
         Response { headers, ..Response::document(StatusCode::OK, &scale) }
     });
     Ok(Prepared::Commit(Commit { txn, reply }))

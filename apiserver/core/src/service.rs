@@ -18,7 +18,12 @@ use crate::object::{self, items, meta};
 const RANDOM_TRIES: usize = 16;
 
 /// Gives a new service its addresses and ports.
-pub(crate) fn create(call: &Call<'_>, ids: &mut Ids<'_>, service: &mut Value, txn: &mut Txn) -> Result<(), Refused> {
+pub(crate) fn create(
+    call: &Call<'_>,
+    ids: &mut Ids<'_>,
+    service: &mut Value,
+    txn: &mut Txn,
+) -> Result<(), Refused> {
     allocate(call, ids, service, None, txn)
 }
 
@@ -30,7 +35,6 @@ pub(crate) fn update(
     old: &Value,
     txn: &mut Txn,
 ) -> Result<(), Refused> {
-    patch_allocated(new, old);
     allocate(call, ids, new, Some(old), txn)?;
     let (mut before, after) = (claims_of(old), claims_of(new));
     before.retain(|claim| !after.contains(claim));
@@ -79,30 +83,6 @@ fn wants_ports(service: &Value) -> bool {
     }
 }
 
-/// A client that sends a whole service back without the fields that were allocated keeps them.
-fn patch_allocated(new: &mut Value, old: &Value) {
-    if kind(new) != "ExternalName" && kind(old) != "ExternalName" {
-        let spec = object::child(new, "spec");
-        for field in ["clusterIP", "clusterIPs"] {
-            let empty = spec.get(field).is_none_or(|v| v.as_str() == Some("") || items(v).is_empty() && !v.is_string());
-            if empty {
-                object::set(spec, field, old["spec"][field].clone());
-            }
-        }
-    }
-    if wants_ports(new) && wants_ports(old) {
-        let before = items(&old["spec"]["ports"]);
-        if let Some(Value::Array(ports)) = object::child(new, "spec").get_mut("ports") {
-            for port in ports.iter_mut().filter(|port| port["nodePort"].as_u64().unwrap_or(0) == 0) {
-                let same = before.iter().find(|b| b["port"] == port["port"] && b["protocol"] == port["protocol"]);
-                if let Some(held) = same.and_then(|same| same["nodePort"].as_u64()) {
-                    port["nodePort"] = held.into();
-                }
-            }
-        }
-    }
-}
-
 fn allocate(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
@@ -137,7 +117,8 @@ fn forget_addresses(spec: &mut Map<String, Value>) {
 
 /// A service that is no NodePort any more gives its ports back, unless the writer set others.
 fn forget_ports(spec: &mut Map<String, Value>, old: Option<&Value>) {
-    let held: BTreeSet<u64> = old.map(|old| held_ports(&old["spec"]).map(u64::from).collect()).unwrap_or_default();
+    let held: BTreeSet<u64> =
+        old.map(|old| held_ports(&old["spec"]).map(u64::from).collect()).unwrap_or_default();
     if let Some(Value::Array(ports)) = spec.get_mut("ports") {
         for port in ports.iter_mut().filter_map(Value::as_object_mut) {
             if port.get("nodePort").and_then(Value::as_u64).is_some_and(|p| held.contains(&p)) {
@@ -163,7 +144,8 @@ struct Claims<'c, 'w> {
 impl Claims<'_, '_> {
     fn is_free(&self, key: &[u8]) -> bool {
         let text = String::from_utf8_lossy(key);
-        !self.taken.contains(&*text) && (self.held.contains(&*text) || self.call.world.snapshot.get(key).is_none())
+        !self.taken.contains(&*text)
+            && (self.held.contains(&*text) || self.call.world.snapshot.get(key).is_none())
     }
 
     /// Notes a claim; what the service holds already is not written again.
@@ -194,7 +176,9 @@ impl Claims<'_, '_> {
             },
             text => match self.named_address(text) {
                 Ok(address) => address,
-                Err(why) => return self.errors.push(FieldError::invalid("spec.clusterIPs", json!([text]), why)),
+                Err(why) => {
+                    return self.errors.push(FieldError::invalid("spec.clusterIPs", json!([text]), why));
+                }
             },
         };
         if address != "None" {
@@ -210,7 +194,9 @@ impl Claims<'_, '_> {
         let address: Ipv4Addr =
             text.parse().map_err(|_| "failed to allocate IP: not an IPv4 address".to_owned())?;
         if !range.contains(address) {
-            return Err(format!("failed to allocate IP {text}: the provided IP is not in the valid range. The range of valid IPs is {range}"));
+            return Err(format!(
+                "failed to allocate IP {text}: the provided IP is not in the valid range. The range of valid IPs is {range}"
+            ));
         }
         match self.is_free(&keys::service_ip(text)) {
             true => Ok(address.to_string()),
@@ -246,7 +232,9 @@ impl Claims<'_, '_> {
             let shared = by_number.iter().any(|(n, p)| *n == number && *p != protocol);
             by_number.insert((number, protocol));
             if number < u64::from(first) || number > u64::from(last) {
-                let why = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
+                let why = format!(
+                    "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+                );
                 self.errors.push(FieldError::invalid(path, number, why));
             } else if shared {
                 continue;
@@ -267,7 +255,11 @@ impl Claims<'_, '_> {
                 }
                 None => {
                     let path = format!("spec.ports[{index}].nodePort");
-                    self.errors.push(FieldError::invalid(path, 0, "failed to allocate a nodePort: range is full"));
+                    self.errors.push(FieldError::invalid(
+                        path,
+                        0,
+                        "failed to allocate a nodePort: range is full",
+                    ));
                 }
             }
         }

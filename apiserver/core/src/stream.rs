@@ -31,7 +31,11 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         }
         "exec" => {
             running(&pod, "exec into")?;
-            Stream::Exec { container: container(call, &pod)?, command: command(call)?, streams: streams(call)? }
+            Stream::Exec {
+                container: container(call, &pod)?,
+                command: command(call)?,
+                streams: streams(call)?,
+            }
         }
         "attach" => {
             running(&pod, "attach to")?;
@@ -77,8 +81,11 @@ fn container(call: &Call<'_>, pod: &Value) -> Result<String, Refused> {
         if let [only] = main.as_slice() {
             return Ok(only.clone());
         }
-        let mut message =
-            format!("a container name must be specified for pod {}, choose one of: [{}]", call.name(), main.join(" "));
+        let mut message = format!(
+            "a container name must be specified for pod {}, choose one of: [{}]",
+            call.name(),
+            main.join(" ")
+        );
         if !init.is_empty() {
             message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
         }
@@ -86,13 +93,16 @@ fn container(call: &Call<'_>, pod: &Value) -> Result<String, Refused> {
     }
     match main.iter().chain(&init).chain(&ephemeral).any(|name| name == wanted) {
         true => Ok(wanted.to_owned()),
-        false => Err(failure::bad_request(&format!("container {wanted} is not valid for pod {}", call.name()))),
+        false => {
+            Err(failure::bad_request(&format!("container {wanted} is not valid for pod {}", call.name())))
+        }
     }
 }
 
 fn command(call: &Call<'_>) -> Result<Vec<String>, Refused> {
     let query = &call.request.info.query;
-    let command: Vec<String> = query.iter().filter(|(key, _)| key == "command").map(|(_, v)| v.clone()).collect();
+    let command: Vec<String> =
+        query.iter().filter(|(key, _)| key == "command").map(|(_, v)| v.clone()).collect();
     match command.is_empty() {
         true => Err(failure::bad_request("you must specify at least one command for the container")),
         false => Ok(command),
@@ -104,8 +114,12 @@ fn streams(call: &Call<'_>) -> Result<Streams, Refused> {
     let info = &call.request.info;
     let unless = |name: &str| info.param(name).is_none() || info.flag(name);
     let tty = info.flag("tty");
-    let streams =
-        Streams { stdin: info.flag("stdin"), stdout: unless("stdout"), stderr: unless("stderr") && !tty, tty };
+    let streams = Streams {
+        stdin: info.flag("stdin"),
+        stdout: unless("stdout"),
+        stderr: unless("stderr") && !tty,
+        tty,
+    };
     match streams.stdin || streams.stdout || streams.stderr {
         true => Ok(streams),
         false => Err(failure::bad_request("you must specify at least one of stdin, stdout, stderr")),
@@ -145,10 +159,15 @@ fn logs(call: &Call<'_>, pod: &Value) -> Result<Logs, Refused> {
     let since_seconds = number("sinceSeconds", 1);
     let since_time = info.param("sinceTime").filter(|time| !time.is_empty()).map(str::to_owned);
     if since_time.as_deref().is_some_and(|time| api::time::parse(time).is_err()) {
-        errors.push(FieldError::invalid("sinceTime", since_time.clone().unwrap_or_default(), "must be an RFC 3339 time"));
+        errors.push(FieldError::invalid(
+            "sinceTime",
+            since_time.clone().unwrap_or_default(),
+            "must be an RFC 3339 time",
+        ));
     }
     if since_time.is_some() && since_seconds.is_some() {
-        errors.push(FieldError::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+        errors
+            .push(FieldError::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
     }
     if !errors.is_empty() {
         return Err(Status::invalid("", "PodLogOptions", call.name(), &errors).into());
@@ -176,7 +195,8 @@ fn proxy(call: &Call<'_>) -> Planned {
         "services" => service_address(call, &object, &name, &port)?,
         _ => node_address(&object, &port)?,
     };
-    let query = call.request.info.query.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value)));
+    let query =
+        call.request.info.query.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value)));
     let query = query.collect::<Vec<_>>().join("&");
     let separator = if query.is_empty() { "" } else { "?" };
     let path = format!("/{}{separator}{query}", call.request.info.rest);
@@ -221,7 +241,11 @@ fn pod_address(pod: &Value, port: &str) -> Result<Address, Refused> {
 fn node_address(node: &Value, port: &str) -> Result<Address, Refused> {
     let addresses = items(&node["status"]["addresses"]);
     let address = addresses.iter().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());
-    let port = if port.is_empty() { node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64() } else { port.parse().ok() };
+    let port = if port.is_empty() {
+        node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64()
+    } else {
+        port.parse().ok()
+    };
     match (address, port) {
         (Some(address), Some(port)) => Ok((meta(node, "name").into(), address.into(), port as u16)),
         _ => Err(failure::bad_request("the node has no such address and port")),
@@ -234,7 +258,9 @@ fn service_address(call: &Call<'_>, service: &Value, name: &str, port: &str) -> 
     let wanted = ports
         .iter()
         .find(|p| port.is_empty() || p["name"].as_str() == Some(port) || p["port"].to_string() == port)
-        .ok_or_else(|| failure::bad_request(&format!("no service port {port:?} found for service {name:?}")))?;
+        .ok_or_else(|| {
+            failure::bad_request(&format!("no service port {port:?} found for service {name:?}"))
+        })?;
     let port_name = wanted["name"].as_str().unwrap_or_default();
     let prefix = keys::namespace_prefix("discovery.k8s.io", "endpointslices", call.namespace());
     for (_, entry) in call.world.snapshot.prefix(prefix.as_bytes()) {
@@ -243,11 +269,18 @@ fn service_address(call: &Call<'_>, service: &Value, name: &str, port: &str) -> 
             continue;
         }
         let Some(slice) = object::parse(&entry.value) else { continue };
-        let port = items(&slice["ports"]).iter().find(|p| p["name"].as_str().unwrap_or_default() == port_name);
-        let ready = items(&slice["endpoints"]).iter().find(|e| e["conditions"]["ready"] != false && e["nodeName"].is_string());
+        let port =
+            items(&slice["ports"]).iter().find(|p| p["name"].as_str().unwrap_or_default() == port_name);
+        let ready = items(&slice["endpoints"])
+            .iter()
+            .find(|e| e["conditions"]["ready"] != false && e["nodeName"].is_string());
         if let (Some(port), Some(endpoint)) = (port.and_then(|p| p["port"].as_u64()), ready) {
             let address = endpoint["addresses"][0].as_str().unwrap_or_default();
-            return Ok((endpoint["nodeName"].as_str().unwrap_or_default().into(), address.into(), port as u16));
+            return Ok((
+                endpoint["nodeName"].as_str().unwrap_or_default().into(),
+                address.into(),
+                port as u16,
+            ));
         }
     }
     let message = format!("no endpoints available for service {name:?}");

@@ -33,7 +33,13 @@ impl Include {
 }
 
 /// The table of some stored objects.
-pub fn render(resource: &Resource, items: &[&Bytes], meta: &Value, include: Include, now: Timestamp) -> Value {
+pub fn render(
+    resource: &Resource,
+    items: &[&Bytes],
+    meta: &Value,
+    include: Include,
+    now: Timestamp,
+) -> Value {
     let rows: Vec<Value> = items
         .iter()
         .filter_map(|stored| {
@@ -41,7 +47,9 @@ pub fn render(resource: &Resource, items: &[&Bytes], meta: &Value, include: Incl
             let mut row = crate::kinds::row(resource, &document, now);
             match include {
                 Include::None => {}
-                Include::Metadata => row["object"] = object::parse(&output::partial(stored)).unwrap_or_default(),
+                Include::Metadata => {
+                    row["object"] = object::parse(&output::partial(stored)).unwrap_or_default()
+                }
                 Include::Object => row["object"] = document,
             }
             Some(row)

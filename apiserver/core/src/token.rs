@@ -39,7 +39,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let reference = request["spec"]["boundObjectRef"].clone();
     bind(call, &reference, &mut private)?;
     admission::node_token(call, &reference, &private)?;
-    let key = call.world.config.signing_keys.first().ok_or_else(|| failure::internal("no key signs tokens"))?;
+    let key =
+        call.world.config.signing_keys.first().ok_or_else(|| failure::internal("no key signs tokens"))?;
     let issued = call.now.as_second();
     let token = key.sign(&json!({
         "iss": call.world.config.issuer,
@@ -84,7 +85,9 @@ fn bind(call: &Call<'_>, reference: &Value, private: &mut Value) -> Result<(), R
         ("v1" | "", "Secret") => ("secrets", "secret", call.namespace()),
         ("v1" | "", "Node") => ("nodes", "node", ""),
         (version, kind) => {
-            return Err(failure::bad_request(&format!("cannot bind token to object of type {version}, Kind={kind}")));
+            return Err(failure::bad_request(&format!(
+                "cannot bind token to object of type {version}, Kind={kind}"
+            )));
         }
     };
     let about = ResourceName { group: "", resource: plural };
@@ -92,7 +95,10 @@ fn bind(call: &Call<'_>, reference: &Value, private: &mut Value) -> Result<(), R
     let bound = call.parsed(found.ok_or_else(|| Status::not_found(about, text("name")))?)?;
     let uid = meta(&bound, "uid");
     if !text("uid").is_empty() && text("uid") != uid {
-        let why = format!("the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated", text("uid"));
+        let why = format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            text("uid")
+        );
         return Err(Status::conflict(about, text("name"), why).into());
     }
     if plural == "pods" {

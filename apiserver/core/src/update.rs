@@ -72,7 +72,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         return missing(call, ids, decoded, part);
     };
     if part == Part::Main && meta(new, "resourceVersion").is_empty() && among(call, CONDITIONAL) {
-        let error = api::field::FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+        let error =
+            api::field::FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &[error]).into());
     }
     replace(call, ids, entry, decoded.object, part, decoded.warnings)
@@ -160,7 +161,10 @@ pub(crate) fn settle(
 fn preconditions(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), Refused> {
     let (version, uid) = (meta(new, "resourceVersion"), meta(new, "uid"));
     if !uid.is_empty() && uid != meta(old, "uid") {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(old, "uid"));
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta(old, "uid")
+        );
         return Err(call.conflict(call.name(), why));
     }
     if !version.is_empty() && version != "0" && version != meta(old, "resourceVersion") {

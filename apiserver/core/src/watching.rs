@@ -22,7 +22,10 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     let named = !call.name().is_empty();
     if named && !options.field_selector.contains("metadata.name") {
         selection_options.field_selector =
-            [&*options.field_selector, &format!("metadata.name={}", call.name())].join(",").trim_matches(',').to_owned();
+            [&*options.field_selector, &format!("metadata.name={}", call.name())]
+                .join(",")
+                .trim_matches(',')
+                .to_owned();
     }
     let selection = Selection::parse(call.resource, &selection_options)?;
     let output = call.output();

@@ -17,7 +17,9 @@ pub(crate) fn check(call: &Call<'_>, new: &Value, old: Option<&Value>) -> Result
     }
     match &*call.resource.plural {
         "roles" | "clusterroles" => {
-            let unchanged = old.is_some_and(|old| old["rules"] == new["rules"] && old["aggregationRule"] == new["aggregationRule"]);
+            let unchanged = old.is_some_and(|old| {
+                old["rules"] == new["rules"] && old["aggregationRule"] == new["aggregationRule"]
+            });
             if unchanged || may(call, "escalate", &call.resource.plural, meta(new, "name")) {
                 return Ok(());
             }
@@ -76,8 +78,12 @@ fn may(call: &Call<'_>, verb: &str, resource: &str, name: &str) -> bool {
 
 fn covered(call: &Call<'_>, new: &Value, granted: &[Rule]) -> Result<(), Refused> {
     let own = call.world.derived.rules().rules_of(call.user, call.namespace());
-    let missing: Vec<String> =
-        granted.iter().flat_map(split).filter(|rule| !own.iter().any(|own| covers(own, rule))).map(|r| show(&r)).collect();
+    let missing: Vec<String> = granted
+        .iter()
+        .flat_map(split)
+        .filter(|rule| !own.iter().any(|own| covers(own, rule)))
+        .map(|r| show(&r))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -128,7 +134,8 @@ fn covers(own: &Rule, piece: &Rule) -> bool {
         return own.non_resource_urls.iter().any(|pattern| pattern == url || path_matches(pattern, url));
     }
     let named = own.resource_names.is_empty()
-        || (!piece.resource_names.is_empty() && piece.resource_names.iter().all(|n| own.resource_names.contains(n)));
+        || (!piece.resource_names.is_empty()
+            && piece.resource_names.iter().all(|n| own.resource_names.contains(n)));
     named
         && all(&own.api_groups, &piece.api_groups)
         && piece.resources.iter().all(|resource| {
