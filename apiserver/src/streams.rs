@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use apiserver_core::connect::{Stream, Streams};
 use apiserver_core::ConnectPlan;
+use apiserver_core::connect::{Stream, Streams};
 use apiserver_core::failure::Refused;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
 use hyper::upgrade::Upgraded;

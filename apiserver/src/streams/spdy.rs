@@ -169,9 +169,11 @@ impl<R: tokio::io::AsyncRead + Unpin> Input<R> {
 
     fn announce(&mut self) {
         let open: HashMap<Kind, u32> = self.kinds.iter().map(|(stream, kind)| (*kind, *stream)).collect();
-        if self.expected.iter().all(|kind| open.contains_key(kind)) && let Some(opened) = self.opened.take() {
-                // An error means that the output has ended.
-                let _ = opened.send(open);
+        if self.expected.iter().all(|kind| open.contains_key(kind))
+            && let Some(opened) = self.opened.take()
+        {
+            // An error means that the output has ended.
+            let _ = opened.send(open);
         }
     }
 
@@ -223,7 +225,11 @@ async fn output(
             Said::Stderr(bytes) => (Kind::Stderr, bytes, false),
             Said::Over(status) => (Kind::Error, Bytes::from(status), true),
         };
-        if let Some(stream) = streams.get(&kind) && frames.send(wire::data(*stream, &bytes)).await.is_err() { return; }
+        if let Some(stream) = streams.get(&kind)
+            && frames.send(wire::data(*stream, &bytes)).await.is_err()
+        {
+            return;
+        }
         if over {
             break;
         }

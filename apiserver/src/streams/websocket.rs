@@ -49,7 +49,7 @@ pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Refused> {
     {
         return Err(failure::bad_request("Upgrade request required"));
     }
-        let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
         return Err(failure::bad_request("Sec-WebSocket-Key is missing"));
     };
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
@@ -59,7 +59,9 @@ pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Refused> {
         .into_iter()
         .find(|protocol| header_has(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol))
         .ok_or_else(|| {
-            failure::bad_request("unable to negotiate: the server speaks v5.channel.k8s.io and v4.channel.k8s.io")
+            failure::bad_request(
+                "unable to negotiate: the server speaks v5.channel.k8s.io and v4.channel.k8s.io",
+            )
         })?;
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .map_err(|_| failure::bad_request("Sec-WebSocket-Key cannot be read"))?;
