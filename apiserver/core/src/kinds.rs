@@ -85,20 +85,20 @@ pub(crate) fn track(resource: &Resource, old: Option<&Value>, new: &mut Value, w
 
 /// Reads a protobuf body.
 pub(crate) fn protobuf(bytes: &[u8]) -> Result<Value, Refused> {
-    let _ = bytes;
-    Err(failure::bad_request("protobuf"))
+    match api::protobuf::decode_object(bytes) {
+        Ok(document) => Ok(document.value),
+        Err(error) => Err(failure::bad_request(&error.to_string())),
+    }
 }
 
 /// The columns of a kind's table.
 pub(crate) fn columns(resource: &Resource) -> Value {
-    let _ = resource;
-    Value::Array(Vec::new())
+    api::table::columns(resource)
 }
 
 /// One row of a kind's table, without its object.
 pub(crate) fn row(resource: &Resource, object: &Value, now: Timestamp) -> Value {
-    let _ = (resource, object, now);
-    serde_json::json!({"cells": []})
+    api::table::row(resource, object, now)
 }
 
 /// A format of patches.
