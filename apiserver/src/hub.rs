@@ -14,8 +14,8 @@ use std::{
     },
 };
 
-use apiserver_core::WatchPlan;
 use apiserver_core::watch::{EventKind, shared_line};
+use apiserver_core::{WatchPlan, scan};
 use bytes::{Bytes, BytesMut};
 use store_core::{Change, Event};
 
@@ -62,9 +62,12 @@ enum Topic {
     Node(Box<str>),
 }
 
+/// The watchers of one topic.
+type Mailboxes = Vec<Arc<Mailbox>>;
+
 #[derive(Default)]
 struct Topics {
-    watchers: HashMap<Topic, Vec<Arc<Mailbox>>>,
+    watchers: HashMap<Topic, Mailboxes>,
     /// How many topics are nodes: pods are only looked into when someone asks.
     nodes: usize,
 }
@@ -112,8 +115,8 @@ impl Hub {
         let revision = last.revision;
         let topics = self.topics();
         if !topics.watchers.is_empty() {
-            let mut batches: Vec<(&Vec<Arc<Mailbox>>, Vec<Arc<Shared>>)> = Vec::new();
-            let mut index: HashMap<*const Vec<Arc<Mailbox>>, usize> = HashMap::new();
+            let mut batches: Vec<(&Mailboxes, Vec<Arc<Shared>>)> = Vec::new();
+            let mut index: HashMap<*const Mailboxes, usize> = HashMap::new();
             for event in events {
                 let mut shared: Option<Arc<Shared>> = None;
                 topics.concerned(event, |mailboxes| {
@@ -190,7 +193,7 @@ impl Topics {
     }
 
     /// Calls `found` once for every topic with watchers that the event may concern.
-    fn concerned<'a>(&'a self, event: &Event, mut found: impl FnMut(&'a Vec<Arc<Mailbox>>)) {
+    fn concerned<'a>(&'a self, event: &Event, mut found: impl FnMut(&'a Mailboxes)) {
         let mut look = |topic: Topic| {
             if let Some(mailboxes) = self.watchers.get(&topic) {
                 found(mailboxes);
@@ -199,7 +202,7 @@ impl Topics {
         let key = &event.key;
         look(Topic::Key(key.clone()));
         // "/group/resource/" and "/group/resource/namespace/".
-        for slash in memchr_slashes(key).skip(2).take(2) {
+        for slash in slashes(key).skip(2).take(2) {
             look(Topic::Prefix(key.slice(..=slash)));
         }
         if self.nodes > 0 && key.starts_with(PODS) {
@@ -221,24 +224,13 @@ impl Topics {
 /// The keys of pods.
 const PODS: &[u8] = b"/core/pods/";
 
-fn memchr_slashes(key: &[u8]) -> impl Iterator<Item = usize> {
+fn slashes(key: &[u8]) -> impl Iterator<Item = usize> {
     key.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at)
 }
 
 /// The node that a pod is bound to.
 fn node_of(pod: &[u8]) -> Option<Box<str>> {
-    #[derive(serde::Deserialize)]
-    struct Pod<'a> {
-        #[serde(borrow)]
-        spec: Option<Spec<'a>>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Spec<'a> {
-        #[serde(rename = "nodeName", borrow)]
-        node_name: Option<std::borrow::Cow<'a, str>>,
-    }
-    let pod: Pod<'_> = serde_json::from_slice(pod).ok()?;
-    let node = pod.spec?.node_name?;
+    let node = scan::text(pod, &["spec", "nodeName"])?;
     (!node.is_empty()).then(|| node.as_ref().into())
 }
 

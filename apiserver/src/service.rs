@@ -8,7 +8,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use apiserver_core::{User, failure};
+use api::status::Status;
+use apiserver_core::{User, failure::Refused};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Body as HttpBody;
@@ -52,7 +53,7 @@ where
         let shell = self.shell.clone();
         Box::pin(async move {
             let Some(Identity(user)) = request.extensions_mut().remove::<Identity>() else {
-                return Ok(failure::unauthorized().into_http());
+                return Ok(Refused::from(Status::unauthorized()).into_http());
             };
             let peer = Peer::Known(shell.caller(user));
             Ok(shell.handle(request, &peer).await)

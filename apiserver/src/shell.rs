@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::status::Status;
 use apiserver_core::authz::{Attributes, check};
+use apiserver_core::failure::Refused;
 use apiserver_core::request::Verb;
 use apiserver_core::{
     Config, Consistency, Derived, Ids, Prepared, Rendered, Request, RequestInfo, Response as CoreResponse,
@@ -79,8 +81,6 @@ enum BodyFailure {
     Broken,
 }
 
-type Refused = Box<CoreResponse>;
-
 // === impl Shell ===
 
 impl Shell {
@@ -117,7 +117,7 @@ impl Shell {
                 None => {
                     self.metrics.rejected.inc();
                     let message = "too many requests of this user are under way, please try again later";
-                    return failure::too_many_requests(message, 1).into_http();
+                    return Refused::from(Status::too_many_requests(message, 1)).into_http();
                 }
             },
         };
@@ -128,7 +128,9 @@ impl Shell {
         let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
             let body = match collect(body, self.config.max_body).await {
                 Ok(body) => body,
-                Err(BodyFailure::TooLarge) => return failure::too_large(self.config.max_body).into_http(),
+                Err(BodyFailure::TooLarge) => {
+                    return Refused::from(Status::too_large(self.config.max_body)).into_http();
+                }
                 Err(BodyFailure::Broken) => {
                     return CoreResponse::bad_request("the request body ended early").into_http();
                 }
@@ -153,7 +155,7 @@ impl Shell {
             // Health was answered before; of the rest only the version is for everyone.
             return match parts.uri.path().trim_end_matches('/') {
                 "/version" => Ok(self.caller(User::anonymous())),
-                _ => Err(failure::unauthorized()),
+                _ => Err(Status::unauthorized().into()),
             };
         };
         let token = value
@@ -162,12 +164,12 @@ impl Shell {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim())
-            .ok_or_else(failure::unauthorized)?;
+            .ok_or_else(Status::unauthorized)?;
         match authn::authenticate(&self.store.snapshot(), &self.config, token, Timestamp::now()) {
             Ok(user) => Ok(self.caller(user)),
             Err(error) => {
                 tracing::debug!(%error, "a bearer token was refused");
-                Err(failure::unauthorized())
+                Err(Status::unauthorized().into())
             }
         }
     }
@@ -240,10 +242,11 @@ impl Shell {
             Consistency::Exact(revision) => match self.store.at_least(revision, REVISION_DEADLINE).await {
                 Ok(_) => {
                     return self.store.at(revision).map_err(|_| {
-                        failure::expired(
+                        Status::expired(
                             "The provided continue parameter or resourceVersion is too old to display a \
                              consistent list result.",
                         )
+                        .into()
                     });
                 }
                 Err(error) => Err(error),
@@ -337,7 +340,7 @@ fn commit_failure(error: &CommitError) -> Refused {
             "Timeout",
             "the outcome of the request is unknown: look before asking again",
         )),
-        CommitError::TooLarge { limit, .. } => failure::too_large(*limit),
+        CommitError::TooLarge { limit, .. } => Status::too_large(*limit).into(),
         CommitError::DiskFull | CommitError::NotLeader { .. } | CommitError::Closed => Box::new(
             CoreResponse::failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", &error.to_string()),
         ),
@@ -346,11 +349,7 @@ fn commit_failure(error: &CommitError) -> Refused {
 
 fn read_failure(error: &ReadError, current: u64, wanted: u64) -> Refused {
     match error {
-        ReadError::TimedOut => failure::too_large_resource_version(current, wanted),
-        ReadError::Unconfirmed | ReadError::Closed => Box::new(CoreResponse::failure(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "ServiceUnavailable",
-            &error.to_string(),
-        )),
+        ReadError::TimedOut => Status::too_large_resource_version(wanted, current).into(),
+        ReadError::Unconfirmed | ReadError::Closed => Status::unavailable(error.to_string()).into(),
     }
 }

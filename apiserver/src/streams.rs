@@ -2,24 +2,28 @@
 
 use std::sync::Arc;
 
+use apiserver_core::ConnectPlan;
 use apiserver_core::connect::{Stream, Streams};
-use apiserver_core::{ConnectPlan, Response as CoreResponse};
-use http::{HeaderValue, Response, StatusCode, header, request::Parts};
+use apiserver_core::failure::Refused;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
+use hyper::upgrade::Upgraded;
 use proto::tunnel::{Attach, Exec, frame, open};
 
 use crate::body::Body;
 use crate::metrics::LongRunning;
 use crate::respond::{IntoHttp as _, failure};
 use crate::shell::Shell;
-use crate::tunnel::{OpenError, Receiver};
+use crate::tunnel::{OpenError, Receiver, Session};
 
 mod logs;
 mod remote;
+mod spdy;
 mod websocket;
 
 /// How a client wants its streams carried.
 enum Carrier {
     WebSocket(websocket::Accepted),
+    Spdy(spdy::Accepted),
 }
 
 /// Opens what the plan asks for and answers with its beginning; the streams go on by themselves.
@@ -79,33 +83,54 @@ async fn remote_command(
     parts: Parts,
     guard: LongRunning,
 ) -> Response<Body> {
-    let carrier = match websocket::accept(&parts.headers) {
-        Ok(accepted) => Carrier::WebSocket(accepted),
-        Err(refusal) => return refusal,
+    let carrier = match Carrier::accept(&parts.headers) {
+        Ok(carrier) => carrier,
+        Err(refusal) => return refusal.into_http(),
     };
     let session = match shell.tunnels.open(node, request).await {
         Ok(session) => session,
         Err(error) => return open_failure(&error),
     };
     let upgrade = hyper::upgrade::on(http::Request::from_parts(parts, ()));
-    match carrier {
-        Carrier::WebSocket(accepted) => {
-            let answer = accepted.response();
-            let stop = shell.stop.clone();
-            shell.tasks.spawn(async move {
-                let _guard = guard;
-                let carried = async {
-                    match upgrade.await {
-                        Ok(upgraded) => accepted.run(upgraded, session, streams).await,
-                        Err(error) => tracing::debug!(%error, "a client left before its stream began"),
-                    }
-                };
-                tokio::select! {
-                    () = carried => {}
-                    () = stop.cancelled() => {}
-                }
-            });
-            answer
+    let answer = carrier.response();
+    let stop = shell.stop.clone();
+    shell.tasks.spawn(async move {
+        let _guard = guard;
+        let carried = async {
+            match upgrade.await {
+                Ok(upgraded) => carrier.run(upgraded, session, streams).await,
+                Err(error) => tracing::debug!(%error, "a client left before its stream began"),
+            }
+        };
+        tokio::select! {
+            () = carried => {}
+            () = stop.cancelled() => {}
+        }
+    });
+    answer
+}
+
+// === impl Carrier ===
+
+impl Carrier {
+    fn accept(headers: &HeaderMap) -> Result<Carrier, Refused> {
+        if spdy::is_asked(headers) {
+            return spdy::accept(headers).map(Carrier::Spdy);
+        }
+        websocket::accept(headers).map(Carrier::WebSocket)
+    }
+
+    fn response(&self) -> Response<Body> {
+        match self {
+            Carrier::WebSocket(accepted) => accepted.response(),
+            Carrier::Spdy(accepted) => accepted.response(),
+        }
+    }
+
+    async fn run(self, upgraded: Upgraded, session: Session, streams: Streams) {
+        match self {
+            Carrier::WebSocket(accepted) => accepted.run(upgraded, session, streams).await,
+            Carrier::Spdy(accepted) => accepted.run(upgraded, session, streams).await,
         }
     }
 }
@@ -123,24 +148,12 @@ fn open_failure(error: &OpenError) -> Response<Body> {
     failure(status, reason, &error.to_string())
 }
 
-fn upgrade_required() -> Response<Body> {
-    CoreResponse::bad_request("Upgrade request required").into_http()
-}
-
-fn switching(
-    protocol: &'static str,
-    accept: Option<HeaderValue>,
-    subprotocol: &'static str,
-) -> Response<Body> {
+fn switching(protocol: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static(protocol));
-    if let Some(accept) = accept {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     response
 }
 

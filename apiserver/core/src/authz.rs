@@ -1,10 +1,13 @@
 //! Decides whether a user may do something: masters may, nodes by their own rules, everyone by RBAC.
 
-use crate::failure::{self, About, Refused};
+use api::status::{ResourceName, Status};
+
+use crate::failure::Refused;
 use crate::request::RequestInfo;
 use crate::user::{MASTERS, User};
 use crate::world::World;
 
+pub(crate) mod escalation;
 pub mod node;
 pub mod rbac;
 
@@ -112,8 +115,9 @@ pub fn refusal(user: &User, attributes: &Attributes<'_>, reason: &str) -> Refuse
         why.push_str(": ");
         why.push_str(reason);
     }
-    let about = About { group: attributes.group, kind: attributes.resource, name: attributes.name };
-    failure::forbidden(if attributes.is_resource { about } else { About::default() }, &why)
+    let (resource, name) =
+        if attributes.is_resource { (attributes.resource, attributes.name) } else { ("", "") };
+    Status::forbidden(ResourceName { group: attributes.group, resource }, name, why).into()
 }
 
 fn refusal_message(user: &User, attributes: &Attributes<'_>) -> String {

@@ -31,7 +31,11 @@ pub fn to_core(event: &mut Value) {
     }
 }
 
-fn rename(event: &mut Value, api_version: &str, pair: impl Fn(&'static str, &'static str) -> (&'static str, &'static str)) {
+fn rename(
+    event: &mut Value,
+    api_version: &str,
+    pair: impl Fn(&'static str, &'static str) -> (&'static str, &'static str),
+) {
     let Some(map) = event.as_object_mut() else { return };
     for (core, new) in NAMES {
         let (from, to) = pair(core, new);

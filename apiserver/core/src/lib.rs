@@ -4,24 +4,46 @@
 //! [`Request::consistency`] asks for, calls [`prepare`], and carries out what comes back. When a compare of
 //! the transaction fails it calls [`prepare`] again on a newer snapshot.
 
+mod admission;
 pub mod authn;
 pub mod authz;
+mod bind;
+mod body;
+mod call;
 pub mod config;
 pub mod connect;
+mod create;
+mod delete;
+mod discovery;
+mod events;
+mod evict;
 pub mod failure;
+mod finalize;
 pub mod genesis;
 pub mod ids;
 pub mod keys;
+mod kinds;
+pub mod negotiate;
 mod object;
 pub mod output;
 pub mod paging;
+mod patch;
 mod prepare;
+mod read;
 pub mod request;
 pub mod response;
+mod review;
+mod scale;
 pub mod scan;
 pub mod selection;
+mod service;
+mod stream;
+pub mod table;
+mod token;
+mod update;
 pub mod user;
 pub mod watch;
+mod watching;
 pub mod world;
 
 pub use config::Config;

@@ -99,9 +99,15 @@ mod tests {
         check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(Form::Table));
         check("application/vnd.kubernetes.protobuf,application/json", Some(Form::Plain));
         check("application/vnd.kubernetes.protobuf", None);
-        check("application/json;q=0.5,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", Some(Form::Partial));
+        check(
+            "application/json;q=0.5,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            Some(Form::Partial),
+        );
         check("application/json;as=Unknown;g=x;v=v1,application/json", Some(Form::Plain));
-        check("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", Some(Form::DiscoveryV2));
+        check(
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            Some(Form::DiscoveryV2),
+        );
         check("text/html", None);
     }
 }

@@ -1,25 +1,205 @@
 //! How objects are shown: as they are, as a table, or their metadata only.
 
-use bytes::Bytes;
+use api::catalogue::Resource;
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::events;
+use crate::negotiate::{Accepted, Form};
+use crate::object;
+use crate::response::{Body, JSON, Response};
+use crate::scan;
+use crate::table;
+
 /// The form of an answer.
-#[derive(Clone, Debug)]
-pub struct Output {}
+#[derive(Clone)]
+pub struct Output {
+    form: Form,
+    yaml: bool,
+    /// The stored Event is shown in the words of `events.k8s.io`.
+    events_group: bool,
+    resource: &'static Resource,
+    include: table::Include,
+    now: Timestamp,
+}
+
+/// The metadata of a list.
+#[derive(Clone, Debug, Default)]
+pub struct ListMeta {
+    /// The revision that the list shows.
+    pub revision: u64,
+    /// Where it goes on.
+    pub continue_token: String,
+    /// How many objects follow.
+    pub remaining: Option<u64>,
+}
+
+// === impl ListMeta ===
+
+impl ListMeta {
+    fn to_json(&self) -> Value {
+        let mut meta = json!({"resourceVersion": self.revision.to_string()});
+        if !self.continue_token.is_empty() {
+            meta["continue"] = self.continue_token.clone().into();
+        }
+        if let Some(remaining) = self.remaining {
+            meta["remainingItemCount"] = remaining.into();
+        }
+        meta
+    }
+}
+
+// === impl Output ===
 
 impl Output {
+    /// The output for a resource as negotiated.
+    pub fn new(
+        resource: &'static Resource,
+        accepted: Accepted,
+        include: Option<&str>,
+        now: Timestamp,
+    ) -> Output {
+        Output {
+            form: accepted.form,
+            yaml: accepted.yaml,
+            events_group: resource.stored_as.is_some(),
+            resource,
+            include: table::Include::parse(include),
+            now,
+        }
+    }
+
     /// Whether objects are shown as they are stored.
     pub fn is_plain(&self) -> bool {
-        true
+        !self.events_group && !matches!(self.form, Form::Table | Form::Partial)
+    }
+
+    /// One object.
+    pub fn object(&self, status: StatusCode, stored: &Bytes) -> Response {
+        let bytes = match self.form {
+            Form::Table => self.table(&[stored], &self.meta_of(stored)).to_string().into(),
+            _ => self.item(stored),
+        };
+        self.finish(Response::json(status, bytes))
+    }
+
+    /// A list.
+    pub fn list(&self, items: &[&Bytes], meta: &ListMeta) -> Response {
+        let response = match self.form {
+            Form::Table => Response::document(StatusCode::OK, &self.table(items, &meta.to_json())),
+            _ => self.joined(items, meta),
+        };
+        self.finish(response)
     }
 
     /// What a watch event shows of an object.
-    pub fn event_object(&self, object: &Bytes) -> Bytes {
-        object.clone()
+    pub fn event_object(&self, stored: &Bytes) -> Bytes {
+        match self.form {
+            Form::Table => self.table(&[stored], &self.meta_of(stored)).to_string().into(),
+            _ => self.item(stored),
+        }
     }
 
     /// The object of a bookmark.
-    pub fn bookmark(&self, revision: u64, _initial_end: bool) -> Value {
-        json!({"metadata": {"resourceVersion": revision.to_string()}})
+    pub fn bookmark(&self, revision: u64, initial_end: bool) -> Value {
+        let mut meta = json!({"resourceVersion": revision.to_string()});
+        if self.form != Form::Table {
+            meta["creationTimestamp"] = Value::Null;
+        }
+        if initial_end {
+            meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        match self.form {
+            Form::Table => {
+                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()},
+                    "columnDefinitions": [], "rows": [{"cells": [], "object":
+                        {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}}]})
+            }
+            Form::Partial => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
+            }
+            _ => {
+                json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": meta})
+            }
+        }
     }
+
+    /// One object in the form of a list's item.
+    fn item(&self, stored: &Bytes) -> Bytes {
+        match self.form {
+            Form::Partial => partial(stored).into(),
+            _ if self.events_group => match object::parse(stored) {
+                Some(mut event) => {
+                    events::to_events_group(&mut event);
+                    event.to_string().into()
+                }
+                None => stored.clone(),
+            },
+            _ => stored.clone(),
+        }
+    }
+
+    fn joined(&self, items: &[&Bytes], meta: &ListMeta) -> Response {
+        let (kind, version) = match self.form {
+            Form::Partial => ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".into()),
+            _ => (self.resource.list_kind.clone(), self.resource.api_version()),
+        };
+        let head = format!(
+            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{},\"items\":[",
+            meta.to_json()
+        );
+        let plain = self.is_plain();
+        let size: usize = items.iter().map(|item| item.len() + 1).sum();
+        let mut out = BytesMut::with_capacity(head.len() + size + 3);
+        out.extend_from_slice(head.as_bytes());
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                out.extend_from_slice(b",");
+            }
+            match plain {
+                true => out.extend_from_slice(item),
+                false => out.extend_from_slice(&self.item(item)),
+            }
+        }
+        out.extend_from_slice(b"]}\n");
+        Response::json(StatusCode::OK, out.freeze())
+    }
+
+    fn table(&self, items: &[&Bytes], meta: &Value) -> Value {
+        table::render(self.resource, items, meta, self.include, self.now)
+    }
+
+    fn meta_of(&self, stored: &[u8]) -> Value {
+        json!({"resourceVersion": scan::text(stored, &["metadata", "resourceVersion"]).unwrap_or_default()})
+    }
+
+    fn finish(&self, mut response: Response) -> Response {
+        if self.yaml {
+            if let Some(yaml) =
+                object::parse(&response.body.to_bytes()).and_then(|v| serde_saphyr::to_string(&v).ok())
+            {
+                response.body = Body::One(yaml.into());
+                response.content_type = "application/yaml";
+            }
+        }
+        response
+    }
+
+    /// The content type of JSON in this form.
+    pub fn content_type(&self) -> &'static str {
+        JSON
+    }
+}
+
+/// An object's metadata, as a `PartialObjectMetadata`.
+pub fn partial(stored: &[u8]) -> Vec<u8> {
+    let mut out = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#.to_vec();
+    match scan::locate(stored, &["metadata"]) {
+        Some(range) => out.extend_from_slice(&stored[range]),
+        None => out.extend_from_slice(b"{}"),
+    }
+    out.push(b'}');
+    out
 }

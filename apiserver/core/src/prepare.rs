@@ -1,13 +1,25 @@
 //! The one entry: from a request to its plan.
 
+use api::catalogue::{Catalogue, Resource, Verb as Allowed};
+use api::status::Status;
 use jiff::Timestamp;
 
-use crate::failure;
+use crate::authz::{self, Attributes};
+use crate::call::Call;
+use crate::failure::{self, Refused};
 use crate::ids::Ids;
-use crate::request::Request;
+use crate::negotiate;
+use crate::request::{Request, Verb};
 use crate::response::Prepared;
 use crate::user::User;
 use crate::world::World;
+use crate::{
+    bind, create, delete, discovery, evict, finalize, patch, read, review, scale, stream, token, update,
+    watching,
+};
+
+/// What planning comes to.
+pub(crate) type Planned = Result<Prepared, Refused>;
 
 /// Plans a request: authorizes it, and says what is to be done.
 pub fn prepare(
@@ -17,6 +29,99 @@ pub fn prepare(
     now: Timestamp,
     ids: &mut Ids<'_>,
 ) -> Prepared {
-    let _ = (world, request, user, now, ids);
-    Prepared::Respond(*failure::no_such_path())
+    plan(world, request, user, now, ids).unwrap_or_else(|refused| Prepared::Respond(*refused))
+}
+
+fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: &mut Ids<'_>) -> Planned {
+    let info = &request.info;
+    let method = info.method_verb();
+    authz::check(world, user, &Attributes::of(info, &method))?;
+    if request.body.len() > world.config.max_body {
+        return Err(Status::too_large(world.config.max_body).into());
+    }
+    if !info.is_resource {
+        return discovery::respond(world, request).map(Prepared::Respond);
+    }
+    let resource = Catalogue::builtin()
+        .resource(&info.group, &info.version, &info.resource)
+        .ok_or_else(failure::no_such_path)?;
+    if !addressed(resource, request) {
+        return Err(failure::no_such_path());
+    }
+    let accepted = negotiate::accept(&request.headers)?;
+    let call = Call { world: *world, request, user, now, resource, accepted };
+    if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
+}
+
+/// Whether the path addresses the resource in its scope.
+fn addressed(resource: &Resource, request: &Request) -> bool {
+    let info = &request.info;
+    match (resource.namespaced(), info.namespace.is_empty()) {
+        // All namespaces: only collections can be read so.
+        (true, true) => matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection),
+        (false, false) => resource.is("", "namespaces"),
+        _ => true,
+    }
+}
+
+fn allowed(verb: Verb) -> Option<Allowed> {
+    Some(match verb {
+        Verb::Get => Allowed::Get,
+        Verb::List => Allowed::List,
+        Verb::Watch => Allowed::Watch,
+        Verb::Create => Allowed::Create,
+        Verb::Update => Allowed::Update,
+        Verb::Patch => Allowed::Patch,
+        Verb::Delete => Allowed::Delete,
+        Verb::DeleteCollection => Allowed::DeleteCollection,
+        Verb::Head | Verb::Options => return None,
+    })
+}
+
+fn permits(verbs: &[Allowed], verb: Verb) -> Result<(), Refused> {
+    match allowed(verb).is_some_and(|verb| verbs.contains(&verb)) {
+        true => Ok(()),
+        false => Err(Status::method_not_allowed_here().into()),
+    }
+}
+
+fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
+    let verb = call.request.info.verb;
+    permits(&call.resource.verbs, verb)?;
+    if call.is("", "bindings") {
+        return bind::plan(call, ids);
+    }
+    if !call.resource.stored {
+        return review::plan(call);
+    }
+    match verb {
+        Verb::Get => read::get(call),
+        Verb::List => read::list(call),
+        Verb::Watch => watching::plan(call),
+        Verb::Create if !call.name().is_empty() => Err(Status::method_not_allowed_here().into()),
+        Verb::Create => create::plan(call, ids),
+        Verb::Update => update::plan(call, ids),
+        Verb::Patch => patch::plan(call, ids),
+        Verb::Delete => delete::one(call),
+        Verb::DeleteCollection => delete::collection(call),
+        Verb::Head | Verb::Options => Err(Status::method_not_allowed_here().into()),
+    }
+}
+
+fn subresource(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
+    let info = &call.request.info;
+    let declared = call.resource.subresource(&info.subresource).ok_or_else(failure::no_such_path)?;
+    permits(&declared.verbs, info.verb)?;
+    match (info.subresource.as_str(), info.verb) {
+        ("binding", _) => bind::plan(call, ids),
+        ("eviction", _) => evict::plan(call),
+        ("token", _) => token::plan(call, ids),
+        ("finalize", _) => finalize::plan(call, ids),
+        ("scale", _) => scale::plan(call, ids),
+        ("log" | "exec" | "attach" | "portforward" | "proxy", _) => stream::plan(call),
+        (_, Verb::Get) => read::get(call),
+        (_, Verb::Update) => update::plan(call, ids),
+        (_, Verb::Patch) => patch::plan(call, ids),
+        _ => Err(Status::method_not_allowed_here().into()),
+    }
 }

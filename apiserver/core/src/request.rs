@@ -9,6 +9,7 @@ mod options;
 mod path;
 
 pub use options::{DeletionPropagation, FieldValidation, Options, VersionMatch};
+pub(crate) use options::{dry_run, propagation};
 
 /// A request as the shell hands it over.
 #[derive(Clone, Debug)]

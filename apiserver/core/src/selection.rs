@@ -102,7 +102,7 @@ impl Selection {
             .map_err(|error| failure::bad_request(&error.to_string()))?;
         let fields = selector.requirements().iter().map(|requirement| {
             let source = source(resource, &requirement.field)?;
-            Ok(Field { source, equal: requirement.equal, value: requirement.value.clone() })
+            Ok::<_, Refused>(Field { source, equal: requirement.equal, value: requirement.value.clone() })
         });
         Ok(Selection { labels, fields: fields.collect::<Result<_, _>>()?, namespaced: resource.namespaced() })
     }
@@ -174,9 +174,11 @@ mod tests {
 
     fn check(labels: &str, fields: &str, expected: bool) {
         let pods = Catalogue::builtin().resource("", "v1", "pods").expect("pods");
-        let options = Options { label_selector: labels.into(), field_selector: fields.into(), ..Options::default() };
+        let options =
+            Options { label_selector: labels.into(), field_selector: fields.into(), ..Options::default() };
         let selection = Selection::parse(pods, &options).expect("parses");
-        let pod = br#"{"metadata":{"labels":{"app":"web"}},"spec":{"nodeName":"n1"},"status":{"phase":"Running"}}"#;
+        let pod =
+            br#"{"metadata":{"labels":{"app":"web"}},"spec":{"nodeName":"n1"},"status":{"phase":"Running"}}"#;
         assert_eq!(selection.matches(b"/core/pods/default/web-1", pod), expected, "{labels} {fields}");
     }
 

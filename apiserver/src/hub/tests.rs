@@ -1,1 +1,188 @@
+//! What the hub promises: no gap, no duplicate, nobody disturbed by what does not concern him.
+
+use std::time::Duration;
+
+use api::catalogue::Catalogue;
+use apiserver_core::output::Output;
+use apiserver_core::request::Options;
+use apiserver_core::selection::Selection;
+use http_body_util::BodyExt as _;
+
 use super::*;
+
+/// A history that grows apart from what the hub was told, as the store's does.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Arc<Event>>>>);
+
+impl Log {
+    fn push(&self, event: Event) -> Arc<Event> {
+        let event = Arc::new(event);
+        self.0.lock().expect("locked").push(event.clone());
+        event
+    }
+}
+
+impl History for Log {
+    fn after(&self, revision: u64) -> Result<Vec<Arc<Event>>, Unavailable> {
+        let events = self.0.lock().expect("locked");
+        if events.first().is_some_and(|first| first.revision > revision + 1) {
+            return Err(Unavailable);
+        }
+        Ok(events.iter().filter(|event| event.revision > revision).cloned().collect())
+    }
+}
+
+fn pod(revision: u64, name: &str, node: &str) -> Event {
+    let value = format!(
+        r#"{{"metadata":{{"name":"{name}","resourceVersion":"{revision}"}},"spec":{{"nodeName":"{node}"}}}}"#
+    );
+    let change = Change::Put { value: value.into(), previous: None };
+    Event::for_tests(revision, format!("/core/pods/default/{name}"), change)
+}
+
+fn plan(after: u64, node: Option<&str>) -> WatchPlan {
+    let resource = Catalogue::builtin().resource("", "v1", "pods").expect("pods are served");
+    let field_selector = node.map(|node| format!("spec.nodeName={node}")).unwrap_or_default();
+    let options = Options { field_selector, ..Options::default() };
+    let accepted =
+        apiserver_core::negotiate::accept(&http::HeaderMap::new()).unwrap_or_else(|_| panic!("accepted"));
+    WatchPlan {
+        prefix: Bytes::from_static(b"/core/pods/"),
+        key: None,
+        namespace: String::new(),
+        node: node.map(str::to_owned),
+        initial: Vec::new(),
+        after,
+        bookmarks: false,
+        timeout: Some(Duration::from_secs(600)),
+        content_type: "application/json",
+        selection: Selection::parse(resource, &options).unwrap_or_else(|_| panic!("a selector")),
+        output: Output::new(resource, accepted, None, jiff::Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// The revisions of the lines in a chunk.
+fn revisions(chunk: &[u8]) -> Vec<u64> {
+    let text = std::str::from_utf8(chunk).expect("text");
+    text.lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            line["object"]["metadata"]["resourceVersion"]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .expect("a revision")
+        })
+        .collect()
+}
+
+async fn next(watcher: &mut Watcher) -> Option<Bytes> {
+    let frame = watcher.frame().await?.expect("watches do not fail");
+    Some(frame.into_data().expect("data"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_gap_and_no_duplicate_over_reconnects_under_writes() {
+    const LAST: u64 = 4000;
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 0);
+    let writer = std::thread::spawn({
+        let (log, hub) = (log.clone(), hub.clone());
+        move || {
+            let mut batch = Vec::new();
+            for revision in 1..=LAST {
+                batch.push(log.push(pod(revision, &format!("p{revision}"), "a")));
+                // The hub lags behind the history by a varying number of events.
+                if batch.len() as u64 > revision % 7 {
+                    hub.deliver(&batch);
+                    batch.clear();
+                }
+            }
+            hub.deliver(&batch);
+        }
+    });
+    let mut readers = tokio::task::JoinSet::new();
+    for reader in 0..8u64 {
+        let hub = hub.clone();
+        readers.spawn(async move {
+            let mut seen = 0;
+            let mut connections = 0;
+            while seen < LAST {
+                let mut watcher = hub.watch(plan(seen, None)).expect("nothing is forgotten");
+                connections += 1;
+                for _ in 0..=(reader + connections) % 5 {
+                    let Some(chunk) = next(&mut watcher).await else { break };
+                    for revision in revisions(&chunk) {
+                        assert_eq!(revision, seen + 1, "reader {reader}");
+                        seen = revision;
+                    }
+                    if seen == LAST {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+    while let Some(reader) = readers.join_next().await {
+        reader.expect("a reader saw every event once");
+    }
+    writer.join().expect("written");
+    assert!(hub.topics().watchers.is_empty(), "watchers leave nothing behind");
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_cut_off_and_nobody_else() {
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 0);
+    let mut slow = hub.watch(plan(0, None)).expect("started");
+    let mut quick = hub.watch(plan(0, None)).expect("started");
+    for revision in 1..=mailbox::MAX_EVENTS as u64 + 1 {
+        hub.deliver(&[log.push(pod(revision, "p", "a"))]);
+        assert_eq!(revisions(&next(&mut quick).await.expect("a line")), [revision]);
+    }
+    assert!(next(&mut slow).await.is_none(), "the stream ends");
+}
+
+#[tokio::test]
+async fn watchers_of_other_nodes_are_not_disturbed() {
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 0);
+    let mut here = hub.watch(plan(0, Some("here"))).expect("started");
+    let there = hub.watch(plan(0, Some("there"))).expect("started");
+    hub.deliver(&[log.push(pod(1, "p", "here"))]);
+    assert_eq!(revisions(&next(&mut here).await.expect("a line")), [1]);
+    assert!(there.is_idle(), "nothing was put into the other node's mailbox");
+}
+
+#[tokio::test]
+async fn all_plain_watchers_share_one_line() {
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 0);
+    let mut first = hub.watch(plan(0, None)).expect("started");
+    let mut second = hub.watch(plan(0, None)).expect("started");
+    hub.deliver(&[log.push(pod(1, "p", "a"))]);
+    let (one, other) = (next(&mut first).await.expect("a line"), next(&mut second).await.expect("a line"));
+    assert_eq!(one.as_ptr(), other.as_ptr());
+}
+
+#[tokio::test]
+async fn a_forgotten_beginning_is_told() {
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 9);
+    log.push(pod(10, "p", "a"));
+    let Err(Forgotten { line, .. }) = hub.watch(plan(3, None)) else { panic!("a gap was accepted") };
+    let line: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+    assert_eq!((&line["type"], &line["object"]["code"]), (&"ERROR".into(), &410.into()));
+    assert!(hub.topics().watchers.is_empty());
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_a_bookmark_of_all_that_was_delivered() {
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 0);
+    let timeout = Some(Duration::from_millis(20));
+    let plan = WatchPlan { bookmarks: true, timeout, ..plan(0, Some("quiet")) };
+    let mut watcher = hub.watch(plan).expect("started");
+    hub.deliver(&[log.push(pod(1, "p", "elsewhere")), log.push(pod(2, "p", "elsewhere"))]);
+    assert_eq!(revisions(&next(&mut watcher).await.expect("the last bookmark")), [2]);
+    assert!(next(&mut watcher).await.is_none());
+}

@@ -81,6 +81,12 @@ impl Watcher {
         self.plan.content_type
     }
 
+    /// Whether nothing waits in the mailbox.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.registration.mailbox.take(std::task::Waker::noop()), Taken::Empty)
+    }
+
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             if let Some(chunk) = gather(&mut self.lines) {

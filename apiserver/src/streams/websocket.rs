@@ -4,6 +4,7 @@
 //! terminal's size, and in v5 255, which closes the channel that its payload names.
 
 use apiserver_core::connect::Streams;
+use apiserver_core::failure::{self, Refused};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::{SinkExt as _, StreamExt as _, stream::SplitSink, stream::SplitStream};
 use http::{HeaderMap, HeaderValue, Response, header};
@@ -15,9 +16,9 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role, protocol::WebSocketConfig},
 };
 
-use super::{Said, remote, said, switching, upgrade_required};
+use super::{Said, remote, said, switching};
 use crate::body::Body;
-use crate::respond::{IntoHttp as _, header_has};
+use crate::respond::header_has;
 use crate::tunnel::{Receiver, Sender, Session};
 
 const STDIN: u8 = 0;
@@ -42,27 +43,28 @@ pub(super) struct Accepted {
 }
 
 /// Checks the handshake.
-pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Response<Body>> {
+pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Refused> {
     if !header_has(headers, header::UPGRADE, "websocket")
         || !header_has(headers, header::CONNECTION, "upgrade")
     {
-        return Err(upgrade_required());
+        return Err(failure::bad_request("Upgrade request required"));
     }
-    let bad = |message: &str| apiserver_core::Response::bad_request(message).into_http();
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
-        return Err(bad("Sec-WebSocket-Key is missing"));
+        return Err(failure::bad_request("Sec-WebSocket-Key is missing"));
     };
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(bad("only WebSocket version 13 is served"));
+        return Err(failure::bad_request("only WebSocket version 13 is served"));
     }
     let protocol = PROTOCOLS
         .into_iter()
         .find(|protocol| header_has(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol))
         .ok_or_else(|| {
-            bad("unable to negotiate: the server speaks v5.channel.k8s.io and v4.channel.k8s.io")
+            failure::bad_request(
+                "unable to negotiate: the server speaks v5.channel.k8s.io and v4.channel.k8s.io",
+            )
         })?;
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
-        .map_err(|_| bad("Sec-WebSocket-Key cannot be read"))?;
+        .map_err(|_| failure::bad_request("Sec-WebSocket-Key cannot be read"))?;
     Ok(Accepted { accept, protocol })
 }
 
@@ -71,7 +73,11 @@ pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Response<Body>> {
 impl Accepted {
     /// The answer that ends the handshake.
     pub(super) fn response(&self) -> Response<Body> {
-        switching("websocket", Some(self.accept.clone()), self.protocol)
+        let mut response = switching("websocket");
+        let headers = response.headers_mut();
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
+        response
     }
 
     /// Carries the streams until the command or the client is gone.

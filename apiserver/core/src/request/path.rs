@@ -167,9 +167,9 @@ mod tests {
 
     #[test]
     fn reads_paths() {
-        check("GET /healthz", "get path //// /");
-        check("GET /api/v1", "get path //// /");
-        check("GET /apis/apps/v1", "get path //// /");
+        check("GET /healthz", "get path /// /");
+        check("GET /api/v1", "get path /// /");
+        check("GET /apis/apps/v1", "get path /// /");
         check("GET /api/v1/pods", "list resource /v1/pods/ /");
         check("GET /api/v1/pods?watch=1", "watch resource /v1/pods/ /");
         check("GET /api/v1/watch/pods", "watch resource /v1/pods/ /");

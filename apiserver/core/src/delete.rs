@@ -1,0 +1,328 @@
+//! DELETE: at once, after a grace period, or when the last finalizer is done.
+
+use api::status::Status;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use store_core::{Compare, Entry, Expect, Op, Txn, Value as Stored};
+
+use crate::body;
+use crate::call::Call;
+use crate::create;
+use crate::failure::{self, Refused};
+use crate::object::{self, finalizers, is_terminating, meta, meta_mut};
+use crate::prepare::Planned;
+use crate::request::{DeletionPropagation, dry_run, propagation};
+use crate::response::{Commit, Prepared, Reply, Response};
+use crate::selection::Selection;
+use crate::{admission, read, service};
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Kinds whose deletion answers with the object instead of a status.
+const ANSWERS_OBJECT: &[&str] = &["pods", "services", "serviceaccounts"];
+
+/// What the caller asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeleteOptions {
+    pub grace: Option<i64>,
+    pub propagation: Option<DeletionPropagation>,
+    pub uid: Option<String>,
+    pub revision: Option<String>,
+    pub dry_run: bool,
+}
+
+/// What deletion does to one object.
+enum Step {
+    /// It goes now.
+    Remove,
+    /// It is marked, or its mark is changed.
+    Mark(Value),
+    /// It is marked already; nothing changes.
+    Nothing,
+}
+
+/// DELETE of one object.
+pub(crate) fn one(call: &Call<'_>) -> Planned {
+    let options = options(call)?;
+    one_with(call, &options)
+}
+
+/// Deletion of the request's object with the given options.
+pub(crate) fn one_with(call: &Call<'_>, options: &DeleteOptions) -> Planned {
+    admission::delete(call, call.name())?;
+    let (entry, old) = call.stored()?;
+    preconditions(call, options, &old)?;
+    let key = call.key(call.name());
+    let mut txn = Txn {
+        compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
+        ops: vec![],
+    };
+    match step(call, options, &old) {
+        Step::Nothing => Ok(create::respond(call, StatusCode::OK, entry.value.clone(), Vec::new())),
+        Step::Mark(marked) if options.dry_run => {
+            Ok(create::respond(call, StatusCode::OK, marked.to_string().into(), Vec::new()))
+        }
+        Step::Mark(mut marked) => {
+            let value = object::encode(&mut marked);
+            txn.ops.push(Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });
+            let reply = create::stored(call, 0, value, StatusCode::OK, Vec::new());
+            Ok(Prepared::Commit(Commit { txn, reply }))
+        }
+        Step::Remove if options.dry_run => Ok(Prepared::Respond(removed(call, entry, &old))),
+        Step::Remove => Ok(finish(call, entry, &old, txn)),
+    }
+}
+
+/// Plans the removal of a stored object; `shown` is its last state.
+pub(crate) fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn) -> Prepared {
+    txn.ops.insert(0, Op::Delete { key: call.key(meta(shown, "name")) });
+    if call.is("", "services") {
+        service::release(shown, &mut txn);
+    }
+    let reply = if ANSWERS_OBJECT.contains(&&*call.resource.plural) && call.subresource() != "eviction" {
+        let mut last = shown.clone();
+        let value: Stored = object::encode(&mut last);
+        create::stored(call, 0, value, StatusCode::OK, Vec::new())
+    } else {
+        Reply::fixed(removed(call, entry, shown))
+    };
+    Prepared::Commit(Commit { txn, reply })
+}
+
+fn removed(call: &Call<'_>, entry: &Entry, shown: &Value) -> Response {
+    if ANSWERS_OBJECT.contains(&&*call.resource.plural) {
+        return call.output().object(StatusCode::OK, &entry.value);
+    }
+    failure::response(&Status::deleted(call.resource, meta(shown, "name"), meta(shown, "uid")))
+}
+
+/// DELETE of a collection.
+pub(crate) fn collection(call: &Call<'_>) -> Planned {
+    let options = options(call)?;
+    let selection = Selection::parse(call.resource, call.options())?;
+    let prefix = call.prefix();
+    let mut txn = Txn::default();
+    let mut shown: Vec<(Option<usize>, Stored)> = Vec::new();
+    for (key, entry) in read::candidates(call, &selection, &prefix, &prefix) {
+        if !selection.matches(key, &entry.value) {
+            continue;
+        }
+        let mut old = call.parsed(entry)?;
+        if admission::delete(call, meta(&old, "name")).is_err() {
+            continue;
+        }
+        let step = step(call, &options, &old);
+        let op = (!matches!(step, Step::Nothing)).then_some(txn.ops.len());
+        if op.is_some() {
+            txn.compares.push(Compare { key: key.clone(), expect: Expect::Revision(entry.revision) });
+        }
+        match step {
+            Step::Nothing => shown.push((None, Stored::plain(entry.value.clone()))),
+            Step::Remove => {
+                txn.ops.push(Op::Delete { key: key.clone() });
+                if call.is("", "services") {
+                    service::release(&old, &mut txn);
+                }
+                shown.push((op, object::encode(&mut old)));
+            }
+            Step::Mark(mut marked) => {
+                let value = object::encode(&mut marked);
+                txn.ops.push(Op::Put {
+                    key: key.clone(),
+                    value: value.clone(),
+                    expires_at_ms: create::expiry(call),
+                });
+                shown.push((op, value));
+            }
+        }
+    }
+    let output = call.output();
+    let revision = call.world.snapshot.revision();
+    let finish = move |revisions: &[u64]| {
+        let items: Vec<_> = shown
+            .iter()
+            .map(|(op, value)| {
+                crate::response::spliced(
+                    value,
+                    op.and_then(|op| revisions.get(op).copied()).unwrap_or_default(),
+                )
+            })
+            .collect();
+        let newest = revisions.iter().copied().max().unwrap_or(revision);
+        let meta = crate::output::ListMeta { revision: newest, ..Default::default() };
+        output.list(&items.iter().collect::<Vec<_>>(), &meta)
+    };
+    if txn.ops.is_empty() || options.dry_run {
+        return Ok(Prepared::Respond(finish(&[])));
+    }
+    Ok(Prepared::Commit(Commit { txn, reply: Reply::made(finish) }))
+}
+
+/// The options of body and query; the body counts where both speak.
+pub(crate) fn options(call: &Call<'_>) -> Result<DeleteOptions, Refused> {
+    let query = call.options();
+    let mut options = DeleteOptions {
+        grace: query.grace_period_seconds,
+        propagation: query.propagation,
+        dry_run: query.dry_run,
+        ..DeleteOptions::default()
+    };
+    if call.request.body.is_empty() {
+        return Ok(options);
+    }
+    let document = body::document(call.request, &mut Vec::new())?;
+    merge(&mut options, &document)?;
+    Ok(options)
+}
+
+/// Takes over what a DeleteOptions document says.
+pub(crate) fn merge(options: &mut DeleteOptions, document: &Value) -> Result<(), Refused> {
+    let kind = document["kind"].as_str().unwrap_or("DeleteOptions");
+    if kind != "DeleteOptions" {
+        return Err(failure::bad_request(&format!("expected a DeleteOptions, got a {kind}")));
+    }
+    if let Some(grace) = document["gracePeriodSeconds"].as_i64() {
+        options.grace = Some(grace);
+    }
+    if let Some(policy) = document["propagationPolicy"].as_str() {
+        options.propagation = propagation(policy)?;
+    } else if let Some(orphan) = document["orphanDependents"].as_bool() {
+        options.propagation =
+            Some(if orphan { DeletionPropagation::Orphan } else { DeletionPropagation::Background });
+    }
+    for value in object::items(&document["dryRun"]) {
+        options.dry_run |= dry_run(value.as_str().unwrap_or_default())?;
+    }
+    let text = |field: &str| document["preconditions"][field].as_str().map(str::to_owned);
+    options.uid = text("uid").or(options.uid.take());
+    options.revision = text("resourceVersion").or(options.revision.take());
+    Ok(())
+}
+
+fn preconditions(call: &Call<'_>, options: &DeleteOptions, old: &Value) -> Result<(), Refused> {
+    let check = |wanted: &Option<String>, field: &str, word: &str| match wanted {
+        Some(wanted) if wanted != meta(old, field) => Err(call.conflict(
+            call.name(),
+            format!(
+                "Precondition failed: {word} in precondition: {wanted}, {word} in object meta: {}",
+                meta(old, field)
+            ),
+        )),
+        _ => Ok(()),
+    };
+    check(&options.uid, "uid", "UID")?;
+    check(&options.revision, "resourceVersion", "ResourceVersion")
+}
+
+/// Decides what deletion does to an object.
+fn step(call: &Call<'_>, options: &DeleteOptions, old: &Value) -> Step {
+    if call.is("", "namespaces") {
+        return namespace_step(call, options, old);
+    }
+    let mut new = old.clone();
+    let refinalized = set_finalizers(&mut new, options.propagation);
+    let grace = if call.is("", "pods") { pod_grace(options, old) } else { 0 };
+    if is_terminating(old) {
+        let shortened = shorten(&mut new, old, options.grace, grace);
+        let zero = new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
+        return match finalizers(&new).is_empty() && zero {
+            true => Step::Remove,
+            false if shortened || refinalized => Step::Mark(new),
+            false => Step::Nothing,
+        };
+    }
+    if grace == 0 && finalizers(&new).is_empty() {
+        return Step::Remove;
+    }
+    mark(&mut new, call.now, grace);
+    Step::Mark(new)
+}
+
+/// Namespaces are emptied by their controller before they go.
+fn namespace_step(call: &Call<'_>, options: &DeleteOptions, old: &Value) -> Step {
+    let mut new = old.clone();
+    let refinalized = set_finalizers(&mut new, options.propagation);
+    let done = object::items(&new["spec"]["finalizers"]).is_empty() && finalizers(&new).is_empty();
+    match (is_terminating(old), done) {
+        (_, true) => Step::Remove,
+        (true, false) if refinalized => Step::Mark(new),
+        (true, false) => Step::Nothing,
+        (false, false) => {
+            mark(&mut new, call.now, 0);
+            meta_mut(&mut new).remove("deletionGracePeriodSeconds");
+            object::child(&mut new, "status").insert("phase".into(), "Terminating".into());
+            Step::Mark(new)
+        }
+    }
+}
+
+/// How long a pod may take to stop.
+fn pod_grace(options: &DeleteOptions, pod: &Value) -> i64 {
+    let finished = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let unbound = pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
+    if finished || unbound {
+        return 0;
+    }
+    let own = || pod["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
+    match options.grace.unwrap_or_else(own) {
+        negative if negative < 0 => 1,
+        grace => grace,
+    }
+}
+
+/// Marks an object as being deleted; it ends `grace` seconds from `now`.
+fn mark(object: &mut Value, now: Timestamp, grace: i64) {
+    let end = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+    let generation = object["metadata"]["generation"].as_i64();
+    let metadata = meta_mut(object);
+    metadata.insert("deletionTimestamp".into(), api::time::format(end).into());
+    metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
+    if let Some(generation) = generation.filter(|generation| *generation > 0) {
+        metadata.insert("generation".into(), (generation + 1).into());
+    }
+}
+
+/// A second deletion may shorten the grace period, never stretch it.
+fn shorten(new: &mut Value, old: &Value, asked: Option<i64>, grace: i64) -> bool {
+    let current = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    if asked.is_none() || grace >= current {
+        return false;
+    }
+    let Ok(end) = api::time::parse(meta(old, "deletionTimestamp")) else { return false };
+    let earlier = end.saturating_sub(SignedDuration::from_secs(current - grace)).unwrap_or(end);
+    let metadata = meta_mut(new);
+    metadata.insert("deletionTimestamp".into(), api::time::format(earlier).into());
+    metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
+    true
+}
+
+/// Adds and removes the garbage collector's finalizers; whether anything changed.
+fn set_finalizers(object: &mut Value, policy: Option<DeletionPropagation>) -> bool {
+    let Some(policy) = policy else { return false };
+    let wanted = match policy {
+        DeletionPropagation::Orphan => Some(ORPHAN),
+        DeletionPropagation::Foreground => Some(FOREGROUND),
+        DeletionPropagation::Background => None,
+    };
+    let before = finalizers(object).to_vec();
+    let mut after: Vec<Value> =
+        before.iter().filter(|f| !matches!(f.as_str(), Some(ORPHAN | FOREGROUND))).cloned().collect();
+    after.extend(wanted.map(Value::from));
+    let same = before.len() == after.len() && after.iter().all(|f| before.contains(f));
+    if same {
+        return false;
+    }
+    let value = if after.is_empty() { Value::Null } else { json!(after) };
+    object::set(meta_mut(object), "finalizers", value);
+    true
+}
+
+/// Whether an update took away what the deletion of an object waited for.
+pub(crate) fn ends_with(call: &Call<'_>, new: &Value) -> bool {
+    is_terminating(new)
+        && finalizers(new).is_empty()
+        && new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && (!call.is("", "namespaces") || object::items(&new["spec"]["finalizers"]).is_empty())
+}

@@ -1,0 +1,379 @@
+//! The bootstrap roles and bindings, as Kubernetes has them for the kinds that are served.
+
+use serde_json::{Value, json};
+
+/// Says that a role is reconciled at each start.
+pub(super) const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// (groups, resources, verbs).
+type Rule = (&'static [&'static str], &'static [&'static str], &'static [&'static str]);
+
+const READ: &[&str] = &["get", "list", "watch"];
+const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
+const EVENTS: Rule = (&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]);
+
+const VIEW: &[Rule] = &[
+    (
+        &[""],
+        &[
+            "configmaps",
+            "endpoints",
+            "events",
+            "namespaces",
+            "pods",
+            "pods/log",
+            "pods/status",
+            "serviceaccounts",
+            "services",
+            "services/status",
+            "bindings",
+            "namespaces/status",
+        ],
+        READ,
+    ),
+    (&["discovery.k8s.io"], &["endpointslices"], READ),
+    (
+        &["apps"],
+        &[
+            "controllerrevisions",
+            "daemonsets",
+            "daemonsets/status",
+            "deployments",
+            "deployments/scale",
+            "deployments/status",
+            "replicasets",
+            "replicasets/scale",
+            "replicasets/status",
+        ],
+        READ,
+    ),
+    (&["events.k8s.io"], &["events"], READ),
+];
+
+const EDIT: &[Rule] = &[
+    (
+        &[""],
+        &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"],
+        READ,
+    ),
+    (&[""], &["serviceaccounts"], &["impersonate"]),
+    (&[""], &["pods", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy"], WRITE),
+    (&[""], &["pods/eviction"], &["create"]),
+    (&[""], &["configmaps", "events", "secrets", "serviceaccounts", "services", "services/proxy"], WRITE),
+    (&[""], &["serviceaccounts/token"], &["create"]),
+    (
+        &["apps"],
+        &[
+            "daemonsets",
+            "deployments",
+            "deployments/rollback",
+            "deployments/scale",
+            "replicasets",
+            "replicasets/scale",
+        ],
+        WRITE,
+    ),
+    (
+        &["coordination.k8s.io"],
+        &["leases"],
+        &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+    ),
+];
+
+const ADMIN: &[Rule] = &[
+    (&["authorization.k8s.io"], &["localsubjectaccessreviews"], &["create"]),
+    (
+        &["rbac.authorization.k8s.io"],
+        &["rolebindings", "roles"],
+        &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+    ),
+];
+
+const SCHEDULER: &[Rule] = &[
+    EVENTS,
+    (&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "patch", "update", "watch"]),
+    (&[""], &["nodes"], READ),
+    (&[""], &["pods"], &["delete", "get", "list", "watch"]),
+    (&[""], &["bindings", "pods/binding"], &["create"]),
+    (&[""], &["pods/status"], &["patch", "update"]),
+    (&[""], &["replicationcontrollers", "services", "namespaces"], READ),
+    (&["apps"], &["replicasets", "statefulsets"], READ),
+    (&["scheduling.k8s.io"], &["priorityclasses"], READ),
+    (&["policy"], &["poddisruptionbudgets"], READ),
+    (&[""], &["persistentvolumeclaims", "persistentvolumes"], READ),
+    (&["storage.k8s.io"], &["storageclasses", "csinodes", "csidrivers", "csistoragecapacities"], READ),
+    (&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
+    (&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
+];
+
+const NODE_PROXIER: &[Rule] = &[
+    (&[""], &["endpoints", "services", "nodes", "pods", "namespaces"], READ),
+    (&["discovery.k8s.io"], &["endpointslices"], READ),
+    EVENTS,
+];
+
+const DNS: &[Rule] = &[
+    (&[""], &["endpoints", "services", "pods", "namespaces"], READ),
+    (&["discovery.k8s.io"], &["endpointslices"], READ),
+];
+
+/// What every controller of a cluster may do besides.
+const LEADER: Rule =
+    (&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "patch", "update", "watch"]);
+
+/// The controllers, each with its own identity in kube-system.
+const CONTROLLERS: &[(&str, &[Rule])] = &[
+    (
+        "deployment-controller",
+        &[
+            (&["apps"], &["deployments"], &["get", "list", "patch", "update", "watch"]),
+            (&["apps"], &["deployments/status"], &["patch", "update"]),
+            (&["apps"], &["deployments/finalizers"], &["update"]),
+            (&["apps"], &["replicasets"], &["create", "delete", "get", "list", "patch", "update", "watch"]),
+            (&[""], &["pods"], &["get", "list", "update", "watch"]),
+        ],
+    ),
+    (
+        "replicaset-controller",
+        &[
+            (&["apps"], &["replicasets"], &["get", "list", "update", "patch", "watch"]),
+            (&["apps"], &["replicasets/status"], &["patch", "update"]),
+            (&["apps"], &["replicasets/finalizers"], &["update"]),
+            (&[""], &["pods"], &["create", "delete", "get", "list", "patch", "update", "watch"]),
+            (&[""], &["nodes"], READ),
+        ],
+    ),
+    (
+        "daemon-set-controller",
+        &[
+            (&["apps"], &["daemonsets"], READ),
+            (&["apps"], &["daemonsets/status"], &["patch", "update"]),
+            (&["apps"], &["daemonsets/finalizers"], &["update"]),
+            (&[""], &["nodes"], READ),
+            (&[""], &["pods"], &["create", "delete", "get", "list", "patch", "watch"]),
+            (&[""], &["pods/binding"], &["create"]),
+            (
+                &["apps"],
+                &["controllerrevisions"],
+                &["create", "delete", "get", "list", "patch", "update", "watch"],
+            ),
+        ],
+    ),
+    (
+        "endpoint-controller",
+        &[
+            (&[""], &["pods", "services"], READ),
+            (&[""], &["endpoints"], &["create", "delete", "get", "list", "patch", "update", "watch"]),
+            (&[""], &["endpoints/restricted"], &["create"]),
+        ],
+    ),
+    (
+        "endpointslice-controller",
+        &[
+            (&[""], &["nodes", "pods", "services"], READ),
+            (&[""], &["services/finalizers"], &["update"]),
+            (
+                &["discovery.k8s.io"],
+                &["endpointslices"],
+                &["create", "delete", "get", "list", "patch", "update", "watch"],
+            ),
+        ],
+    ),
+    (
+        "namespace-controller",
+        &[
+            (&[""], &["namespaces"], &["delete", "get", "list", "watch"]),
+            (&[""], &["namespaces/finalize", "namespaces/status"], &["patch", "update"]),
+            (&["*"], &["*"], &["delete", "deletecollection", "get", "list", "watch"]),
+        ],
+    ),
+    (
+        "generic-garbage-collector",
+        &[(&["*"], &["*"], &["delete", "get", "list", "patch", "update", "watch"])],
+    ),
+    (
+        "node-controller",
+        &[
+            (&[""], &["nodes"], &["delete", "get", "list", "patch", "update", "watch"]),
+            (&[""], &["nodes/status"], &["patch", "update"]),
+            (&[""], &["pods"], &["delete", "get", "list", "watch"]),
+            (&[""], &["pods/status"], &["patch", "update"]),
+            (&["coordination.k8s.io"], &["leases"], READ),
+            (&["apps"], &["daemonsets"], READ),
+        ],
+    ),
+    (
+        "pod-garbage-collector",
+        &[
+            (&[""], &["pods"], &["delete", "list", "get", "watch"]),
+            (&[""], &["nodes"], READ),
+            (&[""], &["pods/status"], &["patch"]),
+        ],
+    ),
+    (
+        "service-account-controller",
+        &[(&[""], &["serviceaccounts"], &["create", "get", "list", "watch"]), (&[""], &["namespaces"], READ)],
+    ),
+    (
+        "root-ca-cert-publisher",
+        &[
+            (&[""], &["configmaps"], &["create", "get", "list", "update", "patch", "watch"]),
+            (&[""], &["namespaces"], READ),
+        ],
+    ),
+    (
+        "clusterrole-aggregation-controller",
+        &[(
+            &["rbac.authorization.k8s.io"],
+            &["clusterroles"],
+            &["escalate", "get", "list", "patch", "update", "watch"],
+        )],
+    ),
+];
+
+/// Every role and binding, with its kind.
+pub(super) fn all() -> Vec<(&'static str, Value)> {
+    let mut all = cluster_roles();
+    all.extend(bindings());
+    for (name, rules) in CONTROLLERS {
+        let role = format!("system:controller:{name}");
+        let more = [EVENTS, LEADER];
+        let rules = rules.iter().chain(&more).map(rule).collect();
+        all.push(("ClusterRole", cluster_role(&role, rules, json!({}))));
+        let subject = json!([{"kind": "ServiceAccount", "name": name, "namespace": "kube-system"}]);
+        all.push(("ClusterRoleBinding", binding(&role, &role, subject)));
+    }
+    all
+}
+
+fn cluster_roles() -> Vec<(&'static str, Value)> {
+    let table = |rules: &[&[Rule]]| rules.iter().flat_map(|rules| rules.iter()).map(rule).collect::<Vec<_>>();
+    let everything = vec![
+        json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}),
+        json!({"nonResourceURLs": ["*"], "verbs": ["*"]}),
+    ];
+    let basic = vec![
+        json!({"apiGroups": ["authorization.k8s.io"], "verbs": ["create"],
+            "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]}),
+        json!({"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]}),
+    ];
+    let aggregate = |to: &str| json!({format!("rbac.authorization.k8s.io/aggregate-to-{to}"): "true"});
+    [
+        ("cluster-admin", everything, json!({})),
+        ("admin", table(&[VIEW, EDIT, ADMIN]), json!({})),
+        ("edit", table(&[VIEW, EDIT]), aggregate("admin")),
+        ("view", table(&[VIEW]), aggregate("edit")),
+        ("system:aggregate-to-admin", table(&[ADMIN]), aggregate("admin")),
+        ("system:aggregate-to-edit", table(&[EDIT]), aggregate("edit")),
+        ("system:aggregate-to-view", table(&[VIEW]), aggregate("view")),
+        (
+            "system:discovery",
+            vec![paths(&[
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/healthz",
+                "/livez",
+                "/openapi",
+                "/openapi/*",
+                "/readyz",
+                "/version",
+                "/version/",
+            ])],
+            json!({}),
+        ),
+        (
+            "system:public-info-viewer",
+            vec![paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"])],
+            json!({}),
+        ),
+        (
+            "system:monitoring",
+            vec![paths(&[
+                "/healthz",
+                "/healthz/*",
+                "/livez",
+                "/livez/*",
+                "/metrics",
+                "/metrics/slis",
+                "/readyz",
+                "/readyz/*",
+            ])],
+            json!({}),
+        ),
+        (
+            "system:service-account-issuer-discovery",
+            vec![paths(&[
+                "/.well-known/openid-configuration",
+                "/.well-known/openid-configuration/",
+                "/openid/v1/jwks",
+                "/openid/v1/jwks/",
+            ])],
+            json!({}),
+        ),
+        ("system:basic-user", basic, json!({})),
+        ("system:kube-scheduler", table(&[SCHEDULER]), json!({})),
+        ("system:node-proxier", table(&[NODE_PROXIER]), json!({})),
+        ("system:kube-dns", table(&[DNS]), json!({})),
+    ]
+    .into_iter()
+    .map(|(name, rules, labels)| ("ClusterRole", cluster_role(name, rules, labels)))
+    .collect()
+}
+
+fn bindings() -> Vec<(&'static str, Value)> {
+    let group =
+        |name: &str| json!([{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": name}]);
+    let user = |name: &str| json!([{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}]);
+    let everyone = json!([
+        {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:authenticated"},
+        {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:unauthenticated"},
+    ]);
+    let dns = json!([{"kind": "ServiceAccount", "name": "kube-dns", "namespace": "kube-system"}]);
+    // Nodes run the service proxy and cluster DNS in their own process.
+    let proxies = json!([
+        {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "system:kube-proxy"},
+    ]);
+    [
+        ("cluster-admin", "cluster-admin", group("system:masters")),
+        ("system:basic-user", "system:basic-user", group("system:authenticated")),
+        ("system:discovery", "system:discovery", group("system:authenticated")),
+        ("system:kube-dns", "system:kube-dns", dns),
+        ("system:kube-scheduler", "system:kube-scheduler", user("system:kube-scheduler")),
+        ("system:monitoring", "system:monitoring", group("system:monitoring")),
+        ("system:node-proxier", "system:node-proxier", proxies),
+        ("system:public-info-viewer", "system:public-info-viewer", everyone),
+        (
+            "system:service-account-issuer-discovery",
+            "system:service-account-issuer-discovery",
+            group("system:serviceaccounts"),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, role, subjects)| ("ClusterRoleBinding", binding(name, role, subjects)))
+    .collect()
+}
+
+fn rule((groups, resources, verbs): &Rule) -> Value {
+    json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
+}
+
+fn paths(urls: &[&str]) -> Value {
+    json!({"nonResourceURLs": urls, "verbs": ["get"]})
+}
+
+fn metadata(name: &str, labels: Value) -> Value {
+    let mut labels = labels;
+    labels["kubernetes.io/bootstrapping"] = "rbac-defaults".into();
+    json!({"name": name, "labels": labels, "annotations": {AUTO_UPDATE: "true"}})
+}
+
+fn cluster_role(name: &str, rules: Vec<Value>, labels: Value) -> Value {
+    json!({"metadata": metadata(name, labels), "rules": rules})
+}
+
+fn binding(name: &str, role: &str, subjects: Value) -> Value {
+    json!({"metadata": metadata(name, json!({})), "subjects": subjects,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}})
+}

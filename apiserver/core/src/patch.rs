@@ -1,0 +1,67 @@
+//! PATCH: a change is applied to the stored object, and the result takes its place.
+
+use api::status::Status;
+use serde_json::Value;
+
+use crate::body::{self, Expected};
+use crate::call::Call;
+use crate::create;
+use crate::failure::{self, Refused};
+use crate::ids::Ids;
+use crate::kinds;
+use crate::object::meta;
+use crate::prepare::Planned;
+use crate::update;
+
+/// Formats of patches that are taken.
+const ACCEPTED: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
+/// PATCH of an object or of its status.
+pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
+    let mut warnings = Vec::new();
+    let (kind, patch) = read(call, &mut warnings)?;
+    let (entry, mut new) = call.stored()?;
+    if call.resource.stored_as.is_some() {
+        crate::events::to_events_group(&mut new);
+    }
+    kinds::patch(call.resource, kind, &mut new, &patch)?;
+    check_name(call, &new)?;
+    body::decode(call.request, Expected::of(call.resource), &mut new, &mut warnings)?;
+    create::place(call, &mut new)?;
+    if call.resource.stored_as.is_some() {
+        crate::events::to_core(&mut new);
+    }
+    update::replace(call, ids, entry, new, update::part(call), warnings)
+}
+
+/// The kind of patch and its document.
+pub(crate) fn read(call: &Call<'_>, warnings: &mut Vec<String>) -> Result<(kinds::Patch, Value), Refused> {
+    let kind = match body::media_type(call.request) {
+        "application/json-patch+json" => kinds::Patch::Json,
+        "application/merge-patch+json" => kinds::Patch::Merge,
+        "application/strategic-merge-patch+json" => kinds::Patch::Strategic,
+        _ => return Err(Status::unsupported_media_type(ACCEPTED).into()),
+    };
+    let mut doubled = Vec::new();
+    let patch = body::json(&call.request.body, &mut doubled)?;
+    warnings.extend(doubled);
+    if kind != kinds::Patch::Json && !patch.is_object() {
+        return Err(failure::bad_request("the patch must be a JSON object"));
+    }
+    Ok((kind, patch))
+}
+
+fn check_name(call: &Call<'_>, new: &Value) -> Result<(), Refused> {
+    match meta(new, "name") == call.name() {
+        true => Ok(()),
+        false => Err(failure::bad_request(&format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            meta(new, "name"),
+            call.name()
+        ))),
+    }
+}

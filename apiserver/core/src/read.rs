@@ -1,0 +1,148 @@
+//! Reads: one object, or a consistent list, page by page.
+
+use api::status::Status;
+use bytes::Bytes;
+use http::StatusCode;
+use store_core::Entry;
+
+use crate::call::Call;
+use crate::failure::{self, Refused};
+use crate::output::ListMeta;
+use crate::paging::Token;
+use crate::prepare::Planned;
+use crate::request::VersionMatch;
+use crate::response::Prepared;
+use crate::selection::Selection;
+
+/// GET of one object.
+pub(crate) fn get(call: &Call<'_>) -> Planned {
+    let entry = call.entry()?;
+    if call.accepted == crate::negotiate::Accepted::default() && call.resource.stored_as.is_none() {
+        return Ok(Prepared::Respond(crate::Response::json(StatusCode::OK, entry.value.clone())));
+    }
+    Ok(Prepared::Respond(call.output().object(StatusCode::OK, &entry.value)))
+}
+
+/// GET of a collection.
+pub(crate) fn list(call: &Call<'_>) -> Planned {
+    let options = call.options();
+    let snapshot = call.world.snapshot;
+    let selection = Selection::parse(call.resource, options)?;
+    check_version(call)?;
+    let prefix = call.prefix();
+    let start = start(call, &prefix)?;
+    let limit = if options.limit == 0 { usize::MAX } else { options.limit as usize };
+    let mut items: Vec<&Bytes> = Vec::new();
+    let mut rest = candidates(call, &selection, &prefix, &start);
+    let mut next = None;
+    for (key, entry) in rest.by_ref() {
+        if !selection.is_everything() && !selection.matches(key, &entry.value) {
+            continue;
+        }
+        if items.len() == limit {
+            next = Some(key);
+            break;
+        }
+        items.push(&entry.value);
+    }
+    let mut meta = ListMeta { revision: snapshot.revision(), ..ListMeta::default() };
+    if let Some(next) = next {
+        let start = String::from_utf8_lossy(&next[prefix.len()..]).into_owned();
+        meta.continue_token = Token { revision: snapshot.revision(), start }.encode();
+        if selection.is_everything() {
+            meta.remaining = Some(rest.count() as u64 + 1);
+        }
+    }
+    Ok(Prepared::Respond(call.output().list(&items, &meta)))
+}
+
+type Entries<'a> = Box<dyn Iterator<Item = (&'a Bytes, &'a Entry)> + 'a>;
+
+/// The entries that may be selected, in key order: of one node or one name where the selector says so.
+pub(crate) fn candidates<'a>(
+    call: &Call<'a>,
+    selection: &Selection,
+    prefix: &str,
+    start: &str,
+) -> Entries<'a> {
+    let (snapshot, derived) = (call.world.snapshot, call.world.derived);
+    if let Some(node) = selection.node().filter(|_| derived.revision() == snapshot.revision()) {
+        if call.is("", "pods") {
+            let (prefix, start) = (prefix.as_bytes().to_vec(), start.as_bytes().to_vec());
+            return Box::new(
+                derived
+                    .pods_of(node)
+                    .filter(move |key| key.starts_with(&prefix) && key[..] >= start[..])
+                    .filter_map(|key| Some((key, snapshot.get(key)?))),
+            );
+        }
+    }
+    if let Some(name) = selection.name() {
+        if !call.resource.namespaced() || !call.namespace().is_empty() {
+            let key = format!("{prefix}{name}");
+            let end = format!("{key}\0");
+            let from = if key.as_str() < start { end.clone() } else { key };
+            return Box::new(snapshot.range(from.as_bytes(), end.as_bytes()));
+        }
+    }
+    if start == prefix {
+        return Box::new(snapshot.prefix(prefix.as_bytes()));
+    }
+    let end = store_core::snapshot::prefix_end(prefix.as_bytes()).unwrap_or_default();
+    Box::new(snapshot.range(start.as_bytes(), &end))
+}
+
+/// The key at which the list begins.
+fn start(call: &Call<'_>, prefix: &str) -> Result<String, Refused> {
+    let token = &call.options().continue_token;
+    if token.is_empty() {
+        return Ok(prefix.to_owned());
+    }
+    let token = Token::parse(token)
+        .ok_or_else(|| failure::bad_request("continue key is not valid: the token is malformed"))?;
+    if token.revision != call.world.snapshot.revision() {
+        return Err(expired());
+    }
+    Ok(format!("{prefix}{}", token.start))
+}
+
+/// 410 of a continue token whose revision was forgotten.
+pub fn expired() -> Refused {
+    Status::expired(api::status::CONTINUE_EXPIRED).into()
+}
+
+/// Checks the combination of resourceVersion, its match rule and the token.
+fn check_version(call: &Call<'_>) -> Result<(), Refused> {
+    let options = call.options();
+    let version = &options.resource_version;
+    let invalid =
+        |field: &str, why: &str| Err(failure::bad_request(&format!("{field}: Invalid value: {why}")));
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        return invalid(
+            "resourceVersion",
+            &format!("{version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"),
+        );
+    }
+    if !options.continue_token.is_empty() {
+        if !version.is_empty() && version != "0" {
+            return Err(failure::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        if options.version_match.is_some() {
+            return Err(failure::bad_request(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided",
+            ));
+        }
+        return Ok(());
+    }
+    match (options.version_match, version.as_str()) {
+        (Some(_), "") => Err(failure::bad_request(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        )),
+        (Some(VersionMatch::Exact), "0") => Err(failure::bad_request(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+        )),
+        _ => Ok(()),
+    }
+}

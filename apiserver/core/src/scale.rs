@@ -1,0 +1,100 @@
+//! The scale subresource: one number of a workload, in the words of `autoscaling/v1`.
+
+use api::schema;
+use api::selector::LabelSelector;
+use http::StatusCode;
+use serde_json::{Value, json};
+use store_core::{Compare, Expect, Op, Txn};
+
+use crate::body::{self, Expected};
+use crate::call::Call;
+use crate::create;
+use crate::failure::{self, Refused};
+use crate::ids::Ids;
+use crate::kinds::{self, Part};
+use crate::object::{self, meta};
+use crate::prepare::Planned;
+use crate::request::Verb;
+use crate::response::{Commit, Prepared, Reply, Response};
+use crate::{patch, update};
+
+/// GET, PUT and PATCH of `scale`.
+pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
+    let (entry, old) = call.stored()?;
+    let mut warnings = Vec::new();
+    let current = scale_of(&old);
+    let wanted = match call.request.info.verb {
+        Verb::Get => return Ok(Prepared::Respond(Response::document(StatusCode::OK, &current))),
+        Verb::Patch => patched(call, current, &mut warnings)?,
+        _ => {
+            let read = body::read(call.request, expected())?;
+            warnings = read.warnings;
+            read.object
+        }
+    };
+    if meta(&wanted, "name") != call.name() {
+        return Err(failure::bad_request("the name of the object does not match the name on the URL"));
+    }
+    let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let error =
+            api::field::FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        return Err(api::status::Status::invalid("autoscaling", "Scale", call.name(), &[error]).into());
+    }
+    let mut new = old.clone();
+    for field in ["resourceVersion", "uid"] {
+        object::set(object::meta_mut(&mut new), field, wanted["metadata"][field].clone());
+    }
+    object::child(&mut new, "spec").insert("replicas".into(), replicas.into());
+    let key = call.key(call.name());
+    let mut txn = Txn {
+        compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
+        ops: vec![],
+    };
+    update::settle(call, ids, &mut new, &old, Part::Sub("scale"), &mut txn)?;
+    let headers = create::warnings_headers(&warnings);
+    if update::same(&new, &old) || call.options().dry_run {
+        return Ok(Prepared::Respond(Response {
+            headers,
+            ..Response::document(StatusCode::OK, &scale_of(&new))
+        }));
+    }
+    let value = object::encode(&mut new);
+    txn.ops.insert(0, Op::Put { key, value, expires_at_ms: None });
+    let reply = Reply::made(move |revisions| {
+        let mut scale = scale_of(&new);
+        scale["metadata"]["resourceVersion"] =
+            revisions.first().copied().unwrap_or_default().to_string().into();
+        Response { headers, ..Response::document(StatusCode::OK, &scale) }
+    });
+    Ok(Prepared::Commit(Commit { txn, reply }))
+}
+
+fn expected() -> Expected<'static> {
+    let schema = schema::builtin().type_of("autoscaling", "v1", "Scale").unwrap_or_default();
+    Expected { group: "autoscaling", version: "v1", kind: "Scale", schema }
+}
+
+fn patched(call: &Call<'_>, mut scale: Value, warnings: &mut Vec<String>) -> Result<Value, Refused> {
+    let (kind, change) = patch::read(call, warnings)?;
+    kinds::patch_typed(expected().schema, kind, &mut scale, &change)?;
+    body::decode(call.request, expected(), &mut scale, warnings)?;
+    Ok(scale)
+}
+
+/// The Scale of a workload.
+fn scale_of(workload: &Value) -> Value {
+    let mut metadata = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        metadata[field] = workload["metadata"][field].clone();
+    }
+    let mut status = json!({"replicas": workload["status"]["replicas"].as_i64().unwrap_or(0)});
+    if let Ok(selector) = LabelSelector::from_object(&workload["spec"]["selector"]) {
+        status["selector"] = selector.to_string().into();
+    }
+    let mut spec = json!({});
+    if let Some(replicas) = workload["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+        spec["replicas"] = replicas.into();
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}

@@ -1,0 +1,223 @@
+//! PUT, and what PUT and PATCH share: an object replaced if it still is what the writer saw.
+
+use api::status::Status;
+use http::StatusCode;
+use serde_json::Value;
+use store_core::{Compare, Entry, Expect, Op, Txn};
+
+use crate::authz::{self, Attributes, escalation};
+use crate::body::{self, Expected};
+use crate::call::Call;
+use crate::create::{self, respond, warnings_headers};
+use crate::failure::{self, Refused};
+use crate::ids::Ids;
+use crate::kinds::{self, Part, Writer};
+use crate::object::{self, meta, meta_mut};
+use crate::prepare::Planned;
+use crate::response::{Commit, Prepared, Reply};
+use crate::{admission, delete, service};
+
+/// Kinds that PUT creates when they are missing: (group, resource).
+const CREATE_ON_UPDATE: &[(&str, &str)] = &[
+    ("", "endpoints"),
+    ("", "events"),
+    ("", "services"),
+    ("coordination.k8s.io", "leases"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
+    ("rbac.authorization.k8s.io", "rolebindings"),
+    ("rbac.authorization.k8s.io", "roles"),
+    ("scheduling.k8s.io", "priorityclasses"),
+];
+
+/// Kinds that PUT does not replace unless it names the version that it saw.
+const CONDITIONAL: &[(&str, &str)] = &[("coordination.k8s.io", "leases"), ("apps", "controllerrevisions")];
+
+fn among(call: &Call<'_>, table: &[(&str, &str)]) -> bool {
+    table.iter().any(|(group, plural)| call.is(group, plural))
+}
+
+/// The part of an object that a request's path addresses.
+pub(crate) fn part(call: &Call<'_>) -> Part {
+    match call.subresource() {
+        "" => Part::Main,
+        "status" => Part::Sub("status"),
+        "ephemeralcontainers" => Part::Sub("ephemeralcontainers"),
+        "finalize" => Part::Sub("finalize"),
+        "scale" => Part::Sub("scale"),
+        _ => Part::Sub(""),
+    }
+}
+
+/// PUT of an object or of its status.
+pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
+    let mut decoded = body::read(call.request, Expected::of(call.resource))?;
+    let new = &mut decoded.object;
+    create::place(call, new)?;
+    if meta(new, "name").is_empty() {
+        return Err(failure::bad_request("name must be provided"));
+    }
+    if meta(new, "name") != call.name() {
+        return Err(failure::bad_request(&format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            meta(new, "name"),
+            call.name()
+        )));
+    }
+    if call.resource.stored_as.is_some() {
+        crate::events::to_core(new);
+    }
+    let part = part(call);
+    let Some(entry) = call.world.snapshot.get(&call.key(call.name())) else {
+        return missing(call, ids, decoded, part);
+    };
+    if part == Part::Main && meta(new, "resourceVersion").is_empty() && among(call, CONDITIONAL) {
+        let error =
+            api::field::FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+        return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &[error]).into());
+    }
+    replace(call, ids, entry, decoded.object, part, decoded.warnings)
+}
+
+/// PUT of a name that is free.
+fn missing(call: &Call<'_>, ids: &mut Ids<'_>, mut decoded: body::Decoded, part: Part) -> Planned {
+    let fresh = matches!(meta(&decoded.object, "resourceVersion"), "" | "0");
+    if part != Part::Main || !fresh || !among(call, CREATE_ON_UPDATE) {
+        return Err(Status::not_found(call.resource, call.name()).into());
+    }
+    let info = &call.request.info;
+    authz::check(&call.world, call.user, &Attributes { verb: "create", ..Attributes::of(info, "") })?;
+    meta_mut(&mut decoded.object).remove("resourceVersion");
+    if call.resource.stored_as.is_some() {
+        crate::events::to_events_group(&mut decoded.object);
+    }
+    create::insert(call, ids, decoded.object, decoded.warnings)
+}
+
+/// Plans that `new` takes the place of the stored object.
+pub(crate) fn replace(
+    call: &Call<'_>,
+    ids: &mut Ids<'_>,
+    entry: &Entry,
+    mut new: Value,
+    part: Part,
+    warnings: Vec<String>,
+) -> Planned {
+    let old = call.parsed(entry)?;
+    let mut txn = Txn {
+        compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
+        ops: Vec::new(),
+    };
+    settle(call, ids, &mut new, &old, part, &mut txn)?;
+    let headers = warnings_headers(&warnings);
+    if same(&new, &old) {
+        return Ok(respond(call, StatusCode::OK, entry.value.clone(), headers));
+    }
+    if call.options().dry_run {
+        return Ok(respond(call, StatusCode::OK, new.to_string().into(), headers));
+    }
+    if delete::ends_with(call, &new) {
+        return Ok(delete::finish(call, entry, &new, txn));
+    }
+    let value = object::encode(&mut new);
+    let key = call.key(call.name());
+    txn.ops.insert(0, Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });
+    let reply: Reply = create::stored(call, 0, value, StatusCode::OK, headers);
+    Ok(Prepared::Commit(Commit { txn, reply }))
+}
+
+/// Turns what a writer sent into what is to be stored: preconditions, metadata, strategy, admission, checks.
+pub(crate) fn settle(
+    call: &Call<'_>,
+    ids: &mut Ids<'_>,
+    new: &mut Value,
+    old: &Value,
+    part: Part,
+    txn: &mut Txn,
+) -> Result<(), Refused> {
+    preconditions(call, new, old)?;
+    carry_over(new, old);
+    kinds::prepare_update(call.resource, part, new, old);
+    kinds::default(call.resource, new);
+    admission::update(call, new, old, part)?;
+    if part == Part::Main {
+        escalation::check(call, new, Some(old))?;
+        if call.is("", "services") {
+            service::update(call, ids, new, old, txn)?;
+        }
+    }
+    let errors = kinds::validate_update(call.resource, part, new, old);
+    if !errors.is_empty() {
+        return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &errors).into());
+    }
+    if !same(new, old) {
+        let manager = call.manager();
+        kinds::track(call.resource, Some(old), new, &Writer { manager: &manager, part, now: call.now });
+    }
+    Ok(())
+}
+
+/// Whether the object is the one that the writer believes it to be.
+fn preconditions(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), Refused> {
+    let (version, uid) = (meta(new, "resourceVersion"), meta(new, "uid"));
+    if !uid.is_empty() && uid != meta(old, "uid") {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta(old, "uid")
+        );
+        return Err(call.conflict(call.name(), why));
+    }
+    if !version.is_empty() && version != "0" && version != meta(old, "resourceVersion") {
+        if version.parse::<u64>().is_err() {
+            return Err(failure::bad_request(&format!("invalid resource version {version:?}")));
+        }
+        return Err(call.conflict(call.name(), api::status::MODIFIED));
+    }
+    Ok(())
+}
+
+/// Metadata that no writer changes comes from the stored object.
+fn carry_over(new: &mut Value, old: &Value) {
+    const FIXED: &[&str] = &[
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+        "generateName",
+    ];
+    let metadata = meta_mut(new);
+    metadata.remove("selfLink");
+    for field in FIXED {
+        let value = old["metadata"][*field].clone();
+        // A changed generateName or creationTimestamp is for validation to refuse.
+        if *field == "generateName" && metadata.contains_key(*field) {
+            continue;
+        }
+        object::set(metadata, field, value);
+    }
+}
+
+/// Whether nothing changed that anyone wrote.
+pub(crate) fn same(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
+    new.len() == old.len()
+        && new.iter().all(|(key, value)| match key.as_str() {
+            "metadata" => same_metadata(value, &old.get(key).cloned().unwrap_or_default()),
+            _ => old.get(key) == Some(value),
+        })
+}
+
+fn same_metadata(new: &Value, old: &Value) -> bool {
+    let rest = |value: &Value| -> Vec<(String, Value)> {
+        value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| !matches!(key.as_str(), "managedFields" | "resourceVersion"))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    rest(new) == rest(old)
+}

@@ -1,0 +1,96 @@
+//! Plans a watch: where it begins and what it sends first.
+
+use std::time::Duration;
+
+use api::status::Status;
+use bytes::Bytes;
+
+use crate::call::Call;
+use crate::failure;
+use crate::prepare::Planned;
+use crate::read;
+use crate::request::VersionMatch;
+use crate::response::Prepared;
+use crate::selection::Selection;
+use crate::watch::{WatchPlan, frame};
+
+/// GET with `watch`.
+pub(crate) fn plan(call: &Call<'_>) -> Planned {
+    let options = call.options();
+    let snapshot = call.world.snapshot;
+    let mut selection_options = options.clone();
+    let named = !call.name().is_empty();
+    if named && !options.field_selector.contains("metadata.name") {
+        selection_options.field_selector =
+            [&*options.field_selector, &format!("metadata.name={}", call.name())]
+                .join(",")
+                .trim_matches(',')
+                .to_owned();
+    }
+    let selection = Selection::parse(call.resource, &selection_options)?;
+    let output = call.output();
+    let (state_first, after) = begin(call)?;
+    let prefix = call.prefix();
+    let mut initial: Vec<Bytes> = Vec::new();
+    if state_first {
+        for (key, entry) in read::candidates(call, &selection, &prefix, &prefix) {
+            if selection.is_everything() || selection.matches(key, &entry.value) {
+                initial.push(frame("ADDED", &output.event_object(&entry.value)));
+            }
+        }
+        if options.send_initial_events == Some(true) && options.bookmarks {
+            let bookmark = output.bookmark(snapshot.revision(), true);
+            initial.push(frame("BOOKMARK", bookmark.to_string().as_bytes()));
+        }
+    }
+    let single = !call.resource.namespaced() || !call.namespace().is_empty();
+    let key = selection.name().filter(|_| single).map(|name| call.key(name));
+    Ok(Prepared::Watch(Box::new(WatchPlan {
+        prefix: prefix.into(),
+        key,
+        namespace: call.namespace().to_owned(),
+        node: selection.node().filter(|_| call.is("", "pods")).map(str::to_owned),
+        initial,
+        after,
+        bookmarks: options.bookmarks,
+        timeout: options.timeout_seconds.filter(|s| *s > 0).map(Duration::from_secs),
+        content_type: output.content_type(),
+        selection,
+        output,
+    })))
+}
+
+/// Whether the state is sent first, and the revision after which events are.
+fn begin(call: &Call<'_>) -> Result<(bool, u64), crate::failure::Refused> {
+    let options = call.options();
+    let snapshot = call.world.snapshot;
+    let newest = snapshot.revision();
+    let version = match options.resource_version.as_str() {
+        "" => None,
+        text => Some(text.parse::<u64>().map_err(|_| {
+            failure::bad_request(&format!("resourceVersion: Invalid value: {text:?}: must be a number"))
+        })?),
+    };
+    match options.send_initial_events {
+        Some(_) if options.version_match != Some(VersionMatch::NotOlderThan) => {
+            return Err(failure::bad_request(
+                "sendInitialEvents: Forbidden: resourceVersionMatch must be set to \"NotOlderThan\" with sendInitialEvents",
+            ));
+        }
+        None if options.version_match.is_some() => {
+            return Err(failure::bad_request(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
+        }
+        Some(true) => return Ok((true, newest)),
+        Some(false) => return Ok((false, version.filter(|v| *v > 0).unwrap_or(newest))),
+        None => {}
+    }
+    match version {
+        None | Some(0) => Ok((true, newest)),
+        Some(version) if version < snapshot.compacted_revision() => {
+            Err(Status::too_old_resource_version(version, snapshot.compacted_revision()).into())
+        }
+        Some(version) => Ok((false, version)),
+    }
+}

@@ -1,0 +1,49 @@
+//! Runs requests written as text against a state machine, and compares what comes back.
+//!
+//! A fixture is a list of steps. `as USER [GROUP…]` changes who asks; `now SECONDS` moves the clock; a request is
+//! `METHOD PATH [BODY]`, followed by `-> CODE` and the fields to compare: `path = value`, `path ~ part`, `!path`.
+
+#[path = "support/harness.rs"]
+mod harness;
+
+use harness::check;
+
+#[test]
+fn objects_are_created_read_changed_and_deleted() {
+    check(include_str!("fixtures/verbs.txt"));
+}
+
+#[test]
+fn lists_are_paged_and_selected() {
+    check(include_str!("fixtures/lists.txt"));
+}
+
+#[test]
+fn deletion_waits_for_grace_and_finalizers() {
+    check(include_str!("fixtures/deletion.txt"));
+}
+
+#[test]
+fn pods_are_admitted_bound_and_evicted() {
+    check(include_str!("fixtures/pods.txt"));
+}
+
+#[test]
+fn users_may_what_their_roles_say() {
+    check(include_str!("fixtures/rbac.txt"));
+}
+
+#[test]
+fn nodes_may_what_their_pods_need() {
+    check(include_str!("fixtures/nodes.txt"));
+}
+
+#[test]
+fn services_own_addresses_and_ports() {
+    check(include_str!("fixtures/services.txt"));
+}
+
+#[test]
+fn bad_input_is_refused() {
+    check(include_str!("fixtures/refusals.txt"));
+}

@@ -1,0 +1,285 @@
+//! Runs the steps of a fixture: a whole API server core on an in-memory state machine.
+
+use std::collections::BTreeMap;
+
+use apiserver_core::authn::jwt::SigningKey;
+use apiserver_core::{
+    Config, Consistency, Derived, Ids, Prepared, Rendered, Request, RequestInfo, Response, User, World,
+    genesis, prepare,
+};
+use jiff::{SignedDuration, Timestamp};
+use rand::SeedableRng;
+use serde_json::{Value, json};
+use store_core::Snapshot;
+use store_core::state::StateMachine;
+
+struct Cluster {
+    machine: StateMachine,
+    history: BTreeMap<u64, Snapshot>,
+    derived: Derived,
+    config: Config,
+    rng: rand::rngs::StdRng,
+    now: Timestamp,
+    user: User,
+    headers: http::HeaderMap,
+    names: BTreeMap<String, String>,
+    answer: (u16, Value),
+    delayed: Option<Request>,
+}
+
+/// Runs a fixture on a fresh cluster.
+pub fn check(fixture: &str) {
+    let mut cluster = Cluster::new();
+    for (number, line) in fixture.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let line = cluster.substitute(line);
+        if let Err(why) = cluster.step(&line) {
+            panic!("line {}: {line}\n{why}\nanswer: {} {:#}", number + 1, cluster.answer.0, cluster.answer.1);
+        }
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    fn new() -> Cluster {
+        let key = SigningKey::from_seed(&[7; 32]).expect("key");
+        let mut config = Config::new(key);
+        config.advertise = vec![("10.89.0.1".parse().expect("address"), 6443)];
+        let mut cluster = Cluster {
+            machine: StateMachine::new(),
+            history: BTreeMap::new(),
+            derived: Derived::default(),
+            config,
+            rng: rand::rngs::StdRng::seed_from_u64(1),
+            now: "2026-01-01T00:00:00Z".parse().expect("time"),
+            user: User::from_certificate("admin", &["system:masters".into()]),
+            headers: http::HeaderMap::new(),
+            names: BTreeMap::new(),
+            answer: (0, Value::Null),
+            delayed: None,
+        };
+        cluster.genesis();
+        for namespace in ["default", "kube-system"] {
+            let path = format!("POST /api/v1/namespaces/{namespace}/serviceaccounts");
+            cluster.request(&format!("{path} {{\"metadata\":{{\"name\":\"default\"}}}}")).expect("account");
+        }
+        cluster
+    }
+
+    fn genesis(&mut self) {
+        for round in 0..2 {
+            let mut ids = Ids::new(&mut self.rng);
+            let txns = genesis::plan(self.machine.snapshot(), &self.config, self.now, &mut ids);
+            assert!(round == 0 || txns.is_empty(), "genesis is not idempotent: {txns:?}");
+            for txn in txns {
+                self.commit(&txn);
+            }
+        }
+    }
+
+    fn commit(&mut self, txn: &store_core::Txn) -> store_core::Outcome {
+        let (outcome, events) = self.machine.commit(txn);
+        self.derived.apply(events.iter().map(|event| &**event));
+        self.history.insert(self.machine.snapshot().revision(), self.machine.snapshot().clone());
+        outcome
+    }
+
+    fn substitute(&self, line: &str) -> String {
+        self.names
+            .iter()
+            .fold(line.to_owned(), |line, (name, value)| line.replace(&format!("${{{name}}}"), value))
+    }
+
+    fn step(&mut self, line: &str) -> Result<(), String> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "as" => self.become_user(rest),
+            "now" => {
+                let seconds = rest.trim_start_matches('+').parse().map_err(|_| "bad seconds")?;
+                self.now =
+                    self.now.saturating_add(SignedDuration::from_secs(seconds)).map_err(|e| e.to_string())?;
+                Ok(())
+            }
+            "accept" => {
+                self.headers.insert("accept", rest.parse().map_err(|_| "bad header")?);
+                Ok(())
+            }
+            "->" => self.expect_status(rest),
+            "race" => {
+                self.delayed = Some(self.parse(rest)?);
+                Ok(())
+            }
+            "let" => {
+                let (name, path) = rest.split_once(" = ").ok_or("let NAME = /path")?;
+                let value = self.found(path).ok_or("nothing there")?;
+                self.names.insert(name.into(), value);
+                Ok(())
+            }
+            path if path.starts_with('/') || path.starts_with('!') => self.expect_field(line),
+            _ => self.request(line),
+        }
+    }
+
+    fn become_user(&mut self, rest: &str) -> Result<(), String> {
+        if let Some(token) = rest.strip_prefix("token ") {
+            return match apiserver_core::authn::authenticate(
+                self.machine.snapshot(),
+                &self.config,
+                token,
+                self.now,
+            ) {
+                Ok(user) => {
+                    self.user = user;
+                    Ok(())
+                }
+                Err(error) => {
+                    self.answer = (401, json!({"message": error.to_string()}));
+                    self.user = User::anonymous();
+                    Ok(())
+                }
+            };
+        }
+        let mut words = rest.split(' ').map(str::to_owned);
+        let name = words.next().unwrap_or_default();
+        self.user = match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+            Some((namespace, name)) => User::service_account(namespace, name),
+            None => User::authenticated(&name, &words.collect::<Vec<_>>()),
+        };
+        Ok(())
+    }
+
+    fn parse(&self, line: &str) -> Result<Request, String> {
+        let mut parts = line.splitn(3, ' ');
+        let method: http::Method = parts.next().unwrap_or_default().parse().map_err(|_| "bad method")?;
+        let target = parts.next().ok_or("no path")?;
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut body = parts.next().unwrap_or_default();
+        let mut headers = self.headers.clone();
+        if let Some((media, rest)) = body.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+            headers.insert("content-type", media.parse().map_err(|_| "bad media type")?);
+            body = rest.trim_start();
+        }
+        let body = body.replace("\\n", "\n");
+        let info =
+            RequestInfo::parse(&method, path, query).map_err(|r| format!("{:?}", r.body.to_bytes()))?;
+        Ok(Request { info, headers, body: body.into() })
+    }
+
+    fn request(&mut self, line: &str) -> Result<(), String> {
+        if line == "raced" {
+            return Ok(());
+        }
+        let request = self.parse(line)?;
+        let delayed = self.delayed.take().map(|delayed| {
+            let planned = self.plan(&delayed);
+            (delayed, planned)
+        });
+        let planned = self.plan(&request);
+        self.answer = self.carry_out(&request, planned);
+        if let Some((delayed, planned)) = delayed {
+            let second = self.carry_out(&delayed, planned);
+            let first = std::mem::replace(&mut self.answer, second);
+            self.answer.1["first"] = first.1;
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, request: &Request) -> Prepared {
+        let newest = self.machine.snapshot().clone();
+        let snapshot = match request.consistency() {
+            Consistency::Exact(revision) => self.history.get(&revision).cloned().unwrap_or(newest),
+            _ => newest,
+        };
+        let world = World { snapshot: &snapshot, derived: &self.derived, config: &self.config };
+        prepare(&world, request, &self.user, self.now, &mut Ids::new(&mut self.rng))
+    }
+
+    fn carry_out(&mut self, request: &Request, mut planned: Prepared) -> (u16, Value) {
+        for _ in 0..16 {
+            match planned {
+                Prepared::Respond(response) => return shown(&response),
+                Prepared::Commit(commit) => {
+                    let outcome = self.commit(&commit.txn);
+                    match commit.reply.render(&outcome) {
+                        Rendered::Respond(response) => return shown(&response),
+                        Rendered::Retry => planned = self.plan(request),
+                    }
+                }
+                Prepared::Watch(plan) => {
+                    let lines: Vec<Value> =
+                        plan.initial.iter().map(|l| serde_json::from_slice(l).expect("line")).collect();
+                    return (
+                        200,
+                        json!({"after": plan.after.to_string(), "initial": lines, "count": lines.len()}),
+                    );
+                }
+                Prepared::Connect(plan) => {
+                    return (200, json!({"node": plan.node, "stream": format!("{:?}", plan.stream)}));
+                }
+            }
+        }
+        panic!("the request never settles");
+    }
+
+    fn found(&self, path: &str) -> Option<String> {
+        let (path, count) = match path.strip_suffix("/#") {
+            Some(path) => (path, true),
+            None => (path, false),
+        };
+        let value = self.answer.1.pointer(path)?;
+        Some(match value {
+            Value::Array(items) if count => items.len().to_string(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    }
+
+    fn expect_status(&self, rest: &str) -> Result<(), String> {
+        let (code, part) = rest.split_once(' ').unwrap_or((rest, ""));
+        if code != self.answer.0.to_string() {
+            return Err(format!("expected {code}, got {}", self.answer.0));
+        }
+        let message = self.answer.1["message"].as_str().unwrap_or_default();
+        match message.contains(part) {
+            true => Ok(()),
+            false => Err(format!("expected the message to contain {part:?}")),
+        }
+    }
+
+    fn expect_field(&self, line: &str) -> Result<(), String> {
+        if let Some(path) = line.strip_prefix('!') {
+            return match self.found(path) {
+                None => Ok(()),
+                Some(found) => Err(format!("expected nothing, found {found}")),
+            };
+        }
+        let mut parts = line.splitn(3, ' ');
+        let (path, how, expected) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
+        let found = self.found(path.unwrap_or_default());
+        let fits = match (how, &found) {
+            (Some("="), Some(found)) => found == expected,
+            (Some("~"), Some(found)) => found.contains(expected),
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(format!("found {found:?}")) }
+    }
+}
+
+fn shown(response: &Response) -> (u16, Value) {
+    let bytes = response.body.to_bytes();
+    let mut value =
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({"text": String::from_utf8_lossy(&bytes)}));
+    let warnings: Vec<String> = response
+        .headers
+        .iter()
+        .map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .collect();
+    if !warnings.is_empty() {
+        value["warnings"] = json!(warnings);
+    }
+    (response.status.as_u16(), value)
+}

@@ -1,0 +1,99 @@
+//! The real kubectl, where there is one: `ORLOP_TEST_KUBECTL`, or `kubectl` on PATH.
+
+use std::{path::PathBuf, process::Output};
+
+use apiserver::pki::kubeconfig;
+use tokio::process::Command;
+
+use crate::agent::Agent;
+use crate::support::Cluster;
+
+/// Where kubectl is; says so when there is none.
+fn kubectl() -> Option<PathBuf> {
+    let named = std::env::var_os("ORLOP_TEST_KUBECTL").map(PathBuf::from);
+    let found = named.or_else(|| {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file())
+    });
+    if found.is_none() {
+        eprintln!("ignored: there is no kubectl on PATH and ORLOP_TEST_KUBECTL names none");
+    }
+    found
+}
+
+struct Kubectl<'a> {
+    program: PathBuf,
+    cluster: &'a Cluster,
+}
+
+impl<'a> Kubectl<'a> {
+    fn new(program: PathBuf, cluster: &'a Cluster) -> Self {
+        let server = format!("https://{}", cluster.address());
+        let path = cluster.dir.path().join("kubeconfig");
+        kubeconfig::write(&path, "orlop", "admin", &server, cluster.authority.ca_pem(), &cluster.admin())
+            .expect("a kubeconfig");
+        Kubectl { program, cluster }
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(&self.program)
+            .arg("--kubeconfig")
+            .arg(self.cluster.dir.path().join("kubeconfig"))
+            .args(arguments)
+            .env("HOME", self.cluster.dir.path())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("kubectl runs")
+    }
+
+    #[track_caller]
+    fn good(output: &Output) -> String {
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_creates_reads_applies_and_deletes() {
+    let Some(program) = kubectl() else { return };
+    let cluster = Cluster::start().await;
+    let kubectl = Kubectl::new(program, &cluster);
+    let namespaces = Kubectl::good(&kubectl.run(&["get", "ns"]).await);
+    assert!(namespaces.contains("default") && namespaces.contains("Active"), "{namespaces}");
+    Kubectl::good(&kubectl.run(&["create", "configmap", "words", "--from-literal=one=1"]).await);
+    let one = Kubectl::good(&kubectl.run(&["get", "cm", "words", "-o", "jsonpath={.data.one}"]).await);
+    assert_eq!(one, "1");
+    let manifest = cluster.dir.path().join("deployment.yaml");
+    std::fs::write(
+        &manifest,
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 2\n  selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec: {containers: [{name: web, image: 'web:1'}]}\n",
+    )
+    .expect("written");
+    let manifest = manifest.to_str().expect("a path");
+    let applied = Kubectl::good(&kubectl.run(&["apply", "-f", manifest]).await);
+    assert_eq!(applied.trim(), "deployment.apps/web created");
+    let applied = Kubectl::good(&kubectl.run(&["apply", "-f", manifest]).await);
+    assert_eq!(applied.trim(), "deployment.apps/web unchanged");
+    let shown = Kubectl::good(&kubectl.run(&["get", "deploy"]).await);
+    assert!(shown.contains("READY") && shown.contains("0/2"), "{shown}");
+    Kubectl::good(&kubectl.run(&["delete", "-f", manifest, "--wait=false"]).await);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_executes_and_reads_logs() {
+    let Some(program) = kubectl() else { return };
+    let cluster = crate::streams::cluster_with_pod().await;
+    let _agent = Agent::start(&cluster, "node-1").await;
+    let kubectl = Kubectl::new(program, &cluster);
+    // Newer ones use WebSocket, older ones SPDY; newer ones can be told to do as the older ones did.
+    let output = kubectl.run(&["exec", "web", "--", "exit", "3"]).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(3), &b"out\n"[..]), "{error}");
+    assert!(error.contains("err\n"), "{error}");
+    let logs = Kubectl::good(&kubectl.run(&["logs", "web", "--tail=2"]).await);
+    assert_eq!(logs, "line 0\nline 1\n");
+    cluster.stop().await;
+}

@@ -1,0 +1,10 @@
+//! The API server as its clients see it: real TLS, a real store, a real agent's end of the tunnel.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+
+mod access;
+mod agent;
+mod kubectl;
+mod limits;
+mod streams;
+mod support;
+mod watches;

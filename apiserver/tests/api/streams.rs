@@ -1,0 +1,150 @@
+//! Exec, attach and logs, from the client's connection to the agent's end of the tunnel and back.
+
+use futures::{SinkExt as _, StreamExt as _};
+use http::{HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Error, Message, client::IntoClientRequest as _},
+};
+
+use crate::agent::{self, Agent};
+use crate::support::Cluster;
+
+const POD: &str = "/api/v1/namespaces/default/pods/web";
+
+type Socket = WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+
+/// A cluster with a pod that is bound to `node-1`.
+pub async fn cluster_with_pod() -> Cluster {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin_client().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    admin.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}});
+    let (status, body) = admin.post("/api/v1/nodes", &node).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "main", "image": "web:1"}]}});
+    let (status, body) = admin.post("/api/v1/namespaces/default/pods", &pod).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    cluster
+}
+
+async fn socket(cluster: &Cluster, path: &str, protocol: &'static str) -> Result<Socket, Error> {
+    let stream = cluster.connect(Some(&cluster.admin()), "http/1.1").await;
+    let mut request = format!("wss://kubernetes{path}").into_client_request().expect("a request");
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
+    let (socket, response) = tokio_tungstenite::client_async(request, stream).await?;
+    assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
+    Ok(socket)
+}
+
+/// Everything that the server sends, by channel.
+async fn output(socket: &mut Socket) -> [Vec<u8>; 4] {
+    let mut channels: [Vec<u8>; 4] = Default::default();
+    while let Some(Ok(message)) = socket.next().await {
+        if let Message::Binary(bytes) = message {
+            let (channel, data) = bytes.split_first().expect("a channel");
+            channels[usize::from(*channel)].extend_from_slice(data);
+        }
+    }
+    channels
+}
+
+fn status(channels: &[Vec<u8>; 4]) -> Value {
+    serde_json::from_slice(&channels[3]).expect("a Status")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exec_tells_output_and_exit_code() {
+    let cluster = cluster_with_pod().await;
+    let _agent = Agent::start(&cluster, "node-1").await;
+    for protocol in ["v4.channel.k8s.io", "v5.channel.k8s.io"] {
+        let path = format!("{POD}/exec?command=exit&command=3&stdout=true&stderr=true");
+        let mut socket = socket(&cluster, &path, protocol).await.expect("a socket");
+        let channels = output(&mut socket).await;
+        assert_eq!((&channels[1][..], &channels[2][..]), (&b"out\n"[..], &b"err\n"[..]));
+        let status = status(&channels);
+        assert_eq!(status["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}), "{status}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn input_can_be_closed_in_v5_and_terminals_resized() {
+    let cluster = cluster_with_pod().await;
+    let _agent = Agent::start(&cluster, "node-1").await;
+    let path = format!("{POD}/attach?container=main&stdin=true&stdout=true&tty=true");
+    let mut socket = socket(&cluster, &path, "v5.channel.k8s.io").await.expect("a socket");
+    for message in [&b"\x00hello "[..], b"\x04{\"Width\":80,\"Height\":24}", b"\x00world", b"\xff\x00"] {
+        socket.send(Message::Binary(message.to_vec().into())).await.expect("sent");
+    }
+    let channels = output(&mut socket).await;
+    assert_eq!(String::from_utf8_lossy(&channels[1]), "hello 80x24\nworld");
+    assert_eq!(status(&channels), json!({"metadata": {}, "status": "Success"}));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_cannot_start_is_an_http_error() {
+    let cluster = cluster_with_pod().await;
+    let path = format!("{POD}/exec?command=refuse&stdout=true");
+    let refused = async |expected: u16, words: &str| {
+        let Err(Error::Http(response)) = socket(&cluster, &path, "v5.channel.k8s.io").await else {
+            panic!("a socket was opened")
+        };
+        let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned();
+        assert_eq!(response.status().as_u16(), expected, "{body}");
+        assert!(body.contains(words), "{body}");
+    };
+    refused(502, "error dialing backend").await;
+    let _agent = Agent::start(&cluster, "node-1").await;
+    refused(400, "no such command").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exec_needs_an_upgrade() {
+    let cluster = cluster_with_pod().await;
+    let mut admin = cluster.admin_client().await;
+    let (status, body) = admin.get(&format!("{POD}/exec?command=true&stdout=true")).await;
+    assert_eq!((status, &body["message"]), (StatusCode::BAD_REQUEST, &"Upgrade request required".into()));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_plain_text_and_end_with_the_server_when_followed() {
+    let cluster = cluster_with_pod().await;
+    let _agent = Agent::start(&cluster, "node-1").await;
+    let mut admin = cluster.admin_client().await;
+    let response = admin.send(admin.request(Method::GET, &format!("{POD}/log?tailLines=3"), "")).await;
+    assert_eq!(response.headers()["content-type"], "text/plain");
+    let text = response.into_body().collect().await.expect("a body").to_bytes();
+    assert_eq!(text, "line 0\nline 1\nline 2\n");
+
+    let mut followed =
+        admin.send(admin.request(Method::GET, &format!("{POD}/log?follow=true&tailLines=1"), "")).await;
+    followed.frame().await.expect("a line").expect("a frame");
+    cluster.server.shutdown().await;
+    while let Some(Ok(_)) = followed.frame().await {}
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_nodes_own_certificate_listens_for_it() {
+    let cluster = Cluster::start().await;
+    let mut client = agent::connect(&cluster, "node-1").await;
+    let hello = proto::tunnel::Hello { node: "node-2".into() };
+    let Err(refusal) = client.listen(futures::stream::iter([hello])).await else {
+        panic!("an impostor listens")
+    };
+    assert_eq!(refusal.code(), tonic::Code::PermissionDenied);
+    assert!(!cluster.server.tunnels().is_connected("node-2"));
+
+    let agent = Agent::start(&cluster, "node-1").await;
+    assert!(cluster.server.tunnels().is_connected("node-1"));
+    drop(agent);
+    cluster.stop().await;
+}

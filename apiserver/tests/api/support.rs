@@ -1,0 +1,145 @@
+//! A real server on a free port with a store in a temporary folder, and clients for it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use apiserver::{
+    Options, Server,
+    pki::{Authority, COMPONENT_LIFETIME, Issued},
+};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, client::conn::http1, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use serde_json::Value;
+use store::Store;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// A whole cluster's API server, gone with the value.
+pub struct Cluster {
+    pub server: Server,
+    pub store: Store,
+    pub authority: Arc<Authority>,
+    pub dir: tempfile::TempDir,
+}
+
+/// An HTTP/1.1 connection.
+pub struct Client {
+    sender: http1::SendRequest<Full<Bytes>>,
+    token: Option<String>,
+}
+
+impl Cluster {
+    pub async fn start() -> Cluster {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let authority = Arc::new(Authority::load_or_create(&dir.path().join("pki")).expect("an authority"));
+        let key = store::Key::new(1, *authority.store_key());
+        let store = Store::open(store::Options::new(dir.path().join("store"), key)).expect("a store");
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let options = Options::new(listen, store.clone(), authority.clone()).expect("options");
+        let server = Server::start(options).await.expect("started");
+        Cluster { server, store, authority, dir }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.addresses()[0]
+    }
+
+    pub fn admin(&self) -> Issued {
+        self.authority
+            .issue_client("kubernetes-admin", Some("system:masters"), COMPONENT_LIFETIME)
+            .expect("issued")
+    }
+
+    /// A TLS connection with a client certificate, or none.
+    pub async fn connect(&self, identity: Option<&Issued>, protocol: &str) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.ca_der().clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        let mut config = match identity {
+            Some(issued) => config
+                .with_client_auth_cert(vec![issued.cert_der.clone()], issued.key_der())
+                .expect("a client certificate"),
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let stream = TcpStream::connect(self.address()).await.expect("connected");
+        let name = ServerName::try_from("kubernetes.default.svc").expect("a name");
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a TLS session")
+    }
+
+    pub async fn client(&self, identity: Option<&Issued>) -> Client {
+        let io = TokioIo::new(self.connect(identity, "http/1.1").await);
+        let (sender, connection) = http1::handshake(io).await.expect("HTTP");
+        tokio::spawn(connection.with_upgrades());
+        Client { sender, token: None }
+    }
+
+    pub async fn admin_client(&self) -> Client {
+        self.client(Some(&self.admin())).await
+    }
+
+    pub async fn http2(&self, identity: Option<&Issued>) -> http2::SendRequest<Full<Bytes>> {
+        let io = TokioIo::new(self.connect(identity, "h2").await);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        sender
+    }
+
+    pub async fn stop(self) {
+        self.server.shutdown().await;
+        self.store.close().await;
+    }
+}
+
+impl Client {
+    pub fn with_token(mut self, token: &str) -> Client {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    pub fn request(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "kubernetes")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        request.body(Full::new(body.into())).expect("a request")
+    }
+
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        self.sender.ready().await.expect("connected");
+        let answer = tokio::time::timeout(Duration::from_secs(30), self.sender.send_request(request));
+        answer.await.expect("in time").expect("an answer")
+    }
+
+    pub async fn text(&mut self, method: Method, path: &str, body: impl Into<Bytes>) -> (StatusCode, String) {
+        let response = self.send(self.request(method, path, body)).await;
+        let status = response.status();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub async fn json(&mut self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, text) = self.text(method, path, body).await;
+        (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: not JSON: {text}")))
+    }
+
+    pub async fn get(&mut self, path: &str) -> (StatusCode, Value) {
+        self.json(Method::GET, path, &Value::Null).await
+    }
+
+    pub async fn post(&mut self, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.json(Method::POST, path, body).await
+    }
+}
