@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::container::{Instance, Role, Work};
+use super::container::{Instance, Role};
 use super::{Observed, PodMachine, State};
 use crate::pod;
 use crate::runtime::{ContainerState, ContainerStatus, SandboxStatus};
@@ -25,13 +25,9 @@ impl PodMachine {
                 _ => {}
             }
         }
-        let adopting = self.state == State::Adopting;
-        for status in seen {
-            if adopting || self.run_sandbox.is_busy() {
-                let busy = self.run_sandbox.is_busy();
-                if adopting || !busy {
-                    self.add_sandbox(status, now);
-                }
+        if self.state == State::Adopting {
+            for status in seen {
+                self.add_sandbox(status, now);
             }
         }
     }
@@ -137,12 +133,5 @@ fn lost(state: &ContainerState, now: Timestamp) -> ContainerState {
         oom_killed: false,
         reason: "ContainerStatusUnknown".into(),
         message: "The container could not be located when the pod was terminated".into(),
-    }
-}
-
-impl Work {
-    /// Something has been asked of the runtime and not been answered.
-    pub(super) fn is_pending(self) -> bool {
-        matches!(self, Self::Creating | Self::Starting)
     }
 }
