@@ -1,1 +1,24 @@
-//! Transport and kubeconfig, informers and writes.
+//! The way to the API server: requests, shared caches of objects, events, leader election.
+//!
+//! Every component talks through a [`Client`]; what it reads often it reads from [`Informers`]. The logic of both is in `client-core`.
+
+mod connect;
+mod dynamic;
+mod error;
+mod transport;
+mod typed;
+
+pub mod clock;
+pub mod election;
+pub mod events;
+pub mod informer;
+pub mod params;
+pub mod watch;
+
+pub use client_core as core;
+pub use kube;
+
+pub use self::connect::ConnectError;
+pub use self::error::Error;
+pub use self::informer::{Changes, Informer, Informers, Scope};
+pub use self::transport::{Client, ResponseBody};

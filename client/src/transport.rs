@@ -1,0 +1,238 @@
+//! Carries requests: over the network by kube-client's stack, or inside the process straight into the API server's service.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use kube::client::Body;
+use tower::{BoxError, Service, ServiceExt};
+
+use crate::Error;
+
+/// What answers carry.
+pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// No single answer is larger than this.
+const ANSWER_LIMIT: usize = 256 << 20;
+
+/// How long an answer to anything but a watch or stream may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+type Carry =
+    dyn Fn(Request<Body>) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> + Send + Sync;
+
+/// A way to one API server, with one identity. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    way: Way,
+    default_namespace: String,
+    field_manager: Option<Arc<str>>,
+}
+
+#[derive(Clone)]
+enum Way {
+    /// By kube-client; the identity can be replaced.
+    Network(Arc<Network>),
+    /// A function call.
+    Process(Arc<Carry>),
+}
+
+/// A connection pool and how it was made.
+struct Network {
+    client: ArcSwap<kube::Client>,
+    config: kube::Config,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// A client whose requests are served by a service in the same process.
+    ///
+    /// `identify` runs on each request before it is handed over: it inserts the identity that the service trusts.
+    pub fn in_process<S, B, F>(service: S, identify: F) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: http_body_util::BodyExt<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+        F: Fn(&mut http::Extensions) + Send + Sync + 'static,
+    {
+        let service = Mutex::new(service);
+        let carry = move |mut request: Request<Body>| -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> {
+            identify(request.extensions_mut());
+            let service = service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Box::pin(async move {
+                let response = service.oneshot(request).await.map_err(Into::into)?;
+                Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+            })
+        };
+        Self::over(Way::Process(Arc::new(carry)), "default".to_owned())
+    }
+
+    /// A client over the network.
+    ///
+    /// # Errors
+    /// When the configuration names certificates or credentials that cannot be used.
+    pub fn from_config(config: kube::Config) -> Result<Self, crate::ConnectError> {
+        crate::connect::install_crypto();
+        let namespace = config.default_namespace.clone();
+        let client = kube::Client::try_from(config.clone())?;
+        let network = Network { client: ArcSwap::from_pointee(client), config };
+        Ok(Self::over(Way::Network(Arc::new(network)), namespace))
+    }
+
+    fn over(way: Way, default_namespace: String) -> Self {
+        Self { inner: Arc::new(Inner { way, default_namespace, field_manager: None }) }
+    }
+
+    /// The same client, whose writes name this field manager.
+    #[must_use]
+    pub fn with_field_manager(&self, manager: &str) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                way: self.inner.way.clone(),
+                default_namespace: self.inner.default_namespace.clone(),
+                field_manager: Some(Arc::from(manager)),
+            }),
+        }
+    }
+
+    /// Replaces the client certificate of this client and all its clones. Requests under way are not disturbed; new ones
+    /// use new connections. Does nothing to a client inside the process.
+    ///
+    /// # Errors
+    /// When the certificate or key cannot be used; the old one stays.
+    pub fn replace_identity(&self, cert_pem: &str, key_pem: &str) -> Result<(), crate::ConnectError> {
+        if let Way::Network(network) = &self.inner.way {
+            let mut config = network.config.clone();
+            config.auth_info = crate::connect::certificate_auth(cert_pem, key_pem)?;
+            network.client.store(Arc::new(kube::Client::try_from(config)?));
+        }
+        Ok(())
+    }
+
+    /// The namespace of the kubeconfig's context, or `default`.
+    pub fn default_namespace(&self) -> &str {
+        &self.inner.default_namespace
+    }
+
+    /// The field manager that writes name.
+    pub fn field_manager(&self) -> Option<&str> {
+        self.inner.field_manager.as_deref()
+    }
+
+    /// The URL of the API server; `None` inside the process.
+    pub fn server_url(&self) -> Option<String> {
+        match &self.inner.way {
+            Way::Network(network) => Some(network.config.cluster_url.to_string()),
+            Way::Process(_) => None,
+        }
+    }
+
+    /// The underlying kube client, for WebSockets; `None` inside the process.
+    pub fn kube(&self) -> Option<kube::Client> {
+        match &self.inner.way {
+            Way::Network(network) => Some(kube::Client::clone(&network.client.load())),
+            Way::Process(_) => None,
+        }
+    }
+
+    /// Sends a request as it is (its URI is a path with a query) and returns whatever comes back, errors of the server included.
+    ///
+    /// # Errors
+    /// [`Error::Transport`] when no answer came.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+        match &self.inner.way {
+            Way::Network(network) => {
+                let client = kube::Client::clone(&network.client.load());
+                let response = client.send(request).await.map_err(Error::transport)?;
+                Ok(response.map(|body| body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync()))
+            }
+            Way::Process(carry) => carry(request).await.map_err(Error::Transport),
+        }
+    }
+
+    /// Sends a request whose answer is a stream without end, such as a watch or a log. The body comes as it is read.
+    ///
+    /// # Errors
+    /// [`Error::Status`] when the server refused, [`Error::Transport`] when no answer came.
+    pub async fn stream(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+        let response =
+            tokio::time::timeout(DEADLINE, self.send(request)).await.map_err(Error::transport)??;
+        let code = response.status();
+        if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
+        Err(Error::from_answer(code, &collect(response.into_body()).await?))
+    }
+
+    /// Sends a request and returns the body of a successful answer.
+    ///
+    /// # Errors
+    /// [`Error::Status`] when the server refused, [`Error::Transport`] when no answer came in time.
+    pub async fn request_bytes(&self, request: Request<Body>) -> Result<Bytes, Error> {
+        let answer = async {
+            let response = self.send(request).await?;
+            let code = response.status();
+            let body = collect(response.into_body()).await?;
+            if code.is_success() { Ok(body) } else { Err(Error::from_answer(code, &body)) }
+        };
+        tokio::time::timeout(DEADLINE, answer).await.map_err(Error::transport)?
+    }
+
+    /// Sends a request and returns the body of a successful answer as text.
+    ///
+    /// # Errors
+    /// As [`Client::request_bytes`].
+    pub async fn request_text(&self, request: Request<Body>) -> Result<String, Error> {
+        let bytes = self.request_bytes(request).await?;
+        String::from_utf8(bytes.into()).map_err(Error::transport)
+    }
+
+    /// Sends a request and decodes the body of a successful answer.
+    ///
+    /// # Errors
+    /// As [`Client::request_bytes`], and [`Error::Decode`].
+    pub async fn request<T: serde::de::DeserializeOwned>(&self, request: Request<Body>) -> Result<T, Error> {
+        let bytes = self.request_bytes(request).await?;
+        serde_json::from_slice(&bytes).map_err(Error::Decode)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server", &self.server_url()).finish_non_exhaustive()
+    }
+}
+
+/// Reads a whole body. Frame by frame: most answers are a single frame, which is not copied.
+async fn collect(mut body: ResponseBody) -> Result<Bytes, Error> {
+    let mut first = Bytes::new();
+    let mut rest = bytes::BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(Error::Transport)?.into_data() else { continue };
+        if first.is_empty() {
+            first = data;
+            continue;
+        }
+        if rest.is_empty() {
+            rest.extend_from_slice(&first);
+        }
+        if rest.len() + data.len() > ANSWER_LIMIT {
+            return Err(Error::transport("the answer is too large"));
+        }
+        rest.extend_from_slice(&data);
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
