@@ -1,3 +1,4 @@
 //! Runs pods on one node.
 
+pub mod images;
 pub mod shim;

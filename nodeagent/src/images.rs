@@ -1,0 +1,306 @@
+//! The node's images: content addressed, fetched from registries, read from archives, or packed from this executable.
+//!
+//! Content (configurations, manifests, unpacked layers) lives in one directory that several nodes of a machine may share.
+//! Every node keeps a record for each of its images there; content without a record of any node is garbage. The records
+//! are the truth; what is held in memory is read from them when the store is opened.
+
+pub mod archive;
+mod content;
+mod manifest;
+mod pack;
+mod reference;
+mod registry;
+mod unpack;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use nodeagent_core::runtime::{Image, RegistryAuth, RuntimeError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OnceCell, Semaphore};
+
+pub use content::Content;
+pub use manifest::RunConfig;
+pub use pack::SelfImage;
+pub use registry::Mirror;
+
+/// Where a store keeps its content, and where it fetches from.
+#[derive(Clone, Debug)]
+pub struct ImageStoreConfig {
+    /// Content; may be shared by the nodes of one machine.
+    pub content: PathBuf,
+    /// Name under which this node's records are kept in `content`.
+    pub owner: String,
+    /// Registries to ask before the one that an image names, by that one's host name.
+    pub mirrors: BTreeMap<String, Vec<Mirror>>,
+    /// Registries spoken to without TLS, beside those on loopback.
+    pub plain_http: Vec<String>,
+    /// Layers fetched at the same time, over all pulls.
+    pub parallel_layers: usize,
+}
+
+/// Why an image could not be had.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ImageError {
+    /// The reference cannot be parsed.
+    #[error("invalid image name {reference:?}: {detail}")]
+    InvalidName {
+        /// As given.
+        reference: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The registry could not be reached or refused.
+    #[error("{0}")]
+    Registry(String),
+    /// What was fetched is not what was promised, or not an image.
+    #[error("{0}")]
+    Malformed(String),
+    /// No variant of the image is for this machine.
+    #[error("no match for platform linux/{architecture} in manifest")]
+    Platform {
+        /// Of this machine, as images name it.
+        architecture: &'static str,
+    },
+    /// The disk failed.
+    #[error("{what}: {detail}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What the kernel said.
+        detail: String,
+    },
+    /// There is no such image.
+    #[error("no such image: {0}")]
+    NotFound(String),
+}
+
+impl ImageError {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ImageError {
+        let what = what.into();
+        move |error| ImageError::Io { what, detail: error.to_string() }
+    }
+
+    /// As the agent reports it for this reference.
+    pub fn into_runtime(self, reference: &str) -> RuntimeError {
+        let reference = reference.to_owned();
+        match self {
+            ImageError::InvalidName { detail, .. } => RuntimeError::InvalidImageName { reference, detail },
+            ImageError::NotFound(_) => RuntimeError::NotFound { what: format!("image {reference:?}") },
+            other => RuntimeError::Pull { reference, detail: other.to_string() },
+        }
+    }
+}
+
+/// An image as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Digest of the configuration.
+    pub id: String,
+    /// Digest of the manifest, if one was seen.
+    pub manifest: Option<String>,
+    /// `name:tag` references.
+    pub tags: Vec<String>,
+    /// `name@sha256:…` references.
+    pub digests: Vec<String>,
+    /// Unpacked layers, lowest first, as directory names in the content directory.
+    pub layers: Vec<String>,
+    /// Bytes on disk.
+    pub size: u64,
+    /// How containers of this image run.
+    pub run: RunConfig,
+    /// Made by [`ImageStore::pack_self`] from an executable in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed_from: Option<String>,
+    /// When a container last used it, in seconds since 1970.
+    #[serde(default)]
+    pub last_used: Option<i64>,
+}
+
+type Pull = Arc<OnceCell<Result<Arc<Record>, ImageError>>>;
+
+/// The images of one node.
+pub struct ImageStore {
+    config: ImageStoreConfig,
+    content: Content,
+    records: Mutex<BTreeMap<String, Arc<Record>>>,
+    pulls: Mutex<BTreeMap<String, Pull>>,
+    layer_slots: Semaphore,
+}
+
+// === impl ImageStore ===
+
+impl ImageStore {
+    /// Opens the store; makes its directories when they are missing.
+    pub fn open(config: ImageStoreConfig) -> Result<Arc<ImageStore>, ImageError> {
+        let content = Content::open(&config.content)?;
+        let records = content.records(&config.owner)?;
+        let layer_slots = Semaphore::new(config.parallel_layers.max(1));
+        Ok(Arc::new(ImageStore {
+            records: Mutex::new(records.into_iter().map(|r| (r.id.clone(), Arc::new(r))).collect()),
+            pulls: Mutex::default(),
+            content,
+            config,
+            layer_slots,
+        }))
+    }
+
+    /// The directory that the names in [`Record::layers`] are relative to.
+    pub fn layers_dir(&self) -> PathBuf {
+        self.content.layers_dir()
+    }
+
+    /// All images of this node.
+    pub fn list(&self) -> Vec<Arc<Record>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// The image of that id, name, or digest.
+    pub fn find(&self, wanted: &str) -> Result<Option<Arc<Record>>, ImageError> {
+        let records = self.lock();
+        let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+        if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(records.get(&format!("sha256:{hex}")).cloned());
+        }
+        let name = reference::parse(wanted)?;
+        let found = match name.digest() {
+            Some(_) => {
+                let canonical = reference::with_digest(&name);
+                records.values().find(|record| record.digests.contains(&canonical))
+            }
+            None => {
+                let canonical = name.whole();
+                records.values().find(|record| record.tags.contains(&canonical))
+            }
+        };
+        Ok(found.cloned())
+    }
+
+    /// Fetches an image. Pulls of the same reference at the same time are one.
+    pub async fn pull(
+        self: &Arc<Self>,
+        wanted: &str,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Arc<Record>, ImageError> {
+        let name = reference::parse(wanted)?;
+        // Different credentials may see different things: they do not share a pull.
+        let key = format!("{} {}", name.whole(), auth.as_ref().map_or("", |auth| &auth.username));
+        let cell = {
+            let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(pulls.entry(key.clone()).or_default())
+        };
+        let outcome = cell
+            .get_or_init(|| async {
+                let this = Arc::clone(self);
+                // Detached: a caller that gives up does not stop the pull for the others.
+                let task = tokio::spawn(async move { registry::pull(&this, &name, auth).await });
+                task.await.unwrap_or_else(|error| Err(ImageError::Registry(error.to_string())))
+            })
+            .await
+            .clone();
+        let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        if pulls.get(&key).is_some_and(|current| Arc::ptr_eq(current, &cell)) {
+            pulls.remove(&key);
+        }
+        outcome
+    }
+
+    /// Reads an OCI or docker archive. Blocks.
+    pub fn load_archive(&self, path: &Path) -> Result<Vec<Arc<Record>>, ImageError> {
+        archive::load(self, path)
+    }
+
+    /// Packs this executable with the loader and the libraries that it maps as an image. Blocks.
+    pub fn pack_self(&self, image: &SelfImage) -> Result<Arc<Record>, ImageError> {
+        pack::pack_self(self, image)
+    }
+
+    /// Removes an image of this node, and content that no node needs any more. Blocks.
+    pub fn remove(&self, wanted: &str) -> Result<(), ImageError> {
+        let record = self.find(wanted)?.ok_or_else(|| ImageError::NotFound(wanted.to_owned()))?;
+        self.content.remove_record(&self.config.owner, &record.id)?;
+        self.lock().remove(&record.id);
+        self.content.collect_garbage()
+    }
+
+    /// Notes that a container uses the image now.
+    pub fn touch(&self, id: &str, now: Timestamp) {
+        let updated = {
+            let mut records = self.lock();
+            let Some(record) = records.get_mut(id) else { return };
+            let now = now.as_second();
+            if record.last_used.is_some_and(|last| now - last < 60) {
+                return;
+            }
+            let updated = Arc::new(Record { last_used: Some(now), ..Record::clone(record) });
+            *record = Arc::clone(&updated);
+            updated
+        };
+        if let Err(error) = self.content.write_record(&self.config.owner, &updated, false) {
+            tracing::debug!(%error, "cannot note the use of an image");
+        }
+    }
+
+    /// Makes an image known. Its names move here from whatever had them.
+    fn adopt(&self, record: Record) -> Result<Arc<Record>, ImageError> {
+        let mut records = self.lock();
+        let mut record = record;
+        if let Some(old) = records.get(&record.id) {
+            let keep = |mine: &mut Vec<String>, theirs: &[String]| {
+                mine.extend(theirs.iter().cloned());
+                mine.sort();
+                mine.dedup();
+            };
+            keep(&mut record.tags, &old.tags);
+            keep(&mut record.digests, &old.digests);
+            record.last_used = old.last_used;
+        }
+        let robbed: Vec<Record> = records
+            .values()
+            .filter(|old| old.id != record.id && old.tags.iter().any(|tag| record.tags.contains(tag)))
+            .map(|old| Record {
+                tags: old.tags.iter().filter(|tag| !record.tags.contains(tag)).cloned().collect(),
+                ..Record::clone(old)
+            })
+            .collect();
+        let record = Arc::new(record);
+        self.content.write_record(&self.config.owner, &record, true)?;
+        for old in robbed {
+            self.content.write_record(&self.config.owner, &old, true)?;
+            records.insert(old.id.clone(), Arc::new(old));
+        }
+        records.insert(record.id.clone(), Arc::clone(&record));
+        Ok(record)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Record>>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<&Record> for Image {
+    fn from(record: &Record) -> Image {
+        Image {
+            id: record.id.clone(),
+            tags: record.tags.clone(),
+            digests: record.digests.clone(),
+            size_bytes: record.size,
+            user: record.run.user.clone(),
+            last_used_at: record.last_used.and_then(|second| Timestamp::from_second(second).ok()),
+        }
+    }
+}
+
+/// This machine's architecture, as images name it.
+pub const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
+    "amd64"
+} else if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else {
+    std::env::consts::ARCH
+};
+
+#[cfg(test)]
+mod tests;
