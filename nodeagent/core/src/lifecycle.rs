@@ -396,7 +396,7 @@ impl PodMachine {
 
     /// The current instance of a container, and the one before it.
     pub fn instances(&self, container: &str) -> Option<(Option<&ContainerStatus>, Option<&ContainerStatus>)> {
-        let unit = self.units.iter().find(|unit| unit.name == container)?;
+        let unit = self.units.iter().find(|unit| *unit.name == *container)?;
         Some((unit.current.as_ref().map(|it| &it.status), unit.previous.as_ref().map(|it| &it.status)))
     }
 

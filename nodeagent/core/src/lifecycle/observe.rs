@@ -55,7 +55,8 @@ impl PodMachine {
             if !adopting {
                 continue;
             }
-            for status in seen.iter().filter(|it| *it.name == *unit.name) {
+            let name = unit.name.clone();
+            for status in seen.iter().filter(|it| *it.name == *name) {
                 unit.push(Instance { status: status.clone(), since: now });
             }
             if let Some(ContainerState::Running { started_at }) = unit.state().cloned() {
@@ -81,8 +82,8 @@ impl PodMachine {
                 }
                 let count = u32::try_from(api.restart_count).unwrap_or(0);
                 unit.next_attempt = unit.next_attempt.max(count);
-                for prober in api.started.iter().filter(|started| **started).flat_map(|_| &mut unit.probers) {
-                    prober.resume(api.ready, now);
+                if api.started == Some(true) {
+                    unit.probers.iter_mut().for_each(|prober| prober.resume(api.ready, now));
                 }
                 unit.refresh_readiness();
             }
