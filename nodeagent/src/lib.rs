@@ -2,3 +2,21 @@
 
 pub mod images;
 pub mod shim;
+
+pub mod agent;
+mod drain;
+mod driver;
+mod hands;
+pub mod hollow;
+mod housekeeping;
+mod node;
+mod objects;
+mod podlogs;
+mod pods;
+mod prober;
+mod sockets;
+mod tokens;
+mod tunnel;
+mod volumes;
+
+pub use self::agent::{Config, Error, TunnelConfig, run};

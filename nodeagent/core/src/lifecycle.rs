@@ -320,6 +320,8 @@ pub struct PodMachine {
     run_sandbox: Step,
     /// Oldest first; the last is the current one unless it is not ready.
     sandboxes: Vec<Sandbox>,
+    /// Sandboxes of before: stopped, kept for their containers' logs.
+    retired: Vec<Sandbox>,
     next_sandbox: u32,
     units: Vec<Unit>,
     started_at: Timestamp,
@@ -327,11 +329,15 @@ pub struct PodMachine {
     drain_until: Option<Timestamp>,
     /// When the containers of an ending pod get killed.
     stop_deadline: Option<Timestamp>,
+    /// The deletion grace period that the deadline was made from.
+    stop_grace: Option<i64>,
     /// What was sent and is newer than what the watch has shown.
     acknowledged: Option<(u64, PodStatus)>,
     sent: Option<PodStatus>,
     patch: Step,
     delete: Step,
+    /// The API has everything that there is to say.
+    reported: bool,
     actions: VecDeque<Action>,
     wake: Option<Timestamp>,
 }
@@ -353,15 +359,18 @@ impl PodMachine {
             unmount: Step::default(),
             run_sandbox: Step::default(),
             sandboxes: Vec::new(),
+            retired: Vec::new(),
             next_sandbox: 0,
             units,
             started_at,
             drain_until: None,
             stop_deadline: None,
+            stop_grace: None,
             acknowledged: None,
             sent: None,
             patch: Step::default(),
             delete: Step::default(),
+            reported: false,
             actions: VecDeque::new(),
             wake: None,
         }
@@ -387,7 +396,7 @@ impl PodMachine {
 
     /// The current instance of a container, and the one before it.
     pub fn instances(&self, container: &str) -> Option<(Option<&ContainerStatus>, Option<&ContainerStatus>)> {
-        let unit = self.units.iter().find(|unit| unit.name == container)?;
+        let unit = self.units.iter().find(|unit| *unit.name == *container)?;
         Some((unit.current.as_ref().map(|it| &it.status), unit.previous.as_ref().map(|it| &it.status)))
     }
 
@@ -423,6 +432,9 @@ impl PodMachine {
             self.probe(now);
         }
         self.report(now);
+        if self.state == State::Clearing {
+            self.let_go(now);
+        }
     }
 
     fn take_in(&mut self, event: Event, now: Timestamp) {
@@ -435,16 +447,13 @@ impl PodMachine {
             Event::Unmounted(outcome) => self.unmount.answer(outcome.is_ok(), now),
             Event::SandboxRan(outcome) => self.sandbox_ran(outcome, now),
             Event::SandboxStopped(id, outcome) => {
-                if let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.status.id == id) {
+                if let Some(sandbox) = self.sandboxes.iter_mut().chain(&mut self.retired).find(|sandbox| sandbox.status.id == id) {
                     sandbox.stopped.answer(outcome.is_ok(), now);
                 }
             }
             Event::SandboxRemoved(id, outcome) => {
-                if let Some(sandbox) = self.sandboxes.iter_mut().find(|sandbox| sandbox.status.id == id) {
+                if let Some(sandbox) = self.sandboxes.iter_mut().chain(&mut self.retired).find(|sandbox| sandbox.status.id == id) {
                     sandbox.removed.answer(outcome.is_ok(), now);
-                }
-                if outcome.is_ok() && self.state == State::Active {
-                    self.sandboxes.retain(|sandbox| sandbox.status.id != id);
                 }
             }
             Event::Drained => self.drain_until = self.drain_until.map(|_| now),
@@ -462,10 +471,6 @@ impl PodMachine {
             self.acknowledged = None;
         }
         self.pod = pod;
-        let shorter = self.deletion_deadline();
-        if let (Some(deadline), Some(stated)) = (self.stop_deadline, shorter) {
-            self.stop_deadline = Some(deadline.min(stated));
-        }
     }
 
     fn reject(&mut self, reason: String, message: String) {

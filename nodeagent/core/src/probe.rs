@@ -121,6 +121,17 @@ impl Prober {
         Some(success)
     }
 
+    /// Takes over what an earlier agent found: the container had come up, and was or was not ready.
+    pub fn resume(&mut self, ready: bool, now: Timestamp) {
+        match self.kind {
+            Kind::Startup => self.verdict = Some(true),
+            Kind::Readiness => self.verdict = Some(ready),
+            Kind::Liveness => {}
+        }
+        self.last = self.verdict;
+        self.next_at = self.next_at.max(now);
+    }
+
     /// The standing verdict: none before a threshold was met.
     pub fn verdict(&self) -> Option<bool> {
         self.verdict

@@ -85,12 +85,17 @@ pub(super) struct Unit {
     pub(super) stop: Stop,
     /// Why this instance is being stopped although the pod goes on; it starts again.
     pub(super) restarting: bool,
+    pub(super) restart_deadline: Option<Timestamp>,
     pub(super) pull: Pull,
+    /// What was shown of the pull before the one that is on.
+    pub(super) pull_before: Option<(&'static str, String)>,
     pub(super) pull_failures: u32,
     pub(super) create: Step,
     /// Why the last attempt to create or start it failed.
     pub(super) trouble: Option<(&'static str, String)>,
     pub(super) crash: CrashBackoff,
+    /// Users have been told of the back-off before the next start.
+    pub(super) backoff_told: bool,
     pub(super) probers: Vec<Prober>,
     /// It has come up: postStart and startup probe are through.
     pub(super) started: bool,
@@ -121,11 +126,14 @@ impl Unit {
             work: Work::None,
             stop: Stop::No,
             restarting: false,
+            restart_deadline: None,
             pull: Pull::None,
+            pull_before: None,
             pull_failures: 0,
             create: Step::default(),
             trouble: None,
             crash: CrashBackoff::default(),
+            backoff_told: false,
             probers: Vec::new(),
             started: false,
             ready: false,
@@ -214,6 +222,7 @@ impl Unit {
         self.work = Work::None;
         self.stop = Stop::No;
         self.restarting = false;
+        self.backoff_told = false;
         self.probers.clear();
         self.started = false;
         self.ready = false;
@@ -307,5 +316,14 @@ pub(super) fn exit_reason(reason: &str, exit_code: i32) -> Cow<'_, str> {
         ("", 0) => Cow::Borrowed("Completed"),
         ("", _) => Cow::Borrowed("Error"),
         (reason, _) => Cow::Borrowed(reason),
+    }
+}
+
+// === impl Work ===
+
+impl Work {
+    /// Something has been asked of the runtime and not been answered.
+    pub(super) fn is_pending(self) -> bool {
+        matches!(self, Self::Creating | Self::Starting)
     }
 }

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::container::{Instance, Role, Work};
+use super::container::{Instance, Role};
 use super::{Observed, PodMachine, State};
 use crate::pod;
 use crate::runtime::{ContainerState, ContainerStatus, SandboxStatus};
@@ -25,13 +25,9 @@ impl PodMachine {
                 _ => {}
             }
         }
-        let adopting = self.state == State::Adopting;
-        for status in seen {
-            if adopting || self.run_sandbox.is_busy() {
-                let busy = self.run_sandbox.is_busy();
-                if adopting || !busy {
-                    self.add_sandbox(status, now);
-                }
+        if self.state == State::Adopting {
+            for status in seen {
+                self.add_sandbox(status, now);
             }
         }
     }
@@ -59,7 +55,8 @@ impl PodMachine {
             if !adopting {
                 continue;
             }
-            for status in seen.iter().filter(|it| *it.name == *unit.name) {
+            let name = unit.name.clone();
+            for status in seen.iter().filter(|it| *it.name == *name) {
                 unit.push(Instance { status: status.clone(), since: now });
             }
             if let Some(ContainerState::Running { started_at }) = unit.state().cloned() {
@@ -85,8 +82,8 @@ impl PodMachine {
                 }
                 let count = u32::try_from(api.restart_count).unwrap_or(0);
                 unit.next_attempt = unit.next_attempt.max(count);
-                for prober in api.started.iter().filter(|started| **started).flat_map(|_| &mut unit.probers) {
-                    prober.resume(api.ready, now);
+                if api.started == Some(true) {
+                    unit.probers.iter_mut().for_each(|prober| prober.resume(api.ready, now));
                 }
                 unit.refresh_readiness();
             }
@@ -137,12 +134,5 @@ fn lost(state: &ContainerState, now: Timestamp) -> ContainerState {
         oom_killed: false,
         reason: "ContainerStatusUnknown".into(),
         message: "The container could not be located when the pod was terminated".into(),
-    }
-}
-
-impl Work {
-    /// Something has been asked of the runtime and not been answered.
-    pub(super) fn is_pending(self) -> bool {
-        matches!(self, Self::Creating | Self::Starting)
     }
 }

@@ -1,0 +1,1 @@
+//! The machine in scripted situations and under random orders of events.
