@@ -209,11 +209,13 @@ impl ImageStore {
 
     /// Reads an OCI or docker archive. Blocks.
     pub fn load_archive(&self, path: &Path) -> Result<Vec<Arc<Record>>, ImageError> {
+        let _importing = self.content.importing()?;
         archive::load(self, path)
     }
 
     /// Packs this executable with the loader and the libraries that it maps as an image. Blocks.
     pub fn pack_self(&self, image: &SelfImage) -> Result<Arc<Record>, ImageError> {
+        let _importing = self.content.importing()?;
         pack::pack_self(self, image)
     }
 

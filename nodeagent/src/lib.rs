@@ -1,6 +1,9 @@
 //! Runs pods on one node.
 
+pub mod embedded;
 pub mod images;
+pub mod netns;
+pub mod network;
 pub mod shim;
 
 pub mod agent;

@@ -13,9 +13,11 @@ mod server;
 mod start;
 mod sys;
 pub mod task;
-mod zygote;
+pub mod zygote;
 
 use std::process::ExitCode;
+
+pub use sys::{send_fds, start_time as sys_start_time};
 
 /// Words after the executable's name that make it a shim.
 pub const ARGV: [&str; 2] = ["internal", "shim"];

@@ -24,9 +24,10 @@ pub const EMPTY_LAYER: &str = "empty";
 pub struct Content {
     dir: PathBuf,
     serial: AtomicU64,
-    /// Shared lock for as long as the store is open.
-    lock: File,
 }
+
+/// Keeps garbage collection away, in this process and others, while content is being added.
+pub struct Importing(#[expect(dead_code, reason = "the lock is held by the open file")] File);
 
 /// Removes a temporary path unless it was moved to its place.
 pub struct Temporary(PathBuf);
@@ -53,15 +54,25 @@ impl Content {
         for part in ["blobs/sha256", "layers/empty", "owners", "tmp"] {
             fs::create_dir_all(dir.join(part)).map_err(ImageError::io(failed()))?;
         }
-        let lock = File::create(dir.join("lock")).map_err(ImageError::io(failed()))?;
+        let content = Content { dir: dir.to_owned(), serial: AtomicU64::new(0) };
+        let lock = content.lock_file()?;
         if lock.try_lock().is_ok() {
-            // Nobody else: leftovers belong to the dead.
+            // Nobody is adding anything: leftovers belong to the dead.
             let _ = fs::remove_dir_all(dir.join("tmp"));
             fs::create_dir_all(dir.join("tmp")).map_err(ImageError::io(failed()))?;
-            lock.unlock().map_err(ImageError::io(failed()))?;
         }
-        lock.lock_shared().map_err(ImageError::io(failed()))?;
-        Ok(Content { dir: dir.to_owned(), serial: AtomicU64::new(0), lock })
+        Ok(content)
+    }
+
+    fn lock_file(&self) -> Result<File, ImageError> {
+        File::create(self.dir.join("lock")).map_err(ImageError::io("image store lock"))
+    }
+
+    /// To be held from before the first look at what is here until the record is written.
+    pub fn importing(&self) -> Result<Importing, ImageError> {
+        let lock = self.lock_file()?;
+        lock.lock_shared().map_err(ImageError::io("image store lock"))?;
+        Ok(Importing(lock))
     }
 
     /// Where unpacked layers are.
@@ -174,17 +185,20 @@ impl Content {
 
     /// Removes layers and blobs that no record of any node names.
     ///
-    /// A layer that is being pulled is not yet named: the exclusive lock keeps this away from every other process, and
-    /// where another process has the store open nothing is removed until it is the last.
+    /// A layer that is being added is not yet named: while anybody adds, nothing is removed; the next call will.
     pub fn collect_garbage(&self) -> Result<(), ImageError> {
-        self.lock.unlock().map_err(ImageError::io("image store lock"))?;
-        let alone = self.lock.try_lock().is_ok();
-        let outcome = if alone { self.sweep() } else { Ok(()) };
-        self.lock.lock_shared().map_err(ImageError::io("image store lock"))?;
-        outcome
+        let lock = self.lock_file()?;
+        if lock.try_lock().is_err() {
+            return Ok(());
+        }
+        let doomed = self.sweep()?;
+        drop(lock);
+        drop(doomed);
+        Ok(())
     }
 
-    fn sweep(&self) -> Result<(), ImageError> {
+    fn sweep(&self) -> Result<Vec<Temporary>, ImageError> {
+        let mut swept = Vec::new();
         let failed = || "collect image garbage".to_owned();
         let (mut layers, mut blobs) = (BTreeSet::from([EMPTY_LAYER.to_owned()]), BTreeSet::new());
         for owner in fs::read_dir(self.dir.join("owners")).map_err(ImageError::io(failed()))? {
@@ -199,6 +213,7 @@ impl Content {
                 // By rename first: a half-removed layer must not look whole.
                 let doomed = self.temporary();
                 fs::rename(entry.path(), doomed.path()).map_err(ImageError::io(failed()))?;
+                swept.push(doomed);
             }
         }
         for entry in fs::read_dir(self.dir.join("blobs/sha256")).map_err(ImageError::io(failed()))?.flatten()
@@ -207,7 +222,7 @@ impl Content {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(())
+        Ok(swept)
     }
 
     /// Digest of the layer that any node of this machine has packed from files in that state.

@@ -57,6 +57,8 @@ pub async fn pull(
         Some(auth) => secrets::RegistryAuth::Basic(auth.username, auth.password),
         None => secrets::RegistryAuth::Anonymous,
     };
+    let locking = Arc::clone(store);
+    let _importing = blocking(move || locking.content.importing()).await?;
     let mirrors = store.config.mirrors.get(name.registry()).cloned().unwrap_or_default();
     for mirror in mirrors {
         let mut mirrored = name.clone();

@@ -16,8 +16,13 @@ const IDLE_MS: i32 = 15_000;
 /// Longest path of a container's directory.
 const MAX_REQUEST: usize = 4096;
 
-/// Serves requests on descriptor 0 (a SOCK_SEQPACKET pair): a container's directory with the listening socket of its
-/// shim. Each is answered with the shim's pid as decimal text. The arguments are cgroup directories to move to.
+/// First byte of a request for a shim; a container's directory and the listening socket of its shim follow.
+pub const SHIM: u8 = b'S';
+/// First byte of a request for the first process of a PID namespace; the path to pin the namespace at follows.
+pub const PAUSE: u8 = b'P';
+
+/// Serves requests on descriptor 0 (a SOCK_SEQPACKET pair). Each is answered with a pid as decimal text, or with `!` and
+/// a reason. The arguments are cgroup directories to move to.
 pub fn run(cgroups: impl Iterator<Item = OsString>) -> ExitCode {
     prepare(cgroups);
     // SAFETY: descriptor 0 is the socket that the agent gave us, and nothing else in this process uses it.
@@ -35,16 +40,67 @@ pub fn run(cgroups: impl Iterator<Item = OsString>) -> ExitCode {
             Ok((0, _)) | Err(_) => return ExitCode::SUCCESS,
             Ok(received) => received,
         };
-        let Some(listener) = listener else { continue };
+        let Some((&kind, path)) = buffer[..length].split_first() else { continue };
+        let path = Path::new(OsStr::from_bytes(path));
         // SAFETY: this process has never made a thread.
         match unsafe { fork::fork(false) } {
-            Ok(Fork::Child) => {
-                drop(agent);
-                let dir = Path::new(OsStr::from_bytes(&buffer[..length]));
-                fork::exit(i32::from(server::run(dir, UnixListener::from(listener)).is_err()));
-            }
-            Ok(Fork::Parent(pid)) => answer(&agent, pid.to_string().as_bytes()),
+            Ok(Fork::Child) => fork::exit(child(agent, kind, path, listener)),
+            Ok(Fork::Parent(pid)) if kind == SHIM => answer(&agent, pid.to_string().as_bytes()),
+            // The child answers with the pid of the process that it has made.
+            Ok(Fork::Parent(_)) => {}
             Err(error) => answer(&agent, format!("!{error}").as_bytes()),
+        }
+    }
+}
+
+fn child(agent: OwnedFd, kind: u8, path: &Path, listener: Option<OwnedFd>) -> i32 {
+    match (kind, listener) {
+        (SHIM, Some(listener)) => {
+            drop(agent);
+            i32::from(server::run(path, UnixListener::from(listener)).is_err())
+        }
+        (PAUSE, _) => match pause(path) {
+            Ok(pid) => {
+                answer(&agent, pid.to_string().as_bytes());
+                0
+            }
+            Err(error) => {
+                answer(&agent, format!("!{error}").as_bytes());
+                1
+            }
+        },
+        _ => {
+            answer(&agent, b"!unknown request");
+            1
+        }
+    }
+}
+
+/// Makes a PID namespace with a first process that only reaps, and pins it.
+fn pause(pin: &Path) -> std::io::Result<i32> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID)?;
+    // SAFETY: still one thread.
+    match unsafe { fork::fork(false) }? {
+        Fork::Child => {
+            // SAFETY: closes what the process does not need, names it, and sleeps for ever; children are reaped by the
+            // kernel because SIGCHLD is ignored.
+            unsafe {
+                libc::close(0);
+                libc::setsid();
+                libc::prctl(libc::PR_SET_NAME, c"orlop-pause".as_ptr());
+                loop {
+                    libc::pause();
+                }
+            }
+        }
+        Fork::Parent(pid) => {
+            std::fs::File::create(pin)?;
+            let pinned = crate::netns::bind(Path::new(&format!("/proc/{pid}/ns/pid")), pin);
+            if pinned.is_err() {
+                // SAFETY: kill takes integers; the process is our child.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            pinned.map(|()| pid)
         }
     }
 }
