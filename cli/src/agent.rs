@@ -1,0 +1,282 @@
+//! One node's process: the agent with its runtime, the proxy and DNS.
+//!
+//! `up` starts it with a file that says everything, and holds its standard input: the word `stop` there ends the
+//! containers too, the end of the input leaves them running for the next agent.
+
+use std::fs::{File, OpenOptions};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use client::{Client, Informers};
+use nodeagent::embedded::{EmbeddedConfig, EmbeddedRuntime};
+use nodeagent::images::{ImageStore, ImageStoreConfig, SelfImage};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::networks::Networks;
+use crate::pod_routes;
+
+/// What pods may name without any registry.
+pub const DEMO_IMAGE: &str = "orlop.dev/demo";
+/// Releases of the demo workload.
+pub const DEMO_RELEASES: [&str; 2] = ["v1", "v2"];
+/// How often the identity's files are looked at for a successor.
+const IDENTITY_INTERVAL: Duration = Duration::from_secs(600);
+/// Layers fetched at the same time.
+const PARALLEL_LAYERS: usize = 3;
+const LOCK_FILE: &str = "agent.lock";
+
+/// What an agent process is told. Kept as JSON in the node's directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentFile {
+    /// URL of the API server.
+    pub server: String,
+    /// Certificate of the cluster's authority, PEM.
+    pub authority: PathBuf,
+    /// Own certificate, PEM.
+    pub certificate: PathBuf,
+    /// Own key, PEM.
+    pub key: PathBuf,
+    /// Ranges and names.
+    pub networks: Networks,
+    /// What kind of node it is.
+    pub role: Role,
+}
+
+/// What kind of node an agent process is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Role {
+    /// A node that runs containers.
+    Embedded {
+        /// Name of the Node.
+        name: String,
+        /// The node's address.
+        address: Ipv4Addr,
+        /// The node's network namespace; `None`: the one of the process.
+        netns: Option<PathBuf>,
+        /// Path in the cgroup tree.
+        cgroup_root: String,
+        /// State of the node.
+        state_dir: PathBuf,
+        /// Image content, shared by the nodes of this machine.
+        images: PathBuf,
+    },
+    /// Nodes without containers, all in one process.
+    Hollow {
+        /// Names of the Nodes.
+        names: Vec<String>,
+    },
+}
+
+/// How an agent process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Containers go on running.
+    Leave,
+    /// Nothing stays.
+    Stop,
+}
+
+/// Runs an agent process until it is told to end.
+pub async fn run(path: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let file: AgentFile = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    let client = connect(&file)?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(follow_identity(file.clone(), client.clone(), shutdown.clone()));
+    match &file.role {
+        Role::Hollow { names } => {
+            let hollow = nodeagent::hollow::run(names.clone(), client.clone(), Informers::new(client), shutdown.clone());
+            tokio::select! {
+                ended = hollow => ended.context("the hollow nodes ended"),
+                _ = told_to_end() => { shutdown.cancel(); Ok(()) }
+            }
+        }
+        Role::Embedded { .. } => Node::start(&file, client, shutdown).await?.run().await,
+    }
+}
+
+/// Waits until no agent process uses the state of a node.
+pub fn wait_for_lock(state_dir: &Path, patience: Duration) -> Result<()> {
+    let deadline = std::time::Instant::now() + patience;
+    while lock(state_dir)?.is_none() {
+        if std::time::Instant::now() > deadline {
+            bail!("another process uses {}; stop it first", state_dir.display());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Holds the state of a node for this process, as long as the file lives; `None` when another process does.
+fn lock(state_dir: &Path) -> Result<Option<File>> {
+    let path = state_dir.join(LOCK_FILE);
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!("{} is missing", state_dir.display()),
+        Err(error) => return Err(error).with_context(|| format!("opening {}", path.display())),
+    };
+    match rustix::fs::flock(file.as_fd(), rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("locking {}", path.display())),
+    }
+}
+
+fn connect(file: &AgentFile) -> Result<Client> {
+    let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+    let (authority, certificate, key) = (read(&file.authority)?, read(&file.certificate)?, read(&file.key)?);
+    Ok(Client::from_identity(&file.server, &authority, &certificate, &key)?)
+}
+
+/// Takes over a renewed certificate. Requests on their way keep the old one.
+async fn follow_identity(file: AgentFile, client: Client, shutdown: CancellationToken) {
+    let modified = || std::fs::metadata(&file.certificate).and_then(|data| data.modified()).ok();
+    let mut known = modified();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(IDENTITY_INTERVAL) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let found = modified();
+        if found == known {
+            continue;
+        }
+        let pair = std::fs::read_to_string(&file.certificate)
+            .and_then(|certificate| Ok((certificate, std::fs::read_to_string(&file.key)?)));
+        match pair.map_err(anyhow::Error::from).and_then(|(certificate, key)| Ok(client.replace_identity(&certificate, &key)?)) {
+            Ok(()) => known = found,
+            Err(error) => warn!("the renewed certificate cannot be used: {error:#}"),
+        }
+    }
+}
+
+/// Waits for the word of the process that started this one, or for a signal.
+async fn told_to_end() -> End {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let asked = async {
+        match lines.next_line().await {
+            Ok(Some(line)) if line == "stop" => End::Stop,
+            _ => End::Leave,
+        }
+    };
+    let signalled = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut terminate) => terminate.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    // Ctrl-C on a terminal reaches the whole group; the process that started this one decides what it means.
+    let ignored = async {
+        while tokio::signal::ctrl_c().await.is_ok() {}
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        end = asked => end,
+        _ = signalled => End::Leave,
+        () = ignored => End::Leave,
+    }
+}
+
+/// A node with containers.
+struct Node {
+    runtime: Arc<EmbeddedRuntime>,
+    tasks: tokio::task::JoinSet<()>,
+    shutdown: CancellationToken,
+    _lock: File,
+}
+
+impl Node {
+    async fn start(file: &AgentFile, client: Client, shutdown: CancellationToken) -> Result<Node> {
+        let Role::Embedded { name, address, netns, cgroup_root, state_dir, images } = &file.role else {
+            bail!("not a node with containers");
+        };
+        let Some(held) = lock(state_dir)? else { bail!("another process uses {}", state_dir.display()) };
+        let store = open_images(images.clone(), name.clone()).await?;
+        let runtime = EmbeddedRuntime::open(EmbeddedConfig {
+            state_dir: state_dir.clone(),
+            images: store,
+            netns: netns.clone(),
+            cgroup_root: cgroup_root.clone(),
+        })
+        .await?;
+        let informers = Informers::new(client.clone());
+        let mut node = Node { runtime, tasks: tokio::task::JoinSet::new(), shutdown, _lock: held };
+        let routes = pod_routes::follow(name.clone(), informers.get(client::Scope::all()), node.runtime.clone());
+        node.spawn("the pod routes", async move {
+            routes.await;
+            Ok(())
+        });
+        let proxy = proxy::Config {
+            node_name: name.clone(),
+            netns: netns.clone(),
+            node_address: Some(*address),
+            pods: file.networks.pods.parse().map_err(anyhow::Error::msg)?,
+            services: file.networks.services.parse().map_err(anyhow::Error::msg)?,
+            dns: file.networks.dns,
+            domain: file.networks.domain.clone(),
+            upstream: proxy::dns::upstream(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
+        };
+        let proxy = proxy::run(proxy, client.clone(), informers.clone(), node.shutdown.clone());
+        node.spawn("the proxy", async move { Ok(proxy.await?) });
+        let agent = nodeagent::run(agent_config(file)?, client, informers, node.runtime.clone(), node.shutdown.clone());
+        node.spawn("the node agent", async move { Ok(agent.await?) });
+        Ok(node)
+    }
+
+    fn spawn(&mut self, what: &'static str, task: impl Future<Output = Result<()>> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = task.await {
+                error!("{what} ended: {error:#}");
+                // Half a node serves nobody: the process ends and is started anew.
+                shutdown.cancel();
+            }
+        });
+    }
+
+    async fn run(mut self) -> Result<()> {
+        let end = tokio::select! {
+            end = told_to_end() => Some(end),
+            () = self.shutdown.cancelled() => None,
+        };
+        self.shutdown.cancel();
+        self.tasks.join_next().await;
+        self.tasks.shutdown().await;
+        self.runtime.shutdown(end != Some(End::Stop)).await;
+        match end {
+            Some(_) => Ok(()),
+            None => bail!("a part of the node failed"),
+        }
+    }
+}
+
+/// Opens the node's images and makes sure that the demo's are among them.
+async fn open_images(content: PathBuf, owner: String) -> Result<Arc<ImageStore>> {
+    let opened = tokio::task::spawn_blocking(move || {
+        let store = ImageStore::open(ImageStoreConfig {
+            content,
+            owner,
+            mirrors: Default::default(),
+            plain_http: Vec::new(),
+            parallel_layers: PARALLEL_LAYERS,
+        })?;
+        for release in DEMO_RELEASES {
+            store.pack_self(&SelfImage {
+                reference: format!("{DEMO_IMAGE}:{release}"),
+                arguments: vec!["internal".to_owned(), "workload".to_owned()],
+                env: vec![("RELEASE".to_owned(), release.to_owned())],
+                labels: Default::default(),
+            })?;
+        }
+        Ok::<_, nodeagent::images::ImageError>(store)
+    });
+    Ok(opened.await??)
+}
