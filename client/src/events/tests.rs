@@ -10,9 +10,12 @@ use serde_json::Value;
 
 use super::*;
 
+/// Requests and their bodies.
+type Written = Arc<Mutex<Vec<(String, Value)>>>;
+
 /// A server that keeps what is written; patches fail with 404 when `forgetful`.
-fn server(forgetful: bool) -> (Client, Arc<Mutex<Vec<(String, Value)>>>) {
-    let written: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+fn server(forgetful: bool) -> (Client, Written) {
+    let written = Written::default();
     let log = Arc::clone(&written);
     let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
         let log = Arc::clone(&log);
