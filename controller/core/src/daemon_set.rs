@@ -6,9 +6,9 @@ mod eligible;
 mod history;
 mod nodes;
 mod status;
+#[cfg(test)]
+mod tests;
 mod update;
-// #[cfg(test)]
-// mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,8 +85,7 @@ pub fn plan(view: &View, backoffs: &mut Backoffs, now: Timestamp, rng: &mut dyn 
     nodes::manage(view, &by_node, &hash, backoffs, now, &mut wants);
     let on_delete =
         set.spec.update_strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete");
-    // A rolling update replaces pods only where nothing else is to be put right first.
-    if !on_delete && wants.is_settled() {
+    if !on_delete {
         update::rolling(view, &by_node, &hash, now, &mut wants);
     }
     report.why.extend(wants.why());

@@ -3,8 +3,8 @@
 mod address;
 mod legacy;
 mod slices;
-// #[cfg(test)]
-// mod tests;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

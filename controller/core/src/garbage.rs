@@ -1,8 +1,8 @@
 //! Deletes what has lost its owners, holds owners that wait for their dependents, and lets orphans go.
 
 mod graph;
-// #[cfg(test)]
-// mod tests;
+#[cfg(test)]
+mod tests;
 
 pub use self::graph::{Change, Graph, Owner};
 use serde_json::json;

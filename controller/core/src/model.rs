@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::dispatch::{self, Attempt};
 use crate::plan::{Action, Answer, Answers, Plan, Question, Step};
-use crate::world::{Key, Settings, Work, World};
+use crate::world::{Controller, Key, Settings, Work, World};
 use crate::write::{PatchKind, Write};
 
 /// The cluster.
@@ -29,6 +29,8 @@ pub struct Model {
     pub log: Vec<String>,
     /// Checked after every single write.
     pub invariant: Option<fn(&Model)>,
+    /// The controllers that run.
+    pub running: Vec<Controller>,
     revision: u64,
 }
 
@@ -47,6 +49,7 @@ impl Model {
             later: BTreeMap::new(),
             log: Vec::new(),
             invariant: None,
+            running: Controller::ALL.to_vec(),
             revision: 0,
         }
     }
@@ -109,7 +112,9 @@ impl Model {
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
             let Some(work) = self.queue.pop_first() else { return };
-            self.handle(&work);
+            if self.running.contains(&work.controller) {
+                self.handle(&work);
+            }
         }
         panic!("no fixpoint; last writes: {:#?}", &self.log[self.log.len().saturating_sub(20)..]);
     }
@@ -147,7 +152,11 @@ impl Model {
             if plan.questions.is_empty() {
                 return plan;
             }
-            let answers: Answers = plan.questions.into_iter().map(|question| (question.clone(), self.answer(&question))).collect();
+            let answers: Answers = plan
+                .questions
+                .into_iter()
+                .map(|question| (question.clone(), self.answer(&question)))
+                .collect();
             attempt.answers.extend(answers);
         }
     }
@@ -188,7 +197,11 @@ impl Model {
                 };
                 let mut next = current.clone();
                 if let Some(expected) = &precondition.resource_version {
-                    assert_eq!(current["metadata"]["resourceVersion"], json!(expected), "conflict on {target:?}");
+                    assert_eq!(
+                        current["metadata"]["resourceVersion"],
+                        json!(expected),
+                        "conflict on {target:?}"
+                    );
                 }
                 match kind {
                     PatchKind::Json => json_patch(&mut next, &body),
@@ -224,12 +237,17 @@ impl Model {
     }
 
     pub fn of(&self, plural: &str) -> Vec<Value> {
-        self.objects.iter().filter(|((each, _), _)| each == plural).map(|(_, object)| object.clone()).collect()
+        self.objects
+            .iter()
+            .filter(|((each, _), _)| each == plural)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// Plays scheduler and node agents: each pod takes its next step with probability `chance` in 100.
     pub fn run_pods(&mut self, chance: u32, becomes_ready: impl Fn(&Value) -> bool) {
-        let nodes: Vec<String> = self.of("nodes").iter().map(|node| text(&node["metadata"]["name"])).collect();
+        let nodes: Vec<String> =
+            self.of("nodes").iter().map(|node| text(&node["metadata"]["name"])).collect();
         for mut pod in self.of("pods") {
             if self.rng.random_range(0..100) >= chance {
                 continue;

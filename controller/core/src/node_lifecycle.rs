@@ -2,8 +2,8 @@
 
 mod monitor;
 mod taints;
-// #[cfg(test)]
-// mod tests;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 
 mod rank;
 mod status;
-// #[cfg(test)]
-// mod tests;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

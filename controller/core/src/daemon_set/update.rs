@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::nodes::{ByNode, Wants, judged};
 use super::{REVISION_HASH, View};
 use crate::object::{is_terminating, label, name};
-use crate::pod::is_available;
+use crate::pod::{is_available, is_ready};
 use crate::scaled::{Round, scaled};
 
 fn limit(view: &View, surge: bool, total: i32) -> i32 {
@@ -39,9 +39,10 @@ struct Found<'a> {
     crowded: bool,
 }
 
-fn find<'a>(pods: &'a [Arc<Pod>], hash: &str) -> Found<'a> {
+/// Looks at the pods of a node as if those in `doomed` were going already.
+fn find<'a>(pods: &'a [Arc<Pod>], doomed: &[Arc<Pod>], hash: &str) -> Found<'a> {
     let mut found = Found { new: None, old: None, crowded: false };
-    for pod in pods {
+    for pod in pods.iter().filter(|pod| !doomed.iter().any(|each| Arc::ptr_eq(each, pod))) {
         let is_new = label(&pod.metadata, REVISION_HASH) == Some(hash);
         let slot = if is_new { &mut found.new } else { &mut found.old };
         if is_terminating(&**pod) {
@@ -78,8 +79,10 @@ fn in_place(
     let min_ready = view.daemon_set.spec.min_ready_seconds.unwrap_or(0);
     let mut missing = 0;
     let mut candidates = Vec::new();
-    for pods in nodes.iter().filter_map(|node| by_node.get(*node)) {
-        let found = find(pods, hash);
+    let doomed = wants.delete.clone();
+    for node in nodes {
+        let pods = by_node.get(*node).map(Vec::as_slice).unwrap_or_default();
+        let found = find(pods, &doomed, hash);
         match (found.new, found.old) {
             _ if found.crowded => missing += 1,
             (None, None) => missing += 1,
@@ -108,13 +111,19 @@ fn beside(
     let min_ready = view.daemon_set.spec.min_ready_seconds.unwrap_or(0);
     let mut surging = 0;
     let mut candidates = Vec::new();
+    let doomed = wants.delete.clone();
     for (node, pods) in nodes.iter().filter_map(|node| Some((*node, by_node.get(*node)?))) {
-        let found = find(pods, hash);
+        let found = find(pods, &doomed, hash);
         match (found.new, found.old) {
             _ if found.crowded => surging += 1,
             (_, None) => {}
             (None, Some(old)) if is_available(old, min_ready, now) => candidates.push(node),
-            (None, Some(_)) => wants.create.push(node.to_owned()),
+            (None, Some(old)) => {
+                wants.create.push(node.to_owned());
+                if !is_ready(old) {
+                    wants.delete.push(Arc::clone(old));
+                }
+            }
             (Some(new), Some(old)) if is_available(new, min_ready, now) => wants.delete.push(Arc::clone(old)),
             (Some(_), Some(_)) => surging += 1,
         }

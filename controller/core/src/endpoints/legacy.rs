@@ -59,13 +59,11 @@ pub fn plan(view: &LegacyView) -> (Plan, Report) {
     let mut next = current.clone();
     next.subsets = subsets;
     next.metadata.labels = Some(labels);
-    let mut annotations = next.metadata.annotations.take().unwrap_or_default();
     if truncated {
-        annotations.insert(OVER_CAPACITY.into(), "truncated".into());
-    } else {
+        next.metadata.annotations.get_or_insert_default().insert(OVER_CAPACITY.into(), "truncated".into());
+    } else if let Some(annotations) = &mut next.metadata.annotations {
         annotations.remove(OVER_CAPACITY);
     }
-    next.metadata.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
     if next != *current {
         if let Some(body) = diff(&to_json(current), &to_json(&next)) {
             plan.one(merge_exact::<Endpoints>(&current.metadata, None, body));

@@ -178,12 +178,11 @@ impl Graph {
         let is_new_bond = |owner: &Owner| {
             self.nodes.get(uid).is_none_or(|old| old.owners.iter().all(|each| each.uid != owner.uid))
         };
-        let ill = |owner: &Owner| match self.nodes.get(&owner.uid) {
-            Some(held) => {
-                held.is_terminating
-                    || *held.key.namespace != *node.key.namespace && !held.key.namespace.is_empty()
-            }
-            None => !self.plain.contains_key(&*owner.uid),
+        let elsewhere = |place: &str| !place.is_empty() && *place != *node.key.namespace;
+        let ill = |owner: &Owner| match (self.nodes.get(&owner.uid), self.plain.get(&*owner.uid)) {
+            (Some(held), _) => held.is_terminating || elsewhere(&held.key.namespace),
+            (None, Some((_, place))) => elsewhere(place),
+            (None, None) => true,
         };
         if !node.is_terminating && node.owners.iter().any(|owner| is_new_bond(owner) && ill(owner)) {
             work.push(Arc::clone(uid));

@@ -92,8 +92,24 @@ impl Monitor {
         }
     }
 
-    /// A node was seen. A new heartbeat of its status is a sign of life.
-    pub fn observe_node(&mut self, node: &Node, now: Timestamp) {
+    /// A node was seen. A new heartbeat of its status is a sign of life. Returns whether this was the last
+    /// node to become unready: then evictions under way are called off.
+    ///
+    /// When the first node is well again after all were not, the fault was most likely ours, and every node
+    /// gets its whole grace period anew.
+    pub fn observe_node(&mut self, node: &Node, now: Timestamp) -> bool {
+        let was_down = !self.zones.is_empty() && self.is_everything_down();
+        self.take_in(node, now);
+        let is_down = self.is_everything_down();
+        if was_down && !is_down {
+            self.nodes.values_mut().filter(|health| health.last_sign.is_some()).for_each(|health| {
+                health.last_sign = Some(now);
+            });
+        }
+        is_down && !was_down
+    }
+
+    fn take_in(&mut self, node: &Node, now: Timestamp) {
         let heartbeat =
             condition(node, "Ready").and_then(|ready| ready.last_heartbeat_time.as_ref()).map(|time| time.0);
         let zone = zone_of(node);
@@ -147,7 +163,7 @@ impl Monitor {
 
     /// Asks to evict the pods of a node; a granted permission is used up.
     pub fn may_evict(&mut self, node: &Node, now: Timestamp) -> Permission {
-        if self.is_everything_down() {
+        if self.is_everything_down() || !self.nodes.values().any(|health| self.is_well(health, now)) {
             return Permission::Refused;
         }
         let key = zone_of(node);
@@ -169,6 +185,12 @@ impl Monitor {
                 Permission::Granted
             }
         }
+    }
+
+    /// Ready, and not silent either, although nobody may have said so yet.
+    fn is_well(&self, health: &Health, now: Timestamp) -> bool {
+        let until = |sign: Timestamp| sign.saturating_add(self.options.grace).unwrap_or(Timestamp::MAX);
+        health.ready && health.last_sign.is_some_and(|sign| now < until(sign))
     }
 
     /// Whether no node of the cluster is well.

@@ -284,7 +284,9 @@ impl Tracked for Node {
         let key = Key::cluster(name(any));
         match new {
             Some(new) => {
-                world.monitor.observe_node(new, now);
+                if world.monitor.observe_node(new, now) {
+                    work.extend(world.nodes.iter().map(|(key, _)| Work::new(Controller::Node, key.clone())));
+                }
                 world.missing.found(name(new));
                 if let Some(shares) = &mut world.shares {
                     shares.observe(new);
