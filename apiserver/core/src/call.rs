@@ -1,7 +1,5 @@
 //! One request for one resource, with everything that planning it needs.
 
-use std::borrow::Cow;
-
 use api::catalogue::Resource;
 use api::status::Status;
 use bytes::Bytes;
@@ -80,10 +78,6 @@ impl<'a> Call<'a> {
 
     pub fn forbidden(&self, name: &str, why: impl std::fmt::Display) -> Refused {
         Status::forbidden(self.resource, name, why).into()
-    }
-
-    pub fn api_version(&self) -> Cow<'a, str> {
-        self.resource.api_version()
     }
 
     pub fn output(&self) -> Output {
