@@ -84,6 +84,11 @@ impl<'a> Call<'a> {
         Output::new(self.resource, self.accepted, self.request.info.param("includeObject"), self.now)
     }
 
+    /// Whether the answer shows objects as they are stored.
+    pub fn is_plain(&self) -> bool {
+        self.accepted == Accepted::default() && self.resource.stored_as.is_none()
+    }
+
     /// Whether the request is for that built-in resource.
     pub fn is(&self, group: &str, plural: &str) -> bool {
         self.resource.is(group, plural)
