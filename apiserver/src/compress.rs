@@ -16,7 +16,8 @@ pub(crate) fn is_wanted(headers: &HeaderMap, length: usize) -> bool {
     length > WORTH_IT && accepts_gzip(headers)
 }
 
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+/// Whether a client with these headers reads gzip.
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::ACCEPT_ENCODING)
         .iter()

@@ -9,6 +9,7 @@ mod health;
 mod hub;
 mod limits;
 mod metrics;
+mod openapi;
 pub mod pki;
 mod respond;
 mod server;

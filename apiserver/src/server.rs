@@ -24,6 +24,7 @@ use crate::connection::{self, Acceptor, Protocols};
 use crate::hub::{History, Hub, Unavailable};
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
+use crate::openapi::Documents;
 use crate::pki::Authority;
 use crate::service::InProcess;
 use crate::shell::Shell;
@@ -109,7 +110,7 @@ impl Server {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (derived, hub) = observe(&store, &tasks);
+        let (derived, hub) = observe(&store);
         let shell = Arc::new(Shell {
             tunnels: Arc::new(Registry::new(stop.clone())),
             store,
@@ -118,6 +119,7 @@ impl Server {
             hub,
             metrics: Metrics::new(),
             limiter: Limiter::default(),
+            openapi: Documents::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
             ready: AtomicBool::new(false),
@@ -215,7 +217,7 @@ async fn write_genesis(shell: &Shell) -> Result<(), StartError> {
 }
 
 /// Follows the store: keeps the derived indexes in step, and feeds the hub.
-fn observe(store: &Store, tasks: &TaskTracker) -> (Arc<ArcSwap<Derived>>, Arc<Hub>) {
+fn observe(store: &Store) -> (Arc<ArcSwap<Derived>>, Arc<Hub>) {
     let derived = Arc::new(ArcSwap::from_pointee(Derived::default()));
     let (batches, receiver) = mpsc::unbounded_channel();
     let follower =
@@ -224,9 +226,8 @@ fn observe(store: &Store, tasks: &TaskTracker) -> (Arc<ArcSwap<Derived>>, Arc<Hu
     let snapshot = store.observe(Box::new(Shared(follower.clone())));
     follower.begin(&snapshot);
     let hub = Hub::new(Box::new(Past(store.clone())), snapshot.revision());
-    // Ends when the store drops its observer; the tracker must not wait for that.
+    // Ends when the store drops its observer, which may be after the server.
     tokio::spawn(feed(hub.clone(), receiver));
-    let _ = tasks;
     (derived, hub)
 }
 

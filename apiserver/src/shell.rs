@@ -18,9 +18,9 @@ use apiserver_core::{
     User, World, authn, failure, prepare,
 };
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use jiff::Timestamp;
 use store::{CommitError, ReadError, Snapshot, Store};
@@ -31,6 +31,7 @@ use crate::health::{self, Health};
 use crate::hub::{Forgotten, Hub};
 use crate::limits::{Limiter, Slot};
 use crate::metrics::{self, Metrics};
+use crate::openapi::{self, Documents};
 use crate::respond::IntoHttp as _;
 use crate::tunnel::Registry;
 use crate::{compress, streams, watch};
@@ -41,6 +42,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 const REVISION_DEADLINE: Duration = Duration::from_secs(3);
 /// How often a request is planned anew because the state moved on.
 const MAX_PLANS: usize = 16;
+/// So much of a body that is too large is read and forgotten; then the connection ends.
+const MAX_FORGOTTEN: usize = 64 * 1024 * 1024;
 /// How long the store may take to answer a health check.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -53,6 +56,7 @@ pub(crate) struct Shell {
     pub(crate) tunnels: Arc<Registry>,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,
+    pub(crate) openapi: Documents,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     /// Set when genesis is in the store.
@@ -182,8 +186,8 @@ impl Shell {
         body: Bytes,
         caller: &Caller,
     ) -> Response<Body> {
-        if !info.is_resource && info.path == "/metrics" {
-            return self.metrics_text(&info, caller);
+        if !info.is_resource && (info.path == "/metrics" || openapi::is_openapi(&info.path)) {
+            return self.own_path(&info, parts.headers, caller).await;
         }
         let mut request = Request { info, headers: std::mem::take(&mut parts.headers), body };
         for _ in 0..MAX_PLANS {
@@ -272,22 +276,36 @@ impl Shell {
         response
     }
 
-    fn metrics_text(&self, info: &RequestInfo, caller: &Caller) -> Response<Body> {
-        let snapshot = self.store.snapshot();
-        let derived = self.derived.load();
-        let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
-        let verb = info.method_verb();
-        if let Err(refusal) = check(&world, &caller.user, &Attributes::of(info, &verb)) {
+    /// The paths that are answered here and not by the core: they show the server, not its objects.
+    async fn own_path(
+        self: &Arc<Self>,
+        info: &RequestInfo,
+        headers: HeaderMap,
+        caller: &Caller,
+    ) -> Response<Body> {
+        let allowed = {
+            let snapshot = self.store.snapshot();
+            let derived = self.derived.load();
+            let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+            check(&world, &caller.user, &Attributes::of(info, &info.method_verb()))
+        };
+        if let Err(refusal) = allowed {
             return refusal.into_http();
         }
-        match self.metrics.text() {
-            Ok(text) => CoreResponse {
-                content_type: metrics::CONTENT_TYPE,
-                ..CoreResponse::text(StatusCode::OK, text)
-            }
-            .into_http(),
-            Err(error) => failure::internal(&error.to_string()).into_http(),
+        if info.path == "/metrics" {
+            return match self.metrics.text() {
+                Ok(text) => CoreResponse {
+                    content_type: metrics::CONTENT_TYPE,
+                    ..CoreResponse::text(StatusCode::OK, text)
+                }
+                .into_http(),
+                Err(error) => failure::internal(&error.to_string()).into_http(),
+            };
         }
+        let (shell, path) = (self.clone(), info.path.clone());
+        let made =
+            tokio::task::spawn_blocking(move || shell.openapi.answer(&shell.config, &path, &headers)).await;
+        made.unwrap_or_else(|error| *failure::internal(&error.to_string())).into_http()
     }
 }
 
@@ -299,7 +317,8 @@ impl Drop for Decrement<'_> {
     }
 }
 
-/// Reads the whole body, no more than `limit`.
+/// Reads the whole body, no more than `limit`. Of a larger one a part is read and forgotten: a client that is still
+/// sending would not see the answer.
 async fn collect<B>(body: B, limit: usize) -> Result<Bytes, BodyFailure>
 where
     B: HttpBody<Data = Bytes>,
@@ -308,14 +327,31 @@ where
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    if body.size_hint().lower() > limit as u64 {
-        return Err(BodyFailure::TooLarge);
+    let mut body = Box::pin(body);
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyFailure::Broken)?.into_data() else { continue };
+        length += data.len();
+        if length > MAX_FORGOTTEN {
+            break;
+        }
+        if length > limit {
+            (first, rest) = (Bytes::new(), BytesMut::new());
+        } else if first.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
     }
-    let collected = Limited::new(body, limit).collect();
-    match Box::pin(collected).await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(BodyFailure::TooLarge),
-        Err(_) => Err(BodyFailure::Broken),
+    match length > limit {
+        true => Err(BodyFailure::TooLarge),
+        false if rest.is_empty() => Ok(first),
+        false => Ok(rest.freeze()),
     }
 }
 

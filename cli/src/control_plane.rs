@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use apiserver::pki::{ADMIN_LIFETIME, Authority, kubeconfig};
 use apiserver::{Identity, Server, User};
 use client::{Client, Informers};
+use controller::NodeLifecycleOptions;
 use store::Store;
 use store_core::crypt::Key;
 use tokio::task::JoinSet;
@@ -18,6 +19,8 @@ use crate::networks::Networks;
 
 /// The first key of a store; rotation counts up.
 const STORE_KEY_ID: u64 = 1;
+/// Every node gets a share of this prefix of the pods' range.
+const NODE_PREFIX: u8 = 24;
 
 /// What a control plane is started with.
 pub struct Options {
@@ -29,6 +32,8 @@ pub struct Options {
     pub addresses: Vec<IpAddr>,
     /// Ranges and names.
     pub networks: Networks,
+    /// How patient the cluster is with silent nodes.
+    pub node_lifecycle: NodeLifecycleOptions,
 }
 
 /// A running control plane.
@@ -43,7 +48,7 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Opens the store, serves the API, writes the administrator's kubeconfig, and starts scheduler and controllers.
     pub async fn start(options: Options) -> Result<ControlPlane> {
-        let Options { layout, listen, addresses, networks } = options;
+        let Options { layout, listen, addresses, networks, node_lifecycle } = options;
         let authority = Arc::new(Authority::load_or_create(&layout.pki())?);
         let key = Key::new(STORE_KEY_ID, *authority.store_key());
         let store_options = store::Options::new(layout.store(), key);
@@ -60,7 +65,7 @@ impl ControlPlane {
         kubeconfig::write(&layout.kubeconfig(), "orlop", "kubernetes-admin", &url, authority.ca_pem(), &administrator)?;
         let stopping = CancellationToken::new();
         let mut plane = ControlPlane { server, store, authority, components: JoinSet::new(), stopping };
-        plane.start_components(&networks);
+        plane.start_components(&networks, &node_lifecycle)?;
         Ok(plane)
     }
 
@@ -82,7 +87,7 @@ impl ControlPlane {
         self.store.close().await;
     }
 
-    fn start_components(&mut self, networks: &Networks) {
+    fn start_components(&mut self, networks: &Networks, node_lifecycle: &NodeLifecycleOptions) -> Result<()> {
         let caches = Informers::new(self.client(User::authenticated("system:kube-controller-manager", &[])));
         let scheduler = scheduler::run(
             scheduler::Config::default(),
@@ -102,13 +107,20 @@ impl ControlPlane {
                 extensions.insert(Identity(user.clone()));
             })
         };
-        let config = controller::Config { cluster_cidr: networks.pods.clone(), ..controller::Config::default() };
+        let settings = controller::Settings {
+            pod_network: Some(controller::Pool::new(&networks.pods, NODE_PREFIX)?),
+            root_ca: self.authority.ca_pem().to_owned(),
+            node_lifecycle: node_lifecycle.clone(),
+            ..controller::Settings::default()
+        };
+        let config = controller::Config { settings, ..controller::Config::default() };
         let controllers = controller::run(config, identities, caches, self.stopping.clone());
         self.components.spawn(async move {
             if let Err(error) = controllers.await {
                 error!(error = &error as &dyn std::error::Error, "the controllers ended");
             }
         });
+        Ok(())
     }
 }
 

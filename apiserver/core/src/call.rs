@@ -1,7 +1,5 @@
 //! One request for one resource, with everything that planning it needs.
 
-use std::borrow::Cow;
-
 use api::catalogue::Resource;
 use api::status::Status;
 use bytes::Bytes;
@@ -82,12 +80,13 @@ impl<'a> Call<'a> {
         Status::forbidden(self.resource, name, why).into()
     }
 
-    pub fn api_version(&self) -> Cow<'a, str> {
-        self.resource.api_version()
-    }
-
     pub fn output(&self) -> Output {
         Output::new(self.resource, self.accepted, self.request.info.param("includeObject"), self.now)
+    }
+
+    /// Whether the answer shows objects as they are stored.
+    pub fn is_plain(&self) -> bool {
+        self.accepted == Accepted::default() && self.resource.stored_as.is_none()
     }
 
     /// Whether the request is for that built-in resource.

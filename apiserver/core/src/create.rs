@@ -86,10 +86,10 @@ pub(crate) fn stored(
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
 ) -> Reply {
-    let output = call.output();
-    if call.accepted == crate::negotiate::Accepted::default() && output.is_plain() {
+    if call.is_plain() {
         return Reply::stored(op, value, status, headers);
     }
+    let output = call.output();
     Reply::made(move |revisions| {
         let revision = revisions.get(op).copied().unwrap_or_default();
         let shown = output.object(status, &crate::response::spliced(&value, revision));

@@ -17,7 +17,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if meta(&read.object, "name") != call.name() {
         return Err(failure::bad_request("the name of the object does not match the name on the URL"));
     }
-    let (entry, mut new) = call.stored()?;
+    let (entry, old) = call.stored()?;
+    let mut new = old.clone();
     for field in ["resourceVersion", "uid"] {
         object::set(object::meta_mut(&mut new), field, read.object["metadata"][field].clone());
     }
@@ -26,5 +27,5 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         some => some.to_vec().into(),
     };
     object::set(object::child(&mut new, "spec"), "finalizers", finalizers);
-    update::replace(call, ids, entry, new, Part::Sub("finalize"), read.warnings)
+    update::replace(call, ids, (entry, old), new, Part::Sub("finalize"), read.warnings)
 }

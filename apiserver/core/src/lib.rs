@@ -23,6 +23,7 @@ pub mod genesis;
 pub mod ids;
 pub mod keys;
 mod kinds;
+mod lists;
 pub mod negotiate;
 mod object;
 pub mod output;

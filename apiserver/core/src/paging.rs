@@ -1,7 +1,15 @@
 //! The token that continues a paged list: the revision of the first page and the key to go on from.
 
+use api::status::Status;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+
+use crate::failure::Refused;
+
+/// 410: the revision that a list's pages show was forgotten.
+pub fn expired() -> Refused {
+    Status::expired(api::status::CONTINUE_EXPIRED).into()
+}
 
 /// Where a list goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]

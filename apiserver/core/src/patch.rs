@@ -24,7 +24,8 @@ const ACCEPTED: &[&str] = &[
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let mut warnings = Vec::new();
     let (kind, patch) = read(call, &mut warnings)?;
-    let (entry, mut new) = call.stored()?;
+    let (entry, old) = call.stored()?;
+    let mut new = old.clone();
     if call.resource.stored_as.is_some() {
         crate::events::to_events_group(&mut new);
     }
@@ -35,7 +36,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if call.resource.stored_as.is_some() {
         crate::events::to_core(&mut new);
     }
-    update::replace(call, ids, entry, new, update::part(call), warnings)
+    update::replace(call, ids, (entry, old), new, update::part(call), warnings)
 }
 
 /// The kind of patch and its document.

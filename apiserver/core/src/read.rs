@@ -1,6 +1,5 @@
 //! Reads: one object, or a consistent list, page by page.
 
-use api::status::Status;
 use bytes::Bytes;
 use http::StatusCode;
 use store_core::Entry;
@@ -8,7 +7,7 @@ use store_core::Entry;
 use crate::call::Call;
 use crate::failure::{self, Refused};
 use crate::output::ListMeta;
-use crate::paging::Token;
+use crate::paging::{self, Token};
 use crate::prepare::Planned;
 use crate::request::VersionMatch;
 use crate::response::Prepared;
@@ -17,7 +16,7 @@ use crate::selection::Selection;
 /// GET of one object.
 pub(crate) fn get(call: &Call<'_>) -> Planned {
     let entry = call.entry()?;
-    if call.accepted == crate::negotiate::Accepted::default() && call.resource.stored_as.is_none() {
+    if call.is_plain() {
         return Ok(Prepared::Respond(crate::Response::json(StatusCode::OK, entry.value.clone())));
     }
     Ok(Prepared::Respond(call.output().object(StatusCode::OK, &entry.value)))
@@ -30,6 +29,11 @@ pub(crate) fn list(call: &Call<'_>) -> Planned {
     let selection = Selection::parse(call.resource, options)?;
     check_version(call)?;
     let prefix = call.prefix();
+    let whole = selection.is_everything() && options.limit == 0 && options.continue_token.is_empty();
+    let memo = (whole && call.is_plain()).then(|| call.world.derived.lists());
+    if let Some(body) = memo.and_then(|lists| lists.get(&prefix, call.resource, snapshot.revision())) {
+        return Ok(Prepared::Respond(crate::Response::json(StatusCode::OK, body)));
+    }
     let start = start(call, &prefix)?;
     let limit = if options.limit == 0 { usize::MAX } else { options.limit as usize };
     let mut items: Vec<&Bytes> = Vec::new();
@@ -53,7 +57,11 @@ pub(crate) fn list(call: &Call<'_>) -> Planned {
             meta.remaining = Some(rest.count() as u64 + 1);
         }
     }
-    Ok(Prepared::Respond(call.output().list(&items, &meta)))
+    let response = call.output().list(&items, &meta);
+    if let (Some(lists), crate::Body::One(body)) = (memo, &response.body) {
+        lists.put(&prefix, call.resource, snapshot.revision(), body);
+    }
+    Ok(Prepared::Respond(response))
 }
 
 type Entries<'a> = Box<dyn Iterator<Item = (&'a Bytes, &'a Entry)> + 'a>;
@@ -101,14 +109,9 @@ fn start(call: &Call<'_>, prefix: &str) -> Result<String, Refused> {
     let token = Token::parse(token)
         .ok_or_else(|| failure::bad_request("continue key is not valid: the token is malformed"))?;
     if token.revision != call.world.snapshot.revision() {
-        return Err(expired());
+        return Err(paging::expired());
     }
     Ok(format!("{prefix}{}", token.start))
-}
-
-/// 410 of a continue token whose revision was forgotten.
-pub fn expired() -> Refused {
-    Status::expired(api::status::CONTINUE_EXPIRED).into()
 }
 
 /// Checks the combination of resourceVersion, its match rule and the token.

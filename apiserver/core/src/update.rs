@@ -76,7 +76,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
             api::field::FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &[error]).into());
     }
-    replace(call, ids, entry, decoded.object, part, decoded.warnings)
+    let old = call.parsed(entry)?;
+    replace(call, ids, (entry, old), decoded.object, part, decoded.warnings)
 }
 
 /// PUT of a name that is free.
@@ -94,16 +95,15 @@ fn missing(call: &Call<'_>, ids: &mut Ids<'_>, mut decoded: body::Decoded, part:
     create::insert(call, ids, decoded.object, decoded.warnings)
 }
 
-/// Plans that `new` takes the place of the stored object.
+/// Plans that `new` takes the place of the stored object, given as it is and as a document.
 pub(crate) fn replace(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
-    entry: &Entry,
+    (entry, old): (&Entry, Value),
     mut new: Value,
     part: Part,
     warnings: Vec<String>,
 ) -> Planned {
-    let old = call.parsed(entry)?;
     let mut txn = Txn {
         compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
         ops: Vec::new(),
@@ -203,21 +203,15 @@ fn carry_over(new: &mut Value, old: &Value) {
 pub(crate) fn same(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
     new.len() == old.len()
-        && new.iter().all(|(key, value)| match key.as_str() {
-            "metadata" => same_metadata(value, &old.get(key).cloned().unwrap_or_default()),
-            _ => old.get(key) == Some(value),
+        && new.iter().all(|(key, value)| match (key.as_str(), old.get(key)) {
+            ("metadata", Some(old)) => same_metadata(value, old),
+            (_, old) => old == Some(value),
         })
 }
 
 fn same_metadata(new: &Value, old: &Value) -> bool {
-    let rest = |value: &Value| -> Vec<(String, Value)> {
-        value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| !matches!(key.as_str(), "managedFields" | "resourceVersion"))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    };
-    rest(new) == rest(old)
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
+    let written = |key: &&String| !matches!(key.as_str(), "managedFields" | "resourceVersion");
+    new.keys().filter(written).all(|key| new.get(key) == old.get(key))
+        && old.keys().filter(written).all(|key| new.contains_key(key))
 }

@@ -7,6 +7,7 @@ use imbl::OrdMap;
 use store_core::{Change, Event, Snapshot};
 
 use crate::authz::rbac::Rules;
+use crate::lists::Lists;
 use crate::{Config, keys, scan};
 
 /// What [`crate::prepare`] may look at.
@@ -30,6 +31,7 @@ pub struct Derived {
     node_of_pod: OrdMap<Bytes, Arc<str>>,
     /// (node, key of a pod on it).
     pods_of_node: OrdMap<(Arc<str>, Bytes), ()>,
+    lists: Lists,
 }
 
 // === impl Derived ===
@@ -76,6 +78,11 @@ impl Derived {
     /// The RBAC rules.
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// Bodies of lists that were made lately.
+    pub(crate) fn lists(&self) -> &Lists {
+        &self.lists
     }
 
     /// The keys of the pods that are bound to `node`.

@@ -13,7 +13,11 @@ use hyper_util::rt::TokioIo;
 use proto::tunnel::frame::Frame;
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role, protocol::WebSocketConfig},
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
 };
 
 use super::{Said, remote, said, switching};
@@ -123,6 +127,8 @@ async fn output(mut sink: SplitSink<Socket, Message>, mut receiver: Receiver, st
         }
         if over {
             // Closing can only fail when the client is gone, which ends the stream just as well.
+            let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+            let _ = sink.send(Message::Close(Some(normal))).await;
             let _ = sink.close().await;
             return;
         }

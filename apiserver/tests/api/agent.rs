@@ -115,4 +115,7 @@ async fn session(mut client: Client, open: Open) {
         }
         _ => {}
     }
+    // The answer is read to its end: giving it up earlier would take back what was sent.
+    drop(frames);
+    while let Ok(Some(_)) = incoming.message().await {}
 }

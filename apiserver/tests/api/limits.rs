@@ -107,7 +107,8 @@ async fn a_stop_ends_watches_and_idle_connections() {
     let mut watcher = cluster.admin_client().await;
     let request = watcher.request(Method::GET, "/api/v1/namespaces?watch=true&resourceVersion=0", "");
     let mut response = watcher.send(request).await;
-    response.frame().await.expect("the state").expect("a frame");
+    let state = tokio::time::timeout(std::time::Duration::from_secs(30), response.frame()).await;
+    state.expect("in time").expect("the state").expect("a frame");
     let idle = cluster.admin_client().await;
     let began = std::time::Instant::now();
     cluster.stop().await;

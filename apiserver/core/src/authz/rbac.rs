@@ -1,7 +1,9 @@
 //! Role based access control: an index of roles and bindings, kept as a value and changed key by key.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::selector::LabelSelector;
 use bytes::Bytes;
 use imbl::OrdMap;
 use serde::Deserialize;
@@ -48,7 +50,34 @@ struct Subject {
 struct RoleObject {
     #[serde(deserialize_with = "list")]
     rules: Vec<Rule>,
+    metadata: RoleMetadata,
+    #[serde(rename = "aggregationRule")]
+    aggregation: Option<Aggregation>,
 }
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct RoleMetadata {
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// Which cluster roles lend their rules to an aggregated one.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Aggregation {
+    #[serde(deserialize_with = "list")]
+    cluster_role_selectors: Vec<serde_json::Value>,
+}
+
+/// A cluster role that lends or borrows rules.
+struct Aggregate {
+    own: Arc<[Rule]>,
+    labels: BTreeMap<String, String>,
+    selectors: Vec<LabelSelector>,
+}
+
+/// Aggregated roles may select aggregated roles; this deep is followed.
+const AGGREGATION_DEPTH: usize = 3;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -80,6 +109,7 @@ struct Binding {
 #[derive(Clone, Default)]
 pub struct Rules {
     roles: OrdMap<Bytes, Arc<[Rule]>>,
+    aggregates: OrdMap<Bytes, Arc<Aggregate>>,
     bindings: OrdMap<Bytes, Arc<Binding>>,
     by_subject: OrdMap<Arc<str>, Arc<[Arc<Binding>]>>,
 }
@@ -134,13 +164,9 @@ impl Rules {
         let Some((kind, namespace)) = split(key) else { return };
         match kind {
             "roles" | "clusterroles" => match serde_json::from_slice::<RoleObject>(value) {
-                Ok(role) => {
-                    self.roles.insert(key.clone(), role.rules.into());
-                }
+                Ok(role) => self.insert_role(key, kind, role),
                 // What cannot be read grants nothing.
-                Err(_) => {
-                    self.roles.remove(key);
-                }
+                Err(_) => self.remove_role(key),
             },
             "rolebindings" | "clusterrolebindings" => {
                 self.remove_binding(key);
@@ -154,8 +180,61 @@ impl Rules {
 
     /// Forgets a role or binding.
     pub fn remove(&mut self, key: &Bytes) {
-        self.roles.remove(key);
+        self.remove_role(key);
         self.remove_binding(key);
+    }
+
+    fn insert_role(&mut self, key: &Bytes, kind: &str, role: RoleObject) {
+        let own: Arc<[Rule]> = role.rules.into();
+        self.roles.insert(key.clone(), own.clone());
+        let labels = role.metadata.labels.unwrap_or_default();
+        let selectors: Vec<LabelSelector> = role
+            .aggregation
+            .iter()
+            .flat_map(|aggregation| &aggregation.cluster_role_selectors)
+            .filter_map(|selector| LabelSelector::from_object(selector).ok())
+            .collect();
+        let took_part = self.aggregates.remove(key).is_some();
+        if kind == "clusterroles" && !(labels.is_empty() && selectors.is_empty()) {
+            self.aggregates.insert(key.clone(), Arc::new(Aggregate { own, labels, selectors }));
+            self.aggregate();
+        } else if took_part {
+            self.aggregate();
+        }
+    }
+
+    fn remove_role(&mut self, key: &Bytes) {
+        self.roles.remove(key);
+        if self.aggregates.remove(key).is_some() {
+            self.aggregate();
+        }
+    }
+
+    /// Gives each aggregated role the rules of the roles that it selects, besides its own.
+    fn aggregate(&mut self) {
+        let borrowers: Vec<(Bytes, Arc<Aggregate>)> = self
+            .aggregates
+            .iter()
+            .filter(|(_, role)| !role.selectors.is_empty())
+            .map(|(key, role)| (key.clone(), role.clone()))
+            .collect();
+        for _ in 0..AGGREGATION_DEPTH {
+            for (key, borrower) in &borrowers {
+                let mut rules = borrower.own.to_vec();
+                let selected = |role: &Aggregate| borrower.selectors.iter().any(|s| s.matches(&role.labels));
+                for (lender, _) in
+                    self.aggregates.iter().filter(|(other, role)| *other != key && selected(role))
+                {
+                    let lent = self.roles.get(lender).map(|rules| rules.to_vec()).unwrap_or_default();
+                    for rule in lent {
+                        if !rules.contains(&rule) {
+                            rules.push(rule);
+                        }
+                    }
+                }
+                self.roles.insert(key.clone(), rules.into());
+            }
+        }
     }
 
     /// Whether some binding of the user grants a rule that allows it.
@@ -335,6 +414,21 @@ mod tests {
         assert!(may(&bot, "delete", "a secrets x"));
         assert!(!may(&bot, "delete", "a secrets y"));
         assert!(!may(&bot, "delete", "b secrets x"));
+    }
+
+    #[test]
+    fn aggregated_roles_borrow_rules() {
+        let mut rules = rules();
+        let key = |name: &str| Bytes::from(format!("/{GROUP}/clusterroles/{name}"));
+        let extra = br#"{"metadata":{"labels":{"to":"reader"}},"rules":[{"verbs":["list"],"apiGroups":[""],"resources":["nodes"]}]}"#;
+        let reader = br#"{"aggregationRule":{"clusterRoleSelectors":[{"matchLabels":{"to":"reader"}}]}}"#;
+        rules.put(&key("extra"), extra);
+        rules.put(&key("reader"), reader);
+        let list = Attributes { verb: "list", is_resource: true, resource: "nodes", ..Attributes::default() };
+        let ann = User::authenticated("ann", &[]);
+        assert!(rules.authorize(&ann, &list).allowed());
+        rules.remove(&key("extra"));
+        assert!(!rules.authorize(&ann, &list).allowed());
     }
 
     #[test]

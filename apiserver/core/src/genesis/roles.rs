@@ -370,7 +370,12 @@ fn metadata(name: &str, labels: Value) -> Value {
 }
 
 fn cluster_role(name: &str, rules: Vec<Value>, labels: Value) -> Value {
-    json!({"metadata": metadata(name, labels), "rules": rules})
+    let mut role = json!({"metadata": metadata(name, labels), "rules": rules});
+    if matches!(name, "admin" | "edit" | "view") {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{name}");
+        role["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {label: "true"}}]});
+    }
+    role
 }
 
 fn binding(name: &str, role: &str, subjects: Value) -> Value {

@@ -110,7 +110,7 @@ impl Cluster {
             }
             "->" => self.expect_status(rest),
             "race" => {
-                self.delayed = Some(self.parse(rest)?);
+                self.delayed = self.parse(rest).ok();
                 Ok(())
             }
             "let" => {
@@ -152,28 +152,30 @@ impl Cluster {
         Ok(())
     }
 
-    fn parse(&self, line: &str) -> Result<Request, String> {
+    fn parse(&self, line: &str) -> Result<Request, Box<Response>> {
         let mut parts = line.splitn(3, ' ');
-        let method: http::Method = parts.next().unwrap_or_default().parse().map_err(|_| "bad method")?;
-        let target = parts.next().ok_or("no path")?;
+        let method: http::Method = parts.next().unwrap_or_default().parse().expect("a method");
+        let target = parts.next().expect("a path");
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let mut body = parts.next().unwrap_or_default();
         let mut headers = self.headers.clone();
         if let Some((media, rest)) = body.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
-            headers.insert("content-type", media.parse().map_err(|_| "bad media type")?);
+            headers.insert("content-type", media.parse().expect("a media type"));
             body = rest.trim_start();
         }
         let body = body.replace("\\n", "\n");
-        let info =
-            RequestInfo::parse(&method, path, query).map_err(|r| format!("{:?}", r.body.to_bytes()))?;
+        let info = RequestInfo::parse(&method, path, query)?;
         Ok(Request { info, headers, body: body.into() })
     }
 
     fn request(&mut self, line: &str) -> Result<(), String> {
-        if line == "raced" {
-            return Ok(());
-        }
-        let request = self.parse(line)?;
+        let request = match self.parse(line) {
+            Ok(request) => request,
+            Err(refused) => {
+                self.answer = shown(&refused);
+                return Ok(());
+            }
+        };
         let delayed = self.delayed.take().map(|delayed| {
             let planned = self.plan(&delayed);
             (delayed, planned)
