@@ -264,12 +264,20 @@ impl EmbeddedRuntime {
     pub(super) fn watch_exit(&self, id: String) {
         let (this, dir) = (self.this.clone(), self.layout.container(&id));
         tokio::spawn(async move {
-            if let Ok(mut connection) = shims::request(&dir, Kind::Wait, b"").await {
-                // Whatever ends the wait: the files tell what has happened.
-                let _ = shims::next_frame(&mut connection.stream, &mut connection.rest).await;
-            }
-            if let Some(this) = this.upgrade() {
+            loop {
+                if let Ok(mut connection) = shims::request(&dir, Kind::Wait, b"").await {
+                    // Whatever ends the wait: the files tell what has happened.
+                    let _ = shims::next_frame(&mut connection.stream, &mut connection.rest).await;
+                }
+                let Some(this) = this.upgrade() else { return };
                 this.refresh(&id);
+                match this.container(&id) {
+                    Ok(container) if matches!(container.phase, Phase::Running { .. }) => {}
+                    _ => return,
+                }
+                drop(this);
+                // A killed shim closes its socket a moment before it counts as gone.
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
     }

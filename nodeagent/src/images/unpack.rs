@@ -87,6 +87,22 @@ fn split(path: &Path) -> io::Result<Option<(PathBuf, OsString)>> {
     Ok(parts.pop().map(|name| (parts.iter().collect(), name.to_owned())))
 }
 
+/// Where a link in `dir` points, without leading above the root.
+fn clamp(dir: &Path, target: &Path) -> PathBuf {
+    let mut parts: Vec<&OsStr> = if target.is_absolute() { Vec::new() } else { dir.iter().collect() };
+    for component in target.components() {
+        match component {
+            Component::Normal(part) => parts.push(part),
+            Component::ParentDir => drop(parts.pop()),
+            _ => {}
+        }
+    }
+    parts.iter().collect()
+}
+
+/// Most links followed for one directory.
+const MAX_LINKS: usize = 40;
+
 impl Tree {
     fn open(root: &Path) -> io::Result<Tree> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -106,14 +122,25 @@ impl Tree {
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.make_dir(path, MAX_LINKS)
+    }
+
+    fn make_dir(&self, path: &Path, links_left: usize) -> io::Result<OwnedFd> {
         match self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,
         }
-        let (parent, name) = split(path)?.ok_or_else(|| not_safe("no such directory"))?;
-        let parent = self.open_dir(&parent)?;
+        let (parent_path, name) = split(path)?.ok_or_else(|| not_safe("no such directory"))?;
+        let parent = self.make_dir(&parent_path, links_left)?;
         match rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Ok(()) => {}
+            // A link to a directory of a lower layer: that directory is made here, too, for the overlay to merge.
+            Err(rustix::io::Errno::EXIST) => {
+                let target = rustix::fs::readlinkat(&parent, &name, Vec::new())?;
+                let target = clamp(&parent_path, Path::new(OsStr::from_bytes(target.to_bytes())));
+                let left = links_left.checked_sub(1).ok_or_else(|| not_safe("too many links"))?;
+                return self.make_dir(&target, left);
+            }
             Err(error) => return Err(error.into()),
         }
         self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY)

@@ -207,20 +207,29 @@ async fn volumes(world: &mut World) -> Outcome {
 
 async fn collect(session: Session, send: &str) -> Result<(String, i32), String> {
     let Session { mut input, mut output } = session;
-    let error = |error: RuntimeError| error.to_string();
-    if !send.is_empty() {
-        input.send(SessionInput::Stdin(send.to_owned().into())).await.map_err(error)?;
-        input.send(SessionInput::CloseStdin).await.map_err(error)?;
-    }
-    let mut text = String::new();
-    while let Some(item) = output.next().await {
-        match item.map_err(error)? {
-            SessionOutput::Stdout(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
-            SessionOutput::Stderr(bytes) => text.push_str(&format!("[{}]", String::from_utf8_lossy(&bytes))),
-            SessionOutput::Exit(code) => return Ok((text, code)),
+    let sending = async {
+        if send.is_empty() {
+            return Ok(());
         }
-    }
-    Err("the session ended without exit status".to_owned())
+        input.send(SessionInput::Stdin(send.to_owned().into())).await?;
+        input.send(SessionInput::CloseStdin).await
+    };
+    let reading = async {
+        let mut text = String::new();
+        while let Some(item) = output.next().await {
+            match item? {
+                SessionOutput::Stdout(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
+                SessionOutput::Stderr(bytes) => {
+                    text.push_str(&format!("[{}]", String::from_utf8_lossy(&bytes)))
+                }
+                SessionOutput::Exit(code) => return Ok((text, code)),
+            }
+        }
+        Err(RuntimeError::Internal("the session ended without exit status".to_owned()))
+    };
+    // A process that writes while it reads must not wait for us.
+    let (sent, read) = futures::future::join(sending, reading).await;
+    sent.and(read).map_err(|error| error.to_string())
 }
 
 fn exec_config(words: &[&str], stdin: bool, tty: bool) -> ExecConfig {
