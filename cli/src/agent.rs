@@ -86,13 +86,19 @@ enum End {
 /// Runs an agent process until it is told to end.
 pub async fn run(path: &Path) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let file: AgentFile = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    let file: AgentFile =
+        serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
     let client = connect(&file)?;
     let shutdown = CancellationToken::new();
     tokio::spawn(follow_identity(file.clone(), client.clone(), shutdown.clone()));
     match &file.role {
         Role::Hollow { names } => {
-            let hollow = nodeagent::hollow::run(names.clone(), client.clone(), Informers::new(client), shutdown.clone());
+            let hollow = nodeagent::hollow::run(
+                names.clone(),
+                client.clone(),
+                Informers::new(client),
+                shutdown.clone(),
+            );
             tokio::select! {
                 ended = hollow => ended.context("the hollow nodes ended"),
                 _ = told_to_end() => { shutdown.cancel(); Ok(()) }
@@ -120,7 +126,9 @@ fn lock(state_dir: &Path) -> Result<Option<File>> {
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = match opened {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!("{} is missing", state_dir.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("{} is missing", state_dir.display())
+        }
         Err(error) => return Err(error).with_context(|| format!("opening {}", path.display())),
     };
     match rustix::fs::flock(file.as_fd(), rustix::fs::FlockOperation::NonBlockingLockExclusive) {
@@ -131,7 +139,8 @@ fn lock(state_dir: &Path) -> Result<Option<File>> {
 }
 
 fn connect(file: &AgentFile) -> Result<Client> {
-    let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+    let read =
+        |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
     let (authority, certificate, key) = (read(&file.authority)?, read(&file.certificate)?, read(&file.key)?);
     Ok(Client::from_identity(&file.server, &authority, &certificate, &key)?)
 }
@@ -151,7 +160,10 @@ async fn follow_identity(file: AgentFile, client: Client, shutdown: Cancellation
         }
         let pair = std::fs::read_to_string(&file.certificate)
             .and_then(|certificate| Ok((certificate, std::fs::read_to_string(&file.key)?)));
-        match pair.map_err(anyhow::Error::from).and_then(|(certificate, key)| Ok(client.replace_identity(&certificate, &key)?)) {
+        match pair
+            .map_err(anyhow::Error::from)
+            .and_then(|(certificate, key)| Ok(client.replace_identity(&certificate, &key)?))
+        {
             Ok(()) => known = found,
             Err(error) => warn!("the renewed certificate cannot be used: {error:#}"),
         }
@@ -209,7 +221,8 @@ impl Node {
         .await?;
         let informers = Informers::new(client.clone());
         let mut node = Node { runtime, tasks: tokio::task::JoinSet::new(), shutdown, _lock: held };
-        let routes = pod_routes::follow(name.clone(), informers.get(client::Scope::all()), node.runtime.clone());
+        let routes =
+            pod_routes::follow(name.clone(), informers.get(client::Scope::all()), node.runtime.clone());
         node.spawn("the pod routes", async move {
             routes.await;
             Ok(())
@@ -226,7 +239,13 @@ impl Node {
         };
         let proxy = proxy::run(proxy, client.clone(), informers.clone(), node.shutdown.clone());
         node.spawn("the proxy", async move { Ok(proxy.await?) });
-        let agent = nodeagent::run(agent_config(file)?, client, informers, node.runtime.clone(), node.shutdown.clone());
+        let agent = nodeagent::run(
+            agent_config(file)?,
+            client,
+            informers,
+            node.runtime.clone(),
+            node.shutdown.clone(),
+        );
         node.spawn("the node agent", async move { Ok(agent.await?) });
         Ok(node)
     }

@@ -60,9 +60,17 @@ impl ControlPlane {
         server_options.config.cluster_domain = networks.domain.clone();
         let server = Server::start(server_options).await?;
         let address = server.addresses().first().context("the API server listens nowhere")?;
-        let administrator = authority.issue_client("kubernetes-admin", Some("system:masters"), ADMIN_LIFETIME)?;
+        let administrator =
+            authority.issue_client("kubernetes-admin", Some("system:masters"), ADMIN_LIFETIME)?;
         let url = format!("https://{address}");
-        kubeconfig::write(&layout.kubeconfig(), "orlop", "kubernetes-admin", &url, authority.ca_pem(), &administrator)?;
+        kubeconfig::write(
+            &layout.kubeconfig(),
+            "orlop",
+            "kubernetes-admin",
+            &url,
+            authority.ca_pem(),
+            &administrator,
+        )?;
         let stopping = CancellationToken::new();
         let mut plane = ControlPlane { server, store, authority, components: JoinSet::new(), stopping };
         plane.start_components(&networks, &node_lifecycle)?;
@@ -72,6 +80,11 @@ impl ControlPlane {
     /// A client in this process with the identity of `user`.
     pub fn client(&self, user: User) -> Client {
         client_of(&self.server, user)
+    }
+
+    /// The port of the API.
+    pub fn port(&self) -> u16 {
+        self.server.addresses().first().map_or(0, SocketAddr::port)
     }
 
     /// The cluster's authority.

@@ -24,6 +24,16 @@ impl Layout {
         &self.root
     }
 
+    /// A short name of the cluster, the same for the same directory: names what it makes on this machine.
+    pub fn cluster(&self) -> String {
+        // FNV-1a; any hash that stays the same would do.
+        let hash =
+            self.root.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        format!("{:08x}", hash >> 32)
+    }
+
     /// The administrator's way in.
     pub fn kubeconfig(&self) -> PathBuf {
         self.root.join("kubeconfig")

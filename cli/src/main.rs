@@ -1,11 +1,24 @@
 //! The `orlop` binary: server roles and kubectl-style verbs.
 
+mod agent;
+mod control_plane;
 mod doctor;
+mod layout;
+mod networks;
+mod pod_routes;
+mod up;
 mod workload;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use std::time::Duration;
+
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Threads that run tasks; more cost memory and win nothing on small machines.
+const WORKERS: usize = 2;
 
 /// A cluster orchestrator in one binary that speaks the Kubernetes API.
 #[derive(Parser)]
@@ -17,6 +30,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Start a whole cluster on this machine, in the foreground.
+    Up(up::Up),
+    /// Run one node's agent.
+    Agent {
+        /// What the agent is told, as JSON.
+        #[arg(long)]
+        file: PathBuf,
+    },
     /// Check whether this host can run a node.
     Doctor,
     /// What Orlop starts by itself.
@@ -31,6 +52,10 @@ enum Internal {
 }
 
 fn main() -> ExitCode {
+    // A container's shim must never have a second thread.
+    if let Some(code) = nodeagent::shim::dispatch() {
+        return code;
+    }
     match run(Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
@@ -42,6 +67,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Up(arguments) => served(up::run(arguments)),
+        Command::Agent { file } => served(agent::run(&file)),
         Command::Doctor => Ok(show_checks(&doctor::run())),
         Command::Internal(Internal::Workload(arguments)) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,6 +76,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Runs a role of the cluster, with its log on standard error.
+fn served(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    let outcome = runtime.block_on(role);
+    // Nothing that still blocks a thread may hold the process up.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 fn show_checks(checks: &[doctor::Check]) -> ExitCode {

@@ -27,3 +27,14 @@ impl Default for Networks {
         }
     }
 }
+
+/// Most nodes whose shares fit into the usual range of pods.
+const USUAL_NODES_MAX: usize = 250;
+
+impl Networks {
+    /// The usual ranges, with more room for pods where there are many nodes.
+    pub fn for_nodes(count: usize) -> Networks {
+        let usual = Networks::default();
+        if count <= USUAL_NODES_MAX { usual } else { Networks { pods: "10.128.0.0/9".to_owned(), ..usual } }
+    }
+}

@@ -37,7 +37,8 @@ fn plan<'a>(own: &str, nodes: impl Iterator<Item = &'a Node>) -> (Option<Ipv4Cid
     let mut range = None;
     let mut routes = Vec::new();
     for node in nodes {
-        let cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref()).and_then(|text| text.parse().ok());
+        let cidr =
+            node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref()).and_then(|text| text.parse().ok());
         let Some(cidr) = cidr else { continue };
         if node.name() == own {
             range = Some(cidr);
@@ -66,7 +67,11 @@ mod tests {
 
     #[test]
     fn other_nodes_are_reached_by_their_addresses() {
-        let nodes = [node("a", "10.244.0.0/24", "10.89.0.11"), node("b", "10.244.1.0/24", "10.89.0.12"), Node::default()];
+        let nodes = [
+            node("a", "10.244.0.0/24", "10.89.0.11"),
+            node("b", "10.244.1.0/24", "10.89.0.12"),
+            Node::default(),
+        ];
         let (own, routes) = plan("a", nodes.iter());
         assert_eq!(own, "10.244.0.0/24".parse().ok());
         let route = PodRoute { cidr: "10.244.1.0/24".parse().unwrap(), via: "10.89.0.12".parse().unwrap() };

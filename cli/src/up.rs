@@ -1,0 +1,261 @@
+//! A whole cluster on this machine, in the foreground: `orlop up`.
+
+mod nodes;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use apiserver::User;
+use clap::{Args, ValueEnum};
+use client::{Client, Informers, Scope};
+use controller::NodeLifecycleOptions;
+use k8s_openapi::api::core::v1::Node;
+use nodeagent::network::fabric::{self, Fabric, FabricConfig};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::control_plane::{self, ControlPlane};
+use crate::layout::{self, Layout};
+use crate::networks::Networks;
+use crate::{agent, doctor};
+use nodes::Nodes;
+
+/// An agent of an earlier `up` may take this long to end.
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(10);
+/// Nodes that are not Ready after this long are reported, and waited for no more.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Starts a cluster on this machine and runs it until Ctrl-C.
+#[derive(Args, Clone, Debug)]
+pub struct Up {
+    /// How many nodes.
+    #[arg(long, default_value_t = 1)]
+    pub nodes: usize,
+    /// Where the cluster is kept; the same directory resumes it with all its objects.
+    #[arg(long, env = layout::DATA_DIR_VARIABLE, default_value = layout::DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Port of the API.
+    #[arg(long, default_value_t = 6443)]
+    pub port: u16,
+    /// What runs containers.
+    #[arg(long, value_enum, default_value_t = RuntimeKind::Embedded)]
+    pub runtime: RuntimeKind,
+}
+
+/// What runs containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RuntimeKind {
+    /// Orlop itself.
+    Embedded,
+    /// Nothing: pods are reported as running. For tests of scale.
+    Hollow,
+}
+
+/// A cluster that runs in this process and its children.
+pub struct Cluster {
+    layout: Layout,
+    plane: ControlPlane,
+    nodes: Nodes,
+    fabric: Option<Fabric>,
+    started: Instant,
+}
+
+/// Runs `orlop up`.
+pub async fn run(arguments: Up) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let cluster = Cluster::start(&arguments, NodeLifecycleOptions::default()).await?;
+    let ready = async {
+        match cluster.wait_until_ready().await {
+            Ok(line) => println!("{line}"),
+            Err(error) => eprintln!("orlop: {error:#}"),
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = ready => {}
+    }
+    eprintln!("orlop: stopping");
+    cluster.stop().await
+}
+
+impl Cluster {
+    /// Checks the host, then starts everything. Nothing stays behind when it fails.
+    pub async fn start(arguments: &Up, node_lifecycle: NodeLifecycleOptions) -> Result<Cluster> {
+        let started = Instant::now();
+        let names: Vec<String> = (1..=arguments.nodes).map(|number| format!("node-{number}")).collect();
+        let embedded = arguments.runtime == RuntimeKind::Embedded;
+        if embedded {
+            doctor::first_problem()?;
+        }
+        check_port(arguments.port)?;
+        let layout = prepare(&arguments.data_dir)?;
+        let networks = Networks::for_nodes(names.len());
+        let fabric = if embedded { Some(build_fabric(&layout, &names, &networks).await?) } else { None };
+        let cluster =
+            Self::start_on(arguments, layout, names, networks, fabric.clone(), node_lifecycle, started).await;
+        if let (Err(_), Some(fabric)) = (&cluster, &fabric) {
+            take_down(fabric).await;
+        }
+        cluster
+    }
+
+    async fn start_on(
+        arguments: &Up,
+        layout: Layout,
+        names: Vec<String>,
+        networks: Networks,
+        fabric: Option<Fabric>,
+        node_lifecycle: NodeLifecycleOptions,
+        started: Instant,
+    ) -> Result<Cluster> {
+        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        addresses.extend(fabric.iter().map(|fabric| IpAddr::V4(fabric.bridge_ip)));
+        let plane = ControlPlane::start(control_plane::Options {
+            layout: layout.clone(),
+            listen: addresses.into_iter().map(|address| SocketAddr::new(address, arguments.port)).collect(),
+            addresses: Vec::new(),
+            networks: networks.clone(),
+            node_lifecycle,
+        })
+        .await?;
+        let nodes = match &fabric {
+            Some(fabric) => Nodes::embedded(&layout, &plane, fabric, &networks),
+            None => Nodes::hollow(&layout, &plane, names, &networks),
+        };
+        match nodes {
+            Ok(nodes) => Ok(Cluster { layout, plane, nodes, fabric, started }),
+            Err(error) => {
+                plane.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until all nodes are Ready; returns the line that says so.
+    pub async fn wait_until_ready(&self) -> Result<String> {
+        let count = self.nodes.names().len();
+        let informers = Informers::new(self.administrator());
+        let nodes = informers.get::<Node>(Scope::all());
+        let mut changes = nodes.subscribe();
+        let all = async {
+            while nodes.store().iter().filter(|node| is_ready(node)).count() < count {
+                if changes.next().await.is_none() {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(READY_PATIENCE, all).await.is_err() {
+            let ready = nodes.store().iter().filter(|node| is_ready(node)).count();
+            bail!("{ready} of {count} nodes are Ready after {} s", READY_PATIENCE.as_secs());
+        }
+        let nodes = if count == 1 { "1 node is".to_owned() } else { format!("{count} nodes are") };
+        Ok(format!(
+            "{nodes} ready after {:.1} s; use it with: export KUBECONFIG={}",
+            self.started.elapsed().as_secs_f64(),
+            self.layout.kubeconfig().display()
+        ))
+    }
+
+    /// A client with all rights.
+    pub fn administrator(&self) -> Client {
+        self.plane.client(User::authenticated("kubernetes-admin", &["system:masters".to_owned()]))
+    }
+
+    /// The nodes.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// The network of the nodes; hollow nodes have none.
+    pub fn fabric(&self) -> Option<&Fabric> {
+        self.fabric.as_ref()
+    }
+
+    /// Where it is kept.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Stops everything and leaves nothing behind but the data directory.
+    pub async fn stop(self) -> Result<()> {
+        self.nodes.stop().await;
+        self.plane.stop().await;
+        if let Some(fabric) = &self.fabric {
+            take_down(fabric).await;
+        }
+        Ok(())
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+}
+
+fn check_port(port: u16) -> Result<()> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => Ok(()),
+        Err(error) => bail!(
+            "port {port} of 127.0.0.1 cannot be used ({error}); stop what uses it, or choose another with --port"
+        ),
+    }
+}
+
+/// Makes the data directory, and removes what a killed cluster has left running.
+fn prepare(data_dir: &std::path::Path) -> Result<Layout> {
+    let made = || -> std::io::Result<PathBuf> {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+        std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700))?;
+        data_dir.canonicalize()
+    };
+    let root = made().with_context(|| format!("the data directory {} cannot be used", data_dir.display()))?;
+    Ok(Layout::new(root))
+}
+
+async fn build_fabric(layout: &Layout, names: &[String], networks: &Networks) -> Result<Fabric> {
+    let root = layout.clone();
+    tokio::task::spawn_blocking(move || clear_leftovers(&root)).await??;
+    let config = FabricConfig {
+        cluster: layout.cluster(),
+        nodes: names.to_vec(),
+        service_cidr: networks.services.parse()?,
+        state_dir: layout.root().to_owned(),
+    };
+    let fabric = fabric::up(&config).await?;
+    let inside = proxy::Network { address: fabric.bridge_ip, prefix: fabric.prefix };
+    if let Err(error) = proxy::egress::install(inside) {
+        take_down(&fabric).await;
+        return Err(error).context("letting the nodes reach the world");
+    }
+    Ok(fabric)
+}
+
+/// Kills and removes what the agents of a killed `up` have left on this machine. The store's own lock is asked first: a
+/// running cluster is left alone.
+fn clear_leftovers(layout: &Layout) -> Result<()> {
+    let nodes = match std::fs::read_dir(layout.nodes()) {
+        Ok(nodes) => nodes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).context("reading the nodes' directories"),
+    };
+    for node in nodes {
+        let path = node?.path();
+        agent::wait_for_lock(&path, LEFTOVER_PATIENCE)?;
+        nodeagent::embedded::purge(&path)?;
+    }
+    Ok(())
+}
+
+async fn take_down(fabric: &Fabric) {
+    if let Err(error) = proxy::egress::remove() {
+        eprintln!("orlop: the table that let the nodes reach the world stays behind: {error}");
+    }
+    if let Err(error) = fabric::down(fabric).await {
+        eprintln!("orlop: a part of the nodes' network stays behind: {error}");
+    }
+}

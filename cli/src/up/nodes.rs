@@ -1,0 +1,237 @@
+//! The agent processes of a cluster on this machine: started, started anew when they end, told to stop.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use apiserver::pki::{Authority, Issued};
+use nodeagent::network::fabric::Fabric;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::agent::{AgentFile, Role};
+use crate::control_plane::ControlPlane;
+use crate::layout::Layout;
+use crate::networks::Networks;
+
+/// An agent that ends by itself is started anew after this long.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// An agent that was told to stop may take this long.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// The user of the process that plays all hollow nodes.
+const HOLLOW_USER: &str = "system:node:hollow";
+
+/// The agents.
+pub struct Nodes {
+    names: Vec<String>,
+    supervisors: JoinSet<()>,
+    stopping: CancellationToken,
+    state_dirs: Vec<PathBuf>,
+}
+
+impl Nodes {
+    /// One agent for each node of the fabric.
+    pub fn embedded(
+        layout: &Layout,
+        plane: &ControlPlane,
+        fabric: &Fabric,
+        networks: &Networks,
+    ) -> Result<Nodes> {
+        let mut nodes = Nodes::none();
+        for node in &fabric.nodes {
+            let state_dir = layout.node(&node.name);
+            let role = Role::Embedded {
+                name: node.name.clone(),
+                address: node.ip,
+                netns: Some(node.netns.clone()),
+                cgroup_root: format!("/orlop/{}/{}", fabric.cluster, node.name),
+                state_dir: state_dir.clone(),
+                images: layout.images(),
+            };
+            let server = format!("https://{}:{}", fabric.bridge_ip, plane.port());
+            let user = Identity { user: format!("system:node:{}", node.name), group: "system:nodes" };
+            nodes.start(&state_dir, plane, user, server, networks, role)?;
+            nodes.names.push(node.name.clone());
+            nodes.state_dirs.push(state_dir);
+        }
+        Ok(nodes)
+    }
+
+    /// One process for all nodes, without containers.
+    pub fn hollow(
+        layout: &Layout,
+        plane: &ControlPlane,
+        names: Vec<String>,
+        networks: &Networks,
+    ) -> Result<Nodes> {
+        let mut nodes = Nodes::none();
+        if !names.is_empty() {
+            let server = format!("https://127.0.0.1:{}", plane.port());
+            let user = Identity { user: HOLLOW_USER.to_owned(), group: "system:masters" };
+            let role = Role::Hollow { names: names.clone() };
+            nodes.start(&layout.node("hollow"), plane, user, server, networks, role)?;
+        }
+        nodes.names = names;
+        Ok(nodes)
+    }
+
+    /// Their names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Stops the agents with all their containers, and removes what they could not.
+    pub async fn stop(mut self) {
+        self.stopping.cancel();
+        while self.supervisors.join_next().await.is_some() {}
+        let state_dirs = std::mem::take(&mut self.state_dirs);
+        let purged = tokio::task::spawn_blocking(move || {
+            for dir in state_dirs {
+                if let Err(error) = nodeagent::embedded::purge(&dir) {
+                    eprintln!("orlop: {} is not clean: {error}", dir.display());
+                }
+            }
+        });
+        if purged.await.is_err() {
+            eprintln!("orlop: cleaning up after the nodes failed");
+        }
+    }
+
+    fn none() -> Nodes {
+        Nodes {
+            names: Vec::new(),
+            supervisors: JoinSet::new(),
+            stopping: CancellationToken::new(),
+            state_dirs: Vec::new(),
+        }
+    }
+
+    fn start(
+        &mut self,
+        dir: &Path,
+        plane: &ControlPlane,
+        user: Identity,
+        server: String,
+        networks: &Networks,
+        role: Role,
+    ) -> Result<()> {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        let file = AgentFile {
+            server,
+            authority: dir.join("ca.crt"),
+            certificate: dir.join("agent.crt"),
+            key: dir.join("agent.key"),
+            networks: networks.clone(),
+            role,
+        };
+        std::fs::write(&file.authority, plane.authority().ca_pem())?;
+        let issued = user.issue(plane.authority(), &file)?;
+        let path = dir.join("agent.json");
+        std::fs::write(&path, serde_json::to_vec_pretty(&file)?)?;
+        self.supervisors.spawn(renew(plane.authority().clone(), user, file, issued, self.stopping.clone()));
+        self.supervisors.spawn(supervise(path, self.stopping.clone()));
+        Ok(())
+    }
+}
+
+struct Identity {
+    user: String,
+    group: &'static str,
+}
+
+impl Identity {
+    /// Issues a certificate and puts it where the agent looks for it: the key first, so that a reader of a new certificate
+    /// finds its key.
+    fn issue(&self, authority: &Authority, file: &AgentFile) -> Result<Issued> {
+        let issued =
+            authority.issue_client(&self.user, Some(self.group), apiserver::pki::COMPONENT_LIFETIME)?;
+        write_private(&file.key, issued.key_pem.as_bytes())?;
+        write_private(&file.certificate, issued.cert_pem.as_bytes())?;
+        Ok(issued)
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file =
+            std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        std::fs::rename(&new, path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+/// Renews the agent's certificate at two thirds of its life.
+async fn renew(
+    authority: Arc<Authority>,
+    user: Identity,
+    file: AgentFile,
+    mut issued: Issued,
+    stopping: CancellationToken,
+) {
+    loop {
+        let wait = issued.renew_at().duration_since(SystemTime::now()).unwrap_or_default();
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopping.cancelled() => return,
+        }
+        match user.issue(&authority, &file) {
+            Ok(renewed) => issued = renewed,
+            Err(error) => {
+                warn!(user = user.user, "its certificate was not renewed: {error:#}");
+                tokio::time::sleep(RESTART_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Keeps an agent process running until `stopping`.
+async fn supervise(file: PathBuf, stopping: CancellationToken) {
+    while !stopping.is_cancelled() {
+        match spawn(&file) {
+            Ok(mut agent) => {
+                tokio::select! {
+                    status = agent.wait() => warn!(?status, file = %file.display(), "an agent ended; it is started anew"),
+                    () = stopping.cancelled() => return stop(agent).await,
+                }
+            }
+            Err(error) => warn!(file = %file.display(), "an agent cannot be started: {error:#}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+}
+
+fn spawn(file: &Path) -> Result<Child> {
+    let agent = Command::new("/proc/self/exe")
+        .args(["agent", "--file"])
+        .arg(file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        // A signal from the terminal is meant for the whole cluster: this process decides what agents do.
+        .process_group(0)
+        .spawn()
+        .context("starting an agent")?;
+    Ok(agent)
+}
+
+async fn stop(mut agent: Child) {
+    if let Some(mut input) = agent.stdin.take() {
+        // An agent that has ended already needs no word.
+        input.write_all(b"stop\n").await.ok();
+    }
+    if tokio::time::timeout(STOP_PATIENCE, agent.wait()).await.is_err() {
+        warn!("an agent does not stop; it is killed");
+        agent.kill().await.ok();
+    }
+}
