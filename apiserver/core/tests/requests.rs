@@ -47,3 +47,8 @@ fn services_own_addresses_and_ports() {
 fn bad_input_is_refused() {
     check(include_str!("fixtures/refusals.txt"));
 }
+
+#[test]
+fn clients_discover_what_is_served() {
+    check(include_str!("fixtures/discovery.txt"));
+}
