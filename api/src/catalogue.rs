@@ -3,7 +3,7 @@
 //! Nothing here is code per kind: a kind is an entry of [`builtin`], and what is special about it is looked up by
 //! its schema type elsewhere. Entries own or borrow their names, so that custom resources add entries at run time.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
+use std::{borrow::Cow, sync::LazyLock};
 
 use crate::schema::TypeId;
 
@@ -117,8 +117,10 @@ pub struct Group {
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     resources: Vec<Resource>,
-    by_plural: BTreeMap<(Name, Name, Name), usize>,
-    by_kind: BTreeMap<(Name, Name, Name), usize>,
+    /// Places of resources, sorted by group, version and plural.
+    by_plural: Vec<usize>,
+    /// Places of resources, sorted by group, version and kind.
+    by_kind: Vec<usize>,
     groups: Vec<Group>,
 }
 
@@ -212,8 +214,6 @@ impl Catalogue {
 
     /// Adds a resource, or replaces the one with the same group, version and plural.
     pub fn insert(&mut self, resource: Resource) {
-        let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
-        let kind = (resource.group.clone(), resource.version.clone(), resource.kind.clone());
         match self.groups.iter_mut().find(|group| group.name == resource.group) {
             Some(group) if group.versions.contains(&resource.version) => {}
             Some(group) => group.versions.push(resource.version.clone()),
@@ -221,28 +221,32 @@ impl Catalogue {
                 .groups
                 .push(Group { name: resource.group.clone(), versions: vec![resource.version.clone()] }),
         }
-        let at = match self.by_plural.get(&key) {
-            Some(&at) => {
-                self.resources[at] = resource;
-                at
-            }
-            None => {
-                self.resources.push(resource);
-                self.resources.len() - 1
-            }
-        };
-        self.by_plural.insert(key, at);
-        self.by_kind.insert(kind, at);
+        match self.place(&self.by_plural, by_plural, (&resource.group, &resource.version, &resource.plural)) {
+            Some(at) => self.resources[at] = resource,
+            None => self.resources.push(resource),
+        }
+        let resources = &self.resources;
+        for (index, key) in [(&mut self.by_plural, by_plural as KeyOf), (&mut self.by_kind, by_kind)] {
+            *index = (0..resources.len()).collect();
+            index.sort_by(|a, b| key(&resources[*a]).cmp(&key(&resources[*b])));
+        }
+    }
+
+    fn place(&self, index: &[usize], key: KeyOf, wanted: (&str, &str, &str)) -> Option<usize> {
+        let found = index.binary_search_by(|at| key(&self.resources[*at]).cmp(&wanted)).ok()?;
+        index.get(found).copied()
     }
 
     /// The resource at a path.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
-        find(&self.by_plural, group, version, plural).map(|at| &self.resources[at])
+        let at = self.place(&self.by_plural, by_plural, (group, version, plural))?;
+        self.resources.get(at)
     }
 
     /// The resource whose objects are of a kind.
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Resource> {
-        find(&self.by_kind, group, version, kind).map(|at| &self.resources[at])
+        let at = self.place(&self.by_kind, by_kind, (group, version, kind))?;
+        self.resources.get(at)
     }
 
     /// The resource of an object's `apiVersion` and `kind`.
@@ -276,8 +280,15 @@ impl Catalogue {
     }
 }
 
-fn find(index: &BTreeMap<(Name, Name, Name), usize>, a: &str, b: &str, c: &str) -> Option<usize> {
-    index.get(&(Cow::Owned(a.to_owned()), Cow::Owned(b.to_owned()), Cow::Owned(c.to_owned()))).copied()
+/// What an index is sorted by.
+type KeyOf = fn(&Resource) -> (&str, &str, &str);
+
+fn by_plural(resource: &Resource) -> (&str, &str, &str) {
+    (&resource.group, &resource.version, &resource.plural)
+}
+
+fn by_kind(resource: &Resource) -> (&str, &str, &str) {
+    (&resource.group, &resource.version, &resource.kind)
 }
 
 #[cfg(test)]
@@ -300,6 +311,20 @@ mod tests {
     fn events_share_one_storage() {
         let events = Catalogue::builtin().resource("events.k8s.io", "v1", "events").expect("events");
         assert_eq!(events.storage_group(), "");
+    }
+
+    #[test]
+    fn resources_are_added_at_run_time() {
+        let mut catalogue = Catalogue::builtin().clone();
+        let pods = catalogue.resource("", "v1", "pods").expect("pods").clone();
+        let (count, versions) = (catalogue.resources().count(), catalogue.groups().len());
+        let widgets =
+            Resource { group: "example.com".into(), kind: "Widget".into(), plural: "widgets".into(), ..pods };
+        catalogue.insert(widgets.clone());
+        catalogue.insert(widgets);
+        assert_eq!((catalogue.resources().count(), catalogue.groups().len()), (count + 1, versions + 1));
+        assert!(catalogue.by_kind("example.com", "v1", "Widget").is_some());
+        assert!(catalogue.resource("", "v1", "pods").is_some());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The vocabulary: catalogue, schemas, defaults, validation, selectors, patches, transcoding, printing.
 
 pub mod catalogue;
+pub mod conversion;
 pub mod defaults;
 pub mod field;
 pub mod int_or_string;

@@ -21,6 +21,9 @@ pub use gnostic::encode_v2;
 /// The media type under which old clients ask for OpenAPI v2.
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
+/// The media type of the answer to that: it differs in one letter, which must not be an `@` here.
+pub const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// Which specification a document follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dialect {

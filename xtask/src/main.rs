@@ -1,13 +1,33 @@
-//! Project automation: tidy, layers, code generation.
+//! Project automation: `tidy` and `layers` hold the shape of the code, `codegen` makes the schema engine's table.
 
 mod codegen;
+mod layers;
+mod sources;
+mod tidy;
 
-use anyhow::bail;
+use std::process::ExitCode;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("codegen") => codegen::run(arguments.get(1..).unwrap_or_default()),
-        _ => bail!("usage: cargo run -p xtask -- codegen API_TYPES.json MERGE_METADATA.json"),
+    let task = arguments.first().map(String::as_str).unwrap_or_default();
+    let checked = match task {
+        "tidy" => tidy::check(),
+        "layers" => layers::check(),
+        "codegen" => codegen::run(arguments.get(1..).unwrap_or_default()).map(|()| Vec::new()),
+        _ => {
+            eprintln!("usage: cargo run -p xtask -- tidy|layers|codegen API_TYPES.json MERGE_METADATA.json");
+            return ExitCode::from(2);
+        }
+    };
+    match checked {
+        Ok(violations) if violations.is_empty() => ExitCode::SUCCESS,
+        Ok(violations) => {
+            violations.iter().for_each(|violation| eprintln!("{violation}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("xtask {task}: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -140,11 +140,11 @@ impl Walker<'_> {
                 Some(field) => self.field(field, before, value),
                 None => leaf(before, value),
             };
-            node.put(|| format!("f:{name}"), below);
+            node.put(|| element("f:", name), below);
         }
         if let Before::Value(Value::Object(old)) = old {
             for name in old.keys().filter(|name| !new.contains_key(*name)) {
-                node.gone(format!("f:{name}"));
+                node.gone(element("f:", name));
             }
         }
         node
@@ -221,11 +221,11 @@ fn map(old: Before<'_>, new: &Map<String, Value>) -> Node {
             Before::Value(old) => old.get(key).map_or(Before::Absent, Before::Value),
             _ => Before::Absent,
         };
-        node.put(|| format!("f:{key}"), leaf(before, value));
+        node.put(|| element("f:", key), leaf(before, value));
     }
     if let Before::Value(Value::Object(old)) = old {
         for key in old.keys().filter(|key| !new.contains_key(*key)) {
-            node.gone(format!("f:{key}"));
+            node.gone(element("f:", key));
         }
     }
     node.added_if(old.is_absent())
@@ -246,8 +246,22 @@ fn set(old: Before<'_>, items: &[Value]) -> Node {
     node.added_if(old.is_absent())
 }
 
+/// A path element: a prefix and a name.
+fn element(prefix: &str, name: &str) -> String {
+    let mut element = String::with_capacity(prefix.len() + name.len());
+    element.push_str(prefix);
+    element.push_str(name);
+    element
+}
+
 /// The path element of an item: its keys with their values, sorted.
 fn item_key(field: &Field, item: &Value) -> String {
+    if let [key] = field.list_keys.as_slice()
+        && let Some(Value::String(text)) = item.get(&**key)
+        && text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\')
+    {
+        return ["k:{\"", key, "\":\"", text, "\"}"].concat();
+    }
     let mut keys = Map::new();
     for key in &field.list_keys {
         if let Some(value) = item.get(&**key) {

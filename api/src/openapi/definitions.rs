@@ -145,7 +145,9 @@ impl Writer<'_> {
 
     fn field(&self, field: &Field, doc: usize) -> Value {
         let mut schema = self.kind(&field.kind);
-        if let (Dialect::V3, Some(reference)) = (self.dialect, schema.remove("$ref")) {
+        if self.dialect == Dialect::V3
+            && let Some(reference) = schema.remove("$ref")
+        {
             schema.insert("allOf".to_owned(), json!([{"$ref": reference}]));
             if !field.pointer() && matches!(field.kind, Kind::Object(_)) {
                 schema.insert("default".to_owned(), json!({}));

@@ -26,6 +26,8 @@ fn check_references(document: &Value, at: &Value) {
 fn references_lead_somewhere() {
     let v2 = schema::builtin().openapi_v2(Catalogue::builtin(), "v1.37.0+orlop");
     check_references(&v2, &v2);
+    let spec = &v2["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["$ref"];
+    assert_eq!(spec, "#/definitions/io.k8s.api.core.v1.PodSpec");
     for group in Catalogue::builtin().groups() {
         let document = v3(&group.name);
         check_references(&document, &document);

@@ -52,7 +52,7 @@ impl<'s> Context<'s> {
     fn below(&self, name: &str) -> Context<'s> {
         let id = self.field(name).and_then(|field| match &field.kind {
             Kind::Object(id) => Some(*id),
-            Kind::List(inner) | Kind::Map(inner) => inner.object(),
+            Kind::List(inner) => inner.object(),
             _ => None,
         });
         Context { schemas: self.schemas, id }

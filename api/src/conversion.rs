@@ -1,0 +1,83 @@
+//! Objects that are stored in another version than they are served in: events of `events.k8s.io` live as core events.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::catalogue::{Resource, api_version};
+
+/// Fields of `events.k8s.io/v1`, and their names in the core version; all others have one name.
+const EVENT_FIELDS: [(&str, &str); 7] = [
+    ("deprecatedCount", "count"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedSource", "source"),
+    ("note", "message"),
+    ("regarding", "involvedObject"),
+    ("reportingController", "reportingComponent"),
+];
+
+/// Whether objects of a resource are stored as they are served.
+pub fn stored_as_served(resource: &Resource) -> bool {
+    resource.stored_as.is_none()
+}
+
+/// From the version in which a resource is served to the one in which it is stored.
+pub fn to_stored(resource: &Resource, object: &mut Value) {
+    let Some((group, version)) = &resource.stored_as else { return };
+    if resource.is("events.k8s.io", "events") {
+        rename(object, EVENT_FIELDS.iter().map(|(served, stored)| (*served, *stored)));
+    }
+    name_version(object, api_version(group, version));
+}
+
+/// From the version in which a resource is stored to the one in which it is served.
+pub fn from_stored(resource: &Resource, object: &mut Value) {
+    if resource.stored_as.is_none() {
+        return;
+    }
+    if resource.is("events.k8s.io", "events") {
+        rename(object, EVENT_FIELDS.iter().map(|(served, stored)| (*stored, *served)));
+    }
+    name_version(object, resource.api_version());
+}
+
+fn name_version(object: &mut Value, api_version: Cow<'_, str>) {
+    if let Value::Object(map) = object {
+        map.insert("apiVersion".to_owned(), api_version.into_owned().into());
+    }
+}
+
+fn rename<'a>(object: &mut Value, names: impl Iterator<Item = (&'a str, &'a str)>) {
+    let Value::Object(map) = object else { return };
+    let mut renamed = Map::new();
+    for (from, to) in names {
+        if let Some(value) = map.remove(from) {
+            renamed.insert(to.to_owned(), value);
+        }
+    }
+    map.extend(renamed);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{catalogue::Catalogue, schema};
+
+    #[test]
+    fn events_go_and_come_back() {
+        let events = Catalogue::builtin().resource("events.k8s.io", "v1", "events").expect("events");
+        let served = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "note": "hello", "reason": "Started",
+            "regarding": {"kind": "Pod"}, "deprecatedCount": 2, "reportingController": "kubelet"});
+        let mut object = served.clone();
+        to_stored(events, &mut object);
+        assert_eq!(object["message"], "hello");
+        assert_eq!(object["apiVersion"], "v1");
+        let core = Catalogue::builtin().resource("", "v1", "events").expect("events");
+        assert!(schema::builtin().decode(core.schema, &mut object).is_clean());
+        from_stored(events, &mut object);
+        assert_eq!(object, served);
+    }
+}
