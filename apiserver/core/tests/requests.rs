@@ -3,6 +3,7 @@
 //! A fixture is a list of steps. `as USER [GROUP…]` changes who asks; `now SECONDS` moves the clock; a request is
 //! `METHOD PATH [BODY]`, followed by `-> CODE` and the fields to compare: `path = value`, `path ~ part`, `!path`.
 
+#[cfg(test)]
 #[path = "support/harness.rs"]
 mod harness;
 
