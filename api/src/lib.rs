@@ -18,5 +18,6 @@ pub mod status;
 pub mod strategy;
 pub mod table;
 pub mod time;
+pub mod validation;
 
 pub use name::generate_name;

@@ -58,10 +58,11 @@ pub(crate) fn delete(call: &Call<'_>, name: &str) -> Result<(), Refused> {
     if call.is("", "namespaces") && IMMORTAL.contains(&name) {
         return Err(call.forbidden(name, "this namespace may not be deleted"));
     }
-    if call.is("", "pods") && call.user.node().is_some() {
-        if let Some(entry) = call.world.snapshot.get(&call.key(name)) {
-            node::may_touch_pod(call, &call.parsed(entry)?, "delete")?;
-        }
+    if call.is("", "pods")
+        && call.user.node().is_some()
+        && let Some(entry) = call.world.snapshot.get(&call.key(name))
+    {
+        node::may_touch_pod(call, &call.parsed(entry)?, "delete")?;
     }
     Ok(())
 }

@@ -53,14 +53,15 @@ pub(crate) fn prepare_update(resource: &Resource, part: Part, new: &mut Value, o
 
 /// Checks a new object.
 pub(crate) fn validate_create(resource: &Resource, object: &Value) -> Vec<FieldError> {
-    let _ = (resource, object);
-    Vec::new()
+    api::validation::create(resource, object)
 }
 
 /// Checks a changed object.
 pub(crate) fn validate_update(resource: &Resource, part: Part, new: &Value, old: &Value) -> Vec<FieldError> {
-    let _ = (resource, part, new, old);
-    Vec::new()
+    match part {
+        Part::Sub("status" | "finalize") => api::validation::status_update(resource, new, old),
+        Part::Main | Part::Sub(_) => api::validation::update(resource, new, old),
+    }
 }
 
 /// Who wrote which fields.

@@ -45,7 +45,7 @@ pub fn accept(headers: &HeaderMap) -> Result<Accepted, Refused> {
         return Ok(Accepted::default());
     }
     // Stable: clauses of the same quality stay in the client's order.
-    clauses.sort_by(|a, b| b.0.cmp(&a.0));
+    clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
     clauses.iter().find_map(|(_, clause)| form(clause)).ok_or_else(|| failure::not_acceptable(OFFERED))
 }
 

@@ -176,13 +176,12 @@ impl Output {
     }
 
     fn finish(&self, mut response: Response) -> Response {
-        if self.yaml {
-            if let Some(yaml) =
+        if self.yaml
+            && let Some(yaml) =
                 object::parse(&response.body.to_bytes()).and_then(|v| serde_saphyr::to_string(&v).ok())
-            {
-                response.body = Body::One(yaml.into());
-                response.content_type = "application/yaml";
-            }
+        {
+            response.body = Body::One(yaml.into());
+            response.content_type = "application/yaml";
         }
         response
     }

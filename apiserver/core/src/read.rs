@@ -74,24 +74,24 @@ pub(crate) fn candidates<'a>(
     start: &str,
 ) -> Entries<'a> {
     let (snapshot, derived) = (call.world.snapshot, call.world.derived);
-    if let Some(node) = selection.node().filter(|_| derived.revision() == snapshot.revision()) {
-        if call.is("", "pods") {
-            let (prefix, start) = (prefix.as_bytes().to_vec(), start.as_bytes().to_vec());
-            return Box::new(
-                derived
-                    .pods_of(node)
-                    .filter(move |key| key.starts_with(&prefix) && key[..] >= start[..])
-                    .filter_map(|key| Some((key, snapshot.get(key)?))),
-            );
-        }
+    if let Some(node) = selection.node().filter(|_| derived.revision() == snapshot.revision())
+        && call.is("", "pods")
+    {
+        let (prefix, start) = (prefix.as_bytes().to_vec(), start.as_bytes().to_vec());
+        return Box::new(
+            derived
+                .pods_of(node)
+                .filter(move |key| key.starts_with(&prefix) && key[..] >= start[..])
+                .filter_map(|key| Some((key, snapshot.get(key)?))),
+        );
     }
-    if let Some(name) = selection.name() {
-        if !call.resource.namespaced() || !call.namespace().is_empty() {
-            let key = format!("{prefix}{name}");
-            let end = format!("{key}\0");
-            let from = if key.as_str() < start { end.clone() } else { key };
-            return Box::new(snapshot.range(from.as_bytes(), end.as_bytes()));
-        }
+    if let Some(name) = selection.name()
+        && (!call.resource.namespaced() || !call.namespace().is_empty())
+    {
+        let key = format!("{prefix}{name}");
+        let end = format!("{key}\0");
+        let from = if key.as_str() < start { end.clone() } else { key };
+        return Box::new(snapshot.range(from.as_bytes(), end.as_bytes()));
     }
     if start == prefix {
         return Box::new(snapshot.prefix(prefix.as_bytes()));

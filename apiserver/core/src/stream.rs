@@ -257,7 +257,7 @@ fn service_address(call: &Call<'_>, service: &Value, name: &str, port: &str) -> 
     let ports = items(&service["spec"]["ports"]);
     let wanted = ports
         .iter()
-        .find(|p| port.is_empty() || p["name"].as_str() == Some(port) || p["port"].to_string() == port)
+        .find(|p| port.is_empty() || p["name"].as_str() == Some(port) || p["port"] == port)
         .ok_or_else(|| {
             failure::bad_request(&format!("no service port {port:?} found for service {name:?}"))
         })?;

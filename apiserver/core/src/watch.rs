@@ -153,3 +153,6 @@ pub(crate) fn frame(kind: &str, object: &[u8]) -> Bytes {
     out.extend_from_slice(b"}\n");
     out.freeze()
 }
+
+#[cfg(test)]
+mod tests;

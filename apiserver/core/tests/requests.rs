@@ -3,6 +3,7 @@
 //! A fixture is a list of steps. `as USER [GROUP…]` changes who asks; `now SECONDS` moves the clock; a request is
 //! `METHOD PATH [BODY]`, followed by `-> CODE` and the fields to compare: `path = value`, `path ~ part`, `!path`.
 
+#[cfg(test)]
 #[path = "support/harness.rs"]
 mod harness;
 
@@ -46,4 +47,9 @@ fn services_own_addresses_and_ports() {
 #[test]
 fn bad_input_is_refused() {
     check(include_str!("fixtures/refusals.txt"));
+}
+
+#[test]
+fn clients_discover_what_is_served() {
+    check(include_str!("fixtures/discovery.txt"));
 }

@@ -276,10 +276,10 @@ impl Rules {
                 if !binding.namespace.is_empty() && binding.namespace != namespace {
                     continue;
                 }
-                if let Some(rules) = self.roles.get(&binding.role) {
-                    if look(rules, &binding.key) {
-                        return;
-                    }
+                if let Some(rules) = self.roles.get(&binding.role)
+                    && look(rules, &binding.key)
+                {
+                    return;
                 }
             }
         }

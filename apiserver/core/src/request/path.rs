@@ -81,10 +81,11 @@ fn resource(info: &mut RequestInfo, mut parts: &[String]) {
         (verb, _) => verb,
     };
     let collection = matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
-    if collection && info.name.is_empty() {
-        if let Some(name) = field_name(&info.options.field_selector) {
-            info.name = name;
-        }
+    if collection
+        && info.name.is_empty()
+        && let Some(name) = field_name(&info.options.field_selector)
+    {
+        info.name = name;
     }
 }
 
@@ -123,7 +124,8 @@ fn parse_query(query: &str) -> Result<Vec<(String, String)>, Box<Response>> {
 
 /// Undoes percent encoding (and `+` for a space, in a query).
 fn decode(text: &str, query: bool) -> Option<String> {
-    if !text.contains('%') && !(query && text.contains('+')) {
+    let plain = |c: char| c != '%' && (c != '+' || !query);
+    if text.chars().all(plain) {
         return Some(text.to_owned());
     }
     let mut out = Vec::with_capacity(text.len());

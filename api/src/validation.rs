@@ -1,0 +1,211 @@
+//! Checks what a schema cannot say: names, ranges, what belongs together, what must not change.
+//!
+//! Complaints are worded as Kubernetes words them, because people and programs look for these words. Objects come here
+//! pruned, of the right types and with their defaults.
+
+mod configuration;
+mod containers;
+mod labels;
+mod metadata;
+mod node;
+mod pod;
+mod probes;
+mod rbac;
+mod scheduling;
+mod service;
+mod slices;
+mod unchanged;
+mod volumes;
+mod workload;
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::catalogue::Resource;
+use crate::field::FieldError;
+
+/// Checks a new object.
+pub fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    metadata::check(resource, object, &mut errors);
+    check_kind(resource, object, &mut errors);
+    errors.0
+}
+
+/// Checks a changed object: the new one itself, and what must not have changed.
+pub fn update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    metadata::check(resource, new, &mut errors);
+    metadata::check_update(new, old, &mut errors);
+    check_kind(resource, new, &mut errors);
+    unchanged::check(resource, new, old, &mut errors);
+    errors.0
+}
+
+/// Checks a changed status. Only metadata is checked: who writes a status knows what it saw.
+pub fn status_update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    metadata::check(resource, new, &mut errors);
+    metadata::check_update(new, old, &mut errors);
+    errors.0
+}
+
+fn check_kind(resource: &Resource, object: &Value, errors: &mut Errors) {
+    match (resource.group.as_ref(), resource.kind.as_ref()) {
+        ("", "Pod") => pod::check_spec(&object["spec"], &Path::root("spec"), errors),
+        ("", "Node") => node::check(object, errors),
+        ("", "Service") => service::check(object, errors),
+        ("", "Endpoints") => slices::check_endpoints(object, errors),
+        ("discovery.k8s.io", "EndpointSlice") => slices::check(object, errors),
+        ("", "ConfigMap") => configuration::check_config_map(object, errors),
+        ("", "Secret") => configuration::check_secret(object, errors),
+        ("coordination.k8s.io", "Lease") => configuration::check_lease(object, errors),
+        ("scheduling.k8s.io", "PriorityClass") => configuration::check_priority_class(object, errors),
+        ("", "Event") => configuration::check_event(object, errors),
+        ("apps", "Deployment") => workload::check_deployment(object, errors),
+        ("apps", "ReplicaSet") => workload::check_replica_set(object, errors),
+        ("apps", "DaemonSet") => workload::check_daemon_set(object, errors),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => rbac::check_role(resource, object, errors),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            rbac::check_binding(resource, object, errors);
+        }
+        _ => {}
+    }
+}
+
+/// A place in an object. Rendered only when there is something to complain about.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Root(&'a str),
+    Field(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+    /// An entry of a map.
+    Entry(&'a Path<'a>, &'a str),
+}
+
+impl<'a> Path<'a> {
+    fn root(name: &'a str) -> Path<'a> {
+        Path::Root(name)
+    }
+
+    fn field(&'a self, name: &'a str) -> Path<'a> {
+        Path::Field(self, name)
+    }
+
+    fn index(&'a self, index: usize) -> Path<'a> {
+        Path::Index(self, index)
+    }
+
+    fn entry(&'a self, key: &'a str) -> Path<'a> {
+        Path::Entry(self, key)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root(name) => f.write_str(name),
+            Path::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Path::Index(parent, index) => write!(f, "{parent}[{index}]"),
+            Path::Entry(parent, key) => write!(f, "{parent}[{key}]"),
+        }
+    }
+}
+
+/// Complaints so far.
+#[derive(Default)]
+struct Errors(Vec<FieldError>);
+
+impl Errors {
+    fn add(&mut self, error: FieldError) {
+        self.0.push(error);
+    }
+
+    fn required(&mut self, path: &Path<'_>, detail: &str) {
+        self.add(FieldError::required(path.to_string(), detail));
+    }
+
+    fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) {
+        self.add(FieldError::invalid(path.to_string(), value, detail));
+    }
+
+    fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.add(FieldError::forbidden(path.to_string(), detail));
+    }
+
+    fn duplicate(&mut self, path: &Path<'_>, value: impl Into<Value>) {
+        self.add(FieldError::duplicate(path.to_string(), value));
+    }
+
+    /// A complaint for each reason why a text is no good name.
+    fn reasons(&mut self, path: &Path<'_>, value: &str, reasons: Vec<String>) {
+        for reason in reasons {
+            self.invalid(path, value, reason);
+        }
+    }
+
+    /// The text is one of `accepted`. An empty one is missing.
+    fn one_of(&mut self, path: &Path<'_>, value: &Value, accepted: &[&str]) {
+        match value.as_str() {
+            None | Some("") => self.required(path, ""),
+            Some(text) if accepted.contains(&text) => {}
+            Some(text) => self.add(FieldError::not_supported(path.to_string(), text, accepted)),
+        }
+    }
+
+    /// The text, when there is one, is one of `accepted`.
+    fn optional_one_of(&mut self, path: &Path<'_>, value: &Value, accepted: &[&str]) {
+        if value.as_str().is_some_and(|text| !text.is_empty()) {
+            self.one_of(path, value, accepted);
+        }
+    }
+
+    /// The number, when there is one, is not negative.
+    fn not_negative(&mut self, path: &Path<'_>, value: &Value) {
+        if value.as_i64().is_some_and(|number| number < 0) {
+            self.invalid(path, value.clone(), "must be greater than or equal to 0");
+        }
+    }
+
+    /// The number, when there is one, is a port.
+    fn port(&mut self, path: &Path<'_>, value: &Value) {
+        if value.as_i64().is_some_and(|number| !(1..=65535).contains(&number)) {
+            self.invalid(path, value.clone(), "must be between 1 and 65535, inclusive");
+        }
+    }
+
+    /// A port by number or name.
+    fn port_or_name(&mut self, path: &Path<'_>, value: &Value) {
+        match value {
+            Value::String(name) => self.reasons(path, name, crate::name::port_name(name)),
+            _ => self.port(path, value),
+        }
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn entries(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    value.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value))
+}
+
+/// There is a value that is not empty.
+fn given(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;
