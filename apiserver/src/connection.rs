@@ -62,8 +62,7 @@ impl Protocols {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_headers(MAX_HEADERS)
-            .max_header_size(MAX_HEAD)
-            .pipeline_flush(true);
+            .max_header_size(MAX_HEAD);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())

@@ -2,14 +2,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-/// Requests (not watches and streams) that one user may have under way.
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Requests (not watches and streams) that one user may have under way; further ones wait.
 pub(crate) const MAX_IN_FLIGHT: usize = 512;
+/// How long a request waits for others of its user.
+const WAIT: Duration = Duration::from_secs(10);
 /// More users than this are looked through for idle ones.
 const MANY_USERS: usize = 1024;
 
@@ -17,17 +19,14 @@ const MANY_USERS: usize = 1024;
 #[derive(Default)]
 pub(crate) struct Limiter(Mutex<HashMap<Box<str>, Slot>>);
 
-/// One user's count.
-#[derive(Clone, Default)]
-pub(crate) struct Slot(Arc<AtomicUsize>);
-
-/// One request under way.
-pub(crate) struct Permit(Arc<AtomicUsize>);
+/// One user's places.
+#[derive(Clone)]
+pub(crate) struct Slot(Arc<Semaphore>);
 
 // === impl Limiter ===
 
 impl Limiter {
-    /// The count of a user.
+    /// The places of a user.
     pub(crate) fn slot(&self, user: &str) -> Slot {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(user) {
@@ -36,38 +35,42 @@ impl Limiter {
         if slots.len() >= MANY_USERS {
             slots.retain(|_, slot| Arc::strong_count(&slot.0) > 1);
         }
-        slots.entry(user.into()).or_default().clone()
+        let slot = Slot(Arc::new(Semaphore::new(MAX_IN_FLIGHT)));
+        slots.insert(user.into(), slot.clone());
+        slot
     }
 }
 
 // === impl Slot ===
 
 impl Slot {
-    /// Takes a place; `None` when the user has too many requests under way.
-    pub(crate) fn enter(&self) -> Option<Permit> {
-        let permit = Permit(self.0.clone());
-        (self.0.fetch_add(1, Ordering::Relaxed) < MAX_IN_FLIGHT).then_some(permit)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// Takes a place, free again when the permit is dropped; `None` when none became free in time.
+    pub(crate) async fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.0.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        tokio::time::timeout(WAIT, self.0.clone().acquire_owned()).await.ok()?.ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
-    #[test]
-    fn one_user_is_bounded_and_others_are_not_affected() {
+    #[tokio::test]
+    async fn one_user_is_bounded_and_others_are_not_affected() {
         let limiter = Limiter::default();
-        let held: Vec<_> = (0..MAX_IN_FLIGHT).map(|_| limiter.slot("greedy").enter()).collect();
-        assert!(held.iter().all(Option::is_some));
-        assert!(limiter.slot("greedy").enter().is_none());
-        assert!(limiter.slot("modest").enter().is_some());
-        drop(held);
-        assert!(limiter.slot("greedy").enter().is_some());
+        let mut held = Vec::new();
+        for _ in 0..MAX_IN_FLIGHT {
+            held.push(limiter.slot("greedy").enter().await.expect("a place"));
+        }
+        let slot = limiter.slot("greedy");
+        let mut waiting = Box::pin(slot.enter());
+        assert!((&mut waiting).now_or_never().is_none(), "no place is left");
+        assert!(limiter.slot("modest").enter().await.is_some());
+        held.pop();
+        assert!(waiting.await.is_some(), "a place became free");
     }
 }

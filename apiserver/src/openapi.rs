@@ -13,7 +13,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::compress;
 
-/// What the newer form of V2_PROTOBUF and the older one have in common.
+/// The media type of OpenAPI v2 in protobuf, as answers name it: the form with an `@`, which old clients ask for, is not
+/// one that they can read.
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What both forms have in common.
 const V2_PROTOBUF_PART: &str = "proto-openapi.spec.v2";
 
 /// The documents that were asked for.
@@ -74,7 +77,7 @@ fn index(config: &Config) -> CoreResponse {
 
 /// (path, group, version) of all documents of v3.
 fn v3_paths() -> impl Iterator<Item = (String, String, String)> {
-    Catalogue::builtin().groups().into_iter().flat_map(|group| {
+    Catalogue::builtin().groups().iter().flat_map(|group| {
         let name = group.name.to_string();
         let versions: Vec<String> = group.versions.iter().map(ToString::to_string).collect();
         versions.into_iter().map(move |version| (openapi::v3_path(&name, &version), name.clone(), version))
@@ -95,7 +98,7 @@ fn make(config: &Config, path: &str, as_protobuf: bool) -> Option<Document> {
         None if path == "/openapi/v2" => {
             let document = schemas.openapi_v2(catalogue, &version);
             match as_protobuf {
-                true => (openapi::V2_PROTOBUF, openapi::encode_v2(&document)),
+                true => (V2_PROTOBUF, openapi::encode_v2(&document)),
                 false => ("application/json", document.to_string().into_bytes()),
             }
         }

@@ -110,7 +110,7 @@ impl Server {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (derived, hub) = observe(&store);
+        let (derived, hub) = observe(&store, &stop, &tasks);
         let shell = Arc::new(Shell {
             tunnels: Arc::new(Registry::new(stop.clone())),
             store,
@@ -217,7 +217,11 @@ async fn write_genesis(shell: &Shell) -> Result<(), StartError> {
 }
 
 /// Follows the store: keeps the derived indexes in step, and feeds the hub.
-fn observe(store: &Store) -> (Arc<ArcSwap<Derived>>, Arc<Hub>) {
+fn observe(
+    store: &Store,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> (Arc<ArcSwap<Derived>>, Arc<Hub>) {
     let derived = Arc::new(ArcSwap::from_pointee(Derived::default()));
     let (batches, receiver) = mpsc::unbounded_channel();
     let follower =
@@ -226,14 +230,18 @@ fn observe(store: &Store) -> (Arc<ArcSwap<Derived>>, Arc<Hub>) {
     let snapshot = store.observe(Box::new(Shared(follower.clone())));
     follower.begin(&snapshot);
     let hub = Hub::new(Box::new(Past(store.clone())), snapshot.revision());
-    // Ends when the store drops its observer, which may be after the server.
-    tokio::spawn(feed(hub.clone(), receiver));
+    tasks.spawn(feed(hub.clone(), receiver, stop.clone()));
     (derived, hub)
 }
 
 /// Hands applied events to the hub; what was applied meanwhile goes together.
-async fn feed(hub: Arc<Hub>, mut batches: mpsc::UnboundedReceiver<Vec<Arc<Event>>>) {
-    while let Some(mut events) = batches.recv().await {
+async fn feed(hub: Arc<Hub>, mut batches: mpsc::UnboundedReceiver<Vec<Arc<Event>>>, stop: CancellationToken) {
+    loop {
+        let received = tokio::select! {
+            () = stop.cancelled() => None,
+            received = batches.recv() => received,
+        };
+        let Some(mut events) = received else { return };
         while let Ok(more) = batches.try_recv() {
             events.extend(more);
         }
@@ -282,7 +290,7 @@ impl Observer for Shared {
                 self.0.derived.store(Arc::new(derived.clone()));
             }
         }
-        // An error means that the server was dropped.
+        // An error means that the server has stopped.
         let _ = self.0.batches.send(events.to_vec());
     }
 }

@@ -100,7 +100,7 @@ impl Shell {
         B::Error: Into<BodyError>,
     {
         let began = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let path = parts.uri.path();
         if health::is_health(path) {
             return self.health(path, parts.uri.query().unwrap_or_default()).await;
@@ -116,7 +116,7 @@ impl Shell {
         // A watch's own bound is its timeout; what is bounded here is the time to its first byte.
         let _permit = match info.verb {
             Verb::Watch => None,
-            _ => match caller.slot.enter() {
+            _ => match caller.slot.enter().await {
                 Some(permit) => Some(permit),
                 None => {
                     self.metrics.rejected.inc();
@@ -129,6 +129,8 @@ impl Shell {
         inflight.inc();
         let _inflight = Decrement(inflight);
 
+        let headers = std::mem::take(&mut parts.headers);
+        let mut request = Request { info, headers, body: Bytes::new() };
         let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
             let body = match collect(body, self.config.max_body).await {
                 Ok(body) => body,
@@ -139,14 +141,15 @@ impl Shell {
                     return CoreResponse::bad_request("the request body ended early").into_http();
                 }
             };
-            self.answer(info.clone(), parts, body, &caller).await
+            request.body = body;
+            self.answer(&mut request, parts, &caller).await
         })
         .await;
         let response = answered.unwrap_or_else(|_| {
             let message = "Timeout: request did not complete within the allotted timeout";
             CoreResponse::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).into_http()
         });
-        self.metrics.record(&info, response.status().as_u16(), began.elapsed());
+        self.metrics.record(&request.info, response.status().as_u16(), began.elapsed());
         response
     }
 
@@ -181,21 +184,21 @@ impl Shell {
     /// Plans the request, and plans it again while the state moves on under it.
     async fn answer(
         self: &Arc<Self>,
-        info: RequestInfo,
+        request: &mut Request,
         mut parts: Parts,
-        body: Bytes,
         caller: &Caller,
     ) -> Response<Body> {
+        let info = &request.info;
         if !info.is_resource && (info.path == "/metrics" || openapi::is_openapi(&info.path)) {
-            return self.own_path(&info, parts.headers, caller).await;
+            let headers = std::mem::take(&mut request.headers);
+            return self.own_path(info, headers, caller).await;
         }
-        let mut request = Request { info, headers: std::mem::take(&mut parts.headers), body };
         for _ in 0..MAX_PLANS {
             let snapshot = match self.snapshot(request.consistency()).await {
                 Ok(snapshot) => snapshot,
                 Err(refusal) => return refusal.into_http(),
             };
-            match self.plan(&snapshot, &request, caller) {
+            match self.plan(&snapshot, request, caller) {
                 Prepared::Respond(response) => return reply(response, &request.headers).await,
                 Prepared::Commit(commit) => match self.store.commit(commit.txn).await {
                     Ok(outcome) => match commit.reply.render(&outcome) {
