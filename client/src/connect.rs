@@ -56,7 +56,8 @@ impl Client {
         Self::from_config(config)
     }
 
-    /// A client with a certificate of its own, for components. See [`Client::replace_identity`] for its renewal.
+    /// A client with a certificate of its own, for components. See [`Client::replace_identity`] for its renewal. Must be
+    /// called within a runtime.
     ///
     /// # Errors
     /// When the address, a certificate or the key cannot be used.
@@ -96,4 +97,30 @@ fn authorities(pem: &str) -> Result<Vec<Vec<u8>>, ConnectError> {
         return Err(ConnectError::Authority("it holds no certificate".to_owned()));
     }
     Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_refused() {
+        let refused = |url, ca| {
+            Client::from_identity(url, ca, NO_CERTIFICATE, "no key").err().map(|error| error.to_string())
+        };
+        assert_eq!(
+            refused("https://127.0.0.1:6443", "").as_deref(),
+            Some("the certificate authority is not PEM: it holds no certificate")
+        );
+        assert!(
+            refused("not a url", NO_CERTIFICATE).is_some_and(|error| error.starts_with("server address: "))
+        );
+        assert!(
+            refused("https://127.0.0.1:6443", NO_CERTIFICATE).is_some_and(|error| error.starts_with("TLS: "))
+        );
+        let missing = Client::from_kubeconfig(Some(Path::new("/nonexistent/kubeconfig")), None).await;
+        assert!(matches!(missing, Err(ConnectError::Kubeconfig(_))));
+    }
 }

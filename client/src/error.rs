@@ -111,3 +111,22 @@ fn message(status: &Status) -> String {
         _ => format!("the server answered {}", status.code.unwrap_or_default()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_become_errors() {
+        let conflict = br#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Conflict","message":"m","code":409}"#;
+        let error = Error::from_answer(http::StatusCode::CONFLICT, conflict);
+        assert!(error.is_conflict() && !error.is_already_exists() && !error.is_transient());
+        assert_eq!(error.to_string(), "m");
+        let plain = Error::from_answer(http::StatusCode::BAD_GATEWAY, b" upstream is down\n");
+        assert_eq!(plain.to_string(), "the server answered 502 Bad Gateway: upstream is down");
+        assert!(plain.is_transient());
+        assert_eq!(plain.code(), Some(502));
+        let gone = Error::from_answer(http::StatusCode::GONE, b"");
+        assert!(gone.is_expired());
+    }
+}

@@ -221,3 +221,6 @@ impl Writer {
 fn namespace(record: &EventRecord) -> &str {
     record.note.regarding.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default")
 }
+
+#[cfg(test)]
+mod tests;

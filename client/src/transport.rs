@@ -80,7 +80,7 @@ impl Client {
         Self::over(Way::Process(Arc::new(carry)), "default".to_owned())
     }
 
-    /// A client over the network.
+    /// A client over the network. Must be called within a runtime.
     ///
     /// # Errors
     /// When the configuration names certificates or credentials that cannot be used.

@@ -16,6 +16,9 @@ use crate::{Client, Error, ResponseBody};
 /// How many lines are handed out together at most.
 const BATCH: usize = 512;
 
+/// No single line is longer than this.
+const LINE_LIMIT: usize = 64 << 20;
+
 /// A body of lines, such as a watch or a log.
 #[derive(Debug)]
 pub struct Lines {
@@ -99,6 +102,10 @@ impl Lines {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     self.split(data, lines);
+                }
+                if self.buffer.len() > LINE_LIMIT {
+                    self.ended = true;
+                    return Err(Error::transport("a line of the answer is too long"));
                 }
                 Ok(())
             }

@@ -14,9 +14,12 @@ pub type IndexFn<T> = fn(&T) -> Vec<Arc<str>>;
 pub struct Store<T> {
     objects: OrdMap<ObjectKey, Arc<T>>,
     indexes: Arc<Vec<Index<T>>>,
-    entries: Vec<OrdMap<(Arc<str>, ObjectKey), Arc<T>>>,
+    entries: Vec<Entries<T>>,
     resource_version: Arc<str>,
 }
+
+/// The objects of one index, by value and key.
+type Entries<T> = OrdMap<(Arc<str>, ObjectKey), Arc<T>>;
 
 struct Index<T> {
     name: &'static str,
