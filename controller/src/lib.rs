@@ -91,10 +91,10 @@ pub async fn run(
     tasks.spawn(Arc::clone(&host).expire(stop.clone()));
     tracing::info!(controllers = config.controllers.len(), "controllers started");
     while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            if error.is_panic() {
-                return Err(Error::Ended(error));
-            }
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            return Err(Error::Ended(error));
         }
     }
     Ok(())

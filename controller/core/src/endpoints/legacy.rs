@@ -64,22 +64,22 @@ pub fn plan(view: &LegacyView) -> (Plan, Report) {
     } else if let Some(annotations) = &mut next.metadata.annotations {
         annotations.remove(OVER_CAPACITY);
     }
-    if next != *current {
-        if let Some(body) = diff(&to_json(current), &to_json(&next)) {
-            plan.one(merge_exact::<Endpoints>(&current.metadata, None, body));
-        }
+    if next != *current
+        && let Some(body) = diff(&to_json(current), &to_json(&next))
+    {
+        plan.one(merge_exact::<Endpoints>(&current.metadata, None, body));
     }
     (plan, Report::default())
 }
+
+/// Addresses by themselves and their pod.
+type Addresses = BTreeMap<String, EndpointAddress>;
 
 /// Addresses grouped by the ports they serve, all in a fixed order.
 fn subsets(service: &Service, pods: &[std::sync::Arc<Pod>]) -> Vec<EndpointSubset> {
     let unready_too = publishes_unready(service);
     let family = families(service).into_iter().next().unwrap_or_else(|| "IPv4".into());
-    let mut by_ports: BTreeMap<
-        Vec<Port>,
-        (BTreeMap<String, EndpointAddress>, BTreeMap<String, EndpointAddress>),
-    > = BTreeMap::new();
+    let mut by_ports: BTreeMap<Vec<Port>, (Addresses, Addresses)> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| is_published(pod) && (unready_too || !is_terminating(&***pod))) {
         let Some(ip) = address_of_family(pod, &family) else { continue };
         let mut served = ports(service, pod);

@@ -153,7 +153,7 @@ fn identity(endpoint: &Endpoint) -> String {
 }
 
 /// Fits the wanted endpoints into the slices there are; returns those that need new slices.
-fn fit<'w>(mut drafts: Vec<Draft>, wanted: &'w BTreeMap<String, Wanted>) -> (Vec<Draft>, Vec<&'w Wanted>) {
+fn fit(mut drafts: Vec<Draft>, wanted: &BTreeMap<String, Wanted>) -> (Vec<Draft>, Vec<&Wanted>) {
     let mut left: BTreeMap<&str, &Wanted> =
         wanted.iter().map(|(key, wanted)| (key.as_str(), wanted)).collect();
     for draft in &mut drafts {

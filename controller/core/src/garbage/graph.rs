@@ -213,10 +213,10 @@ impl Graph {
         if self.gone.insert(Arc::clone(&uid)) {
             self.gone_order.push_back(uid);
         }
-        if self.gone_order.len() > REMEMBERED {
-            if let Some(oldest) = self.gone_order.pop_front() {
-                self.gone.remove(&oldest);
-            }
+        if self.gone_order.len() > REMEMBERED
+            && let Some(oldest) = self.gone_order.pop_front()
+        {
+            self.gone.remove(&oldest);
         }
     }
 

@@ -75,12 +75,12 @@ impl PodIndex {
         if old_labels == new_labels {
             return;
         }
-        if let (Some(labels), Some(pod)) = (old_labels, old) {
-            if let Some(sets) = self.by_labels.get_mut(namespace(pod)) {
-                remove(sets, labels, &key);
-                if sets.is_empty() {
-                    self.by_labels.remove(namespace(pod));
-                }
+        if let (Some(labels), Some(pod)) = (old_labels, old)
+            && let Some(sets) = self.by_labels.get_mut(namespace(pod))
+        {
+            remove(sets, labels, &key);
+            if sets.is_empty() {
+                self.by_labels.remove(namespace(pod));
             }
         }
         if let (Some(labels), Some(pod)) = (new_labels, new) {

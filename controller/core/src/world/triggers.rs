@@ -3,7 +3,9 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount, Taint,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -87,10 +89,10 @@ impl Tracked for Pod {
         world.pod_index.changed(old, new);
         let Some(any) = new.or(old) else { return };
         let place = namespace(any);
-        if let (Some(old), Some(new)) = (old, new) {
-            if is_same_to_owners(old, new) {
-                return pods_of_nodes(world, Some(old), Some(new), work);
-            }
+        if let (Some(old), Some(new)) = (old, new)
+            && is_same_to_owners(old, new)
+        {
+            return pods_of_nodes(world, Some(old), Some(new), work);
         }
         let (old_meta, new_meta) = (old.map(|pod| &pod.metadata), new.map(|pod| &pod.metadata));
         for owner in owners(old_meta, new_meta, "ReplicaSet") {
@@ -341,8 +343,11 @@ fn is_moved(old: Option<&Node>, new: Option<&Node>) -> bool {
     }
 }
 
+/// Conditions with their states, taints, whether it is cordoned.
+type States<'a> = (Vec<(&'a str, &'a str)>, &'a [Taint], bool);
+
 /// What the lifecycle of a node depends on, apart from heartbeats.
-fn states(node: Option<&Node>) -> Option<(Vec<(&str, &str)>, &[k8s_openapi::api::core::v1::Taint], bool)> {
+fn states(node: Option<&Node>) -> Option<States<'_>> {
     let node = node?;
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let conditions = conditions.iter().map(|each| (each.type_.as_str(), each.status.as_str())).collect();
@@ -426,10 +431,10 @@ impl Tracked for ServiceAccount {
     }
 
     fn changed(_: &mut World, old: Option<&Self>, new: Option<&Self>, _now: Timestamp, work: &mut Vec<Work>) {
-        if let (Some(gone), None) = (old, new) {
-            if name(gone) == DEFAULT_ACCOUNT {
-                work.push(Work::new(Controller::ServiceAccount, Key::cluster(namespace(gone))));
-            }
+        if let (Some(gone), None) = (old, new)
+            && name(gone) == DEFAULT_ACCOUNT
+        {
+            work.push(Work::new(Controller::ServiceAccount, Key::cluster(namespace(gone))));
         }
     }
 }
