@@ -299,3 +299,21 @@ async fn open_images(content: PathBuf, owner: String) -> Result<Arc<ImageStore>>
     });
     Ok(opened.await??)
 }
+
+fn agent_config(file: &AgentFile) -> Result<nodeagent::Config> {
+    let Role::Embedded { name, address, netns, state_dir, .. } = &file.role else { bail!("not a node with containers") };
+    let mut config = nodeagent::Config::new(name, state_dir, vec![(*address).into()]);
+    config.netns = netns.clone();
+    config.cluster_dns = vec![file.networks.dns.into()];
+    config.cluster_domain = file.networks.domain.clone();
+    let address = file.server.trim_start_matches("https://").to_owned();
+    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).to_owned();
+    config.tunnels = vec![nodeagent::TunnelConfig {
+        server_name: host,
+        address,
+        ca_pem: std::fs::read_to_string(&file.authority)?,
+        cert_pem: std::fs::read_to_string(&file.certificate)?,
+        key_pem: std::fs::read_to_string(&file.key)?,
+    }];
+    Ok(config)
+}

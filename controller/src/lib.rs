@@ -13,12 +13,11 @@ mod why;
 use std::sync::Arc;
 
 use client::{Client, Informers};
-use controller_core::world::{Controller, Settings};
+pub use controller_core::world::{Controller, Settings};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::why::{Because, Why};
-pub use controller_core::world::Settings;
 use crate::host::Host;
 pub use controller_core::node_ipam::{Pool, PoolError};
 pub use controller_core::node_lifecycle::Options as NodeLifecycleOptions;
