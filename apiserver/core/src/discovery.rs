@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use crate::failure::{self, Refused};
 use crate::negotiate::{self, Form};
-use crate::openapi;
 use crate::request::{Request, Verb};
 use crate::response::Response;
 use crate::world::World;
@@ -36,9 +35,6 @@ pub(crate) fn respond(world: &World<'_>, request: &Request) -> Result<Response, 
         ["openid", "v1", "jwks"] => {
             json!({"keys": world.config.signing_keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()})
         }
-        ["openapi", "v2"] => return openapi::v2(world.config, &request.headers),
-        ["openapi", "v3"] => openapi::v3_index(world.config),
-        ["openapi", "v3", rest @ ..] => return openapi::v3(world.config, &request.headers, &rest.join("/")),
         [] => paths(catalogue),
         _ => return Err(failure::no_such_path()),
     };

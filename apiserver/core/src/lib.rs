@@ -26,7 +26,6 @@ mod kinds;
 mod lists;
 pub mod negotiate;
 mod object;
-mod openapi;
 pub mod output;
 pub mod paging;
 mod patch;

@@ -106,6 +106,18 @@ const SCHEDULER: &[Rule] = &[
     (&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
 ];
 
+/// The caches that the controllers share.
+const CONTROLLER_MANAGER: &[Rule] = &[
+    EVENTS,
+    LEADER,
+    (&["*"], &["*"], &["list", "watch"]),
+    (&[""], &["configmaps", "namespaces", "serviceaccounts"], &["get"]),
+    (&[""], &["serviceaccounts"], &["create"]),
+    (&[""], &["serviceaccounts/token"], &["create"]),
+    (&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
+    (&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
+];
+
 const NODE_PROXIER: &[Rule] = &[
     (&[""], &["endpoints", "services", "nodes", "pods", "namespaces"], READ),
     (&["discovery.k8s.io"], &["endpointslices"], READ),
@@ -222,6 +234,21 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "taint-eviction-controller",
+        &[
+            (&[""], &["nodes"], READ),
+            (&[""], &["pods"], &["delete", "get", "list", "watch"]),
+            (&[""], &["pods/status"], &["patch"]),
+        ],
+    ),
+    (
+        "node-ipam-controller",
+        &[
+            (&[""], &["nodes"], &["get", "list", "patch", "update", "watch"]),
+            (&[""], &["nodes/status"], &["patch"]),
+        ],
+    ),
+    (
         "clusterrole-aggregation-controller",
         &[(
             &["rbac.authorization.k8s.io"],
@@ -313,6 +340,7 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
             json!({}),
         ),
         ("system:basic-user", basic, json!({})),
+        ("system:kube-controller-manager", table(&[CONTROLLER_MANAGER]), json!({})),
         ("system:kube-scheduler", table(&[SCHEDULER]), json!({})),
         ("system:node-proxier", table(&[NODE_PROXIER]), json!({})),
         ("system:kube-dns", table(&[DNS]), json!({})),
@@ -340,6 +368,11 @@ fn bindings() -> Vec<(&'static str, Value)> {
         ("system:basic-user", "system:basic-user", group("system:authenticated")),
         ("system:discovery", "system:discovery", group("system:authenticated")),
         ("system:kube-dns", "system:kube-dns", dns),
+        (
+            "system:kube-controller-manager",
+            "system:kube-controller-manager",
+            user("system:kube-controller-manager"),
+        ),
         ("system:kube-scheduler", "system:kube-scheduler", user("system:kube-scheduler")),
         ("system:monitoring", "system:monitoring", group("system:monitoring")),
         ("system:node-proxier", "system:node-proxier", proxies),
