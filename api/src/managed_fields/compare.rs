@@ -1,5 +1,7 @@
 //! What a write added, changed and removed, as field sets, in one walk over both versions.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
 use super::set::FieldSet;
@@ -176,30 +178,28 @@ impl Walker<'_> {
 
     fn keyed(&self, field: &Field, inner: &Kind, old: Before<'_>, items: &[Value]) -> Node {
         let mut node = Node::default();
-        let before: Vec<(String, &Value)> = match old {
-            Before::Value(Value::Array(old)) => {
-                old.iter().map(|item| (item_key(field, item), item)).collect()
+        let mut before: BTreeMap<String, &Value> = BTreeMap::new();
+        if let Before::Value(Value::Array(old)) = old {
+            for item in old {
+                before.entry(item_key(field, item)).or_insert(item);
             }
-            _ => Vec::new(),
-        };
-        let mut seen = Vec::with_capacity(if before.is_empty() { 0 } else { items.len() });
+        }
+        let mut seen = BTreeSet::new();
         for item in items {
             let key = item_key(field, item);
-            let found = before.iter().find(|(other, _)| *other == key).map(|(_, item)| *item);
-            let found = found.map_or(Before::Absent, Before::Value);
+            if seen.contains(&key) {
+                continue;
+            }
+            let found = before.remove(&key).map_or(Before::Absent, Before::Value);
             let below = match inner {
                 Kind::Object(id) => self.granular(*id, found, item),
                 _ => leaf(found, item),
             };
-            if !before.is_empty() {
-                seen.push(key.clone());
-            }
             node.put(|| key.clone(), below);
+            seen.insert(key);
         }
-        for (key, _) in before {
-            if !seen.contains(&key) {
-                node.gone(key);
-            }
+        for key in before.into_keys() {
+            node.gone(key);
         }
         node.added_if(old.is_absent())
     }
@@ -233,15 +233,20 @@ fn map(old: Before<'_>, new: &Map<String, Value>) -> Node {
 
 fn set(old: Before<'_>, items: &[Value]) -> Node {
     let mut node = Node::default();
-    let before = match old {
-        Before::Value(Value::Array(old)) => old.as_slice(),
-        _ => &[],
+    let mut before: BTreeSet<String> = match old {
+        Before::Value(Value::Array(old)) => old.iter().map(|item| element("v:", &item.to_string())).collect(),
+        _ => BTreeSet::new(),
     };
-    for item in items.iter().filter(|item| !before.contains(item)) {
-        node.put(|| format!("v:{item}"), Node::leaf());
+    let mut seen = BTreeSet::new();
+    for item in items {
+        let element = element("v:", &item.to_string());
+        if !before.remove(&element) && !seen.contains(&element) {
+            node.put(|| element.clone(), Node::leaf());
+        }
+        seen.insert(element);
     }
-    for item in before.iter().filter(|item| !items.contains(item)) {
-        node.gone(format!("v:{item}"));
+    for element in before {
+        node.gone(element);
     }
     node.added_if(old.is_absent())
 }

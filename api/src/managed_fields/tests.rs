@@ -74,6 +74,16 @@ fn a_write_that_changes_nothing_leaves_the_entries() {
 }
 
 #[test]
+fn items_that_are_there_twice_change_no_owner() {
+    let mut twice = pod();
+    twice["metadata"]["finalizers"] = json!(["x/y", "x/y"]);
+    twice["spec"]["containers"] = json!([{"name": "c", "image": "i"}, {"name": "c", "image": "j"}]);
+    let created = write("pods", None, twice, &writer("one", "", TIME));
+    let again = write("pods", Some(&created), created.clone(), &writer("two", "", TIME));
+    assert_eq!(again, created);
+}
+
+#[test]
 fn status_is_owned_through_its_subresource() {
     let created = write("pods", None, pod(), &writer("one", "", TIME));
     let mut next = created.clone();

@@ -1,6 +1,31 @@
 //! The order of a merged list: the patch's items as the patch has them, the server's own as the server had them.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
+
+/// What tells an item from others: its merge key's value, or the item itself.
+pub(super) fn identity(item: &Value, key: Option<&str>) -> String {
+    match key {
+        Some(key) if item.is_object() => item.get(key).unwrap_or(&Value::Null).to_string(),
+        _ => item.to_string(),
+    }
+}
+
+/// Where each item is first.
+pub(super) fn places(items: &[Value], key: Option<&str>) -> BTreeMap<String, usize> {
+    let mut places = BTreeMap::new();
+    for (at, item) in items.iter().enumerate() {
+        places.entry(identity(item, key)).or_insert(at);
+    }
+    places
+}
+
+/// An item with its place in either order.
+struct Placed {
+    item: Value,
+    server: Option<usize>,
+}
 
 /// Orders `merged`. Where both orders know two items, the server's order decides which of its own come between.
 pub(super) fn enforce(
@@ -9,29 +34,31 @@ pub(super) fn enforce(
     server_order: &[Value],
     key: Option<&str>,
 ) -> Vec<Value> {
-    let place = |order: &[Value], item: &Value| order.iter().position(|other| same(other, item, key));
-    let (mut patched, mut own): (Vec<_>, Vec<_>) =
-        merged.into_iter().partition(|item| place(patch_order, item).is_some());
-    patched.sort_by_key(|item| place(patch_order, item));
-    own.sort_by_key(|item| place(server_order, item));
+    let (in_patch, in_server) = (places(patch_order, key), places(server_order, key));
+    let (mut patched, mut own) = (Vec::new(), Vec::new());
+    for item in merged {
+        let identity = identity(&item, key);
+        let server = in_server.get(&identity).copied();
+        match in_patch.get(&identity) {
+            Some(place) => patched.push((*place, Placed { item, server })),
+            None => own.push(Placed { item, server }),
+        }
+    }
+    patched.sort_by_key(|(place, _)| *place);
+    own.sort_by_key(|placed| placed.server);
     let mut ordered = Vec::with_capacity(patched.len() + own.len());
-    let (mut patched, mut own) = (patched.into_iter().peekable(), own.into_iter().peekable());
+    let mut patched = patched.into_iter().map(|(_, placed)| placed).peekable();
+    let mut own = own.into_iter().peekable();
     loop {
         let own_first = match (own.peek(), patched.peek()) {
             (None, None) => return ordered,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(left), Some(right)) => place(server_order, left)
-                .zip(place(server_order, right))
-                .is_some_and(|(left, right)| left < right),
+            (Some(left), Some(right)) => {
+                left.server.zip(right.server).is_some_and(|(left, right)| left < right)
+            }
         };
-        ordered.extend(if own_first { own.next() } else { patched.next() });
-    }
-}
-
-fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
-    match key {
-        Some(key) if a.is_object() && b.is_object() => a.get(key) == b.get(key),
-        _ => a == b,
+        let next = if own_first { own.next() } else { patched.next() };
+        ordered.extend(next.map(|placed| placed.item));
     }
 }

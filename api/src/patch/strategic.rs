@@ -1,5 +1,7 @@
 //! Strategic merge patch: what a merge patch is, with lists merged by key, and directives.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{PatchError, ordering};
@@ -189,9 +191,10 @@ impl ListRule<'_> {
                 return Err(malformed("cannot merge lists of objects without a merge key".to_owned()));
             }
             _ => {
+                let mut known = ordering::places(&original, None);
                 let mut merged = original.clone();
                 for item in &patch {
-                    if !merged.contains(item) {
+                    if known.insert(ordering::identity(item, None), merged.len()).is_none() {
                         merged.push(item.clone());
                     }
                 }
@@ -208,6 +211,7 @@ impl ListRule<'_> {
         key: &str,
     ) -> Result<Vec<Value>, PatchError> {
         let (mut items, mut replace) = (Vec::with_capacity(patch.len()), false);
+        let mut deleted = BTreeSet::new();
         for mut item in patch {
             let Value::Object(map) = &mut item else {
                 return Err(malformed(format!("expected an object with merge key {key:?}, found {item}")));
@@ -225,7 +229,7 @@ impl ListRule<'_> {
                             "delete patch type with no merge key defined: {item}"
                         )));
                     };
-                    original.retain(|present| present.get(key) != Some(value));
+                    deleted.insert(value.to_string());
                 }
                 Some(other) => return Err(malformed(format!("unknown patch type: {other}"))),
             }
@@ -233,13 +237,17 @@ impl ListRule<'_> {
         if replace {
             return Ok(items);
         }
+        if !deleted.is_empty() {
+            original.retain(|present| !deleted.contains(&ordering::identity(present, Some(key))));
+        }
         let (before, order) = (original.clone(), items.clone());
+        let mut known = ordering::places(&original, Some(key));
         for item in items {
-            let Some(value) = item.get(key).cloned() else {
+            if item.get(key).is_none() {
                 return Err(malformed(format!("map: {item} does not contain declared merge key: {key}")));
-            };
-            let found = original.iter_mut().find(|present| present.get(key) == Some(&value));
-            match (found, item) {
+            }
+            let found = known.entry(ordering::identity(&item, Some(key))).or_insert(original.len());
+            match (original.get_mut(*found), item) {
                 (Some(Value::Object(present)), Value::Object(item)) => {
                     self.context.merge_map(present, item)?
                 }

@@ -130,6 +130,17 @@ fn the_patch_may_name_an_order() {
 }
 
 #[test]
+fn what_kubectl_sends_when_a_container_is_gone() {
+    check(
+        "core.v1.Pod",
+        json!({"spec": {"containers": [{"name": "c", "image": "i:1"}, {"name": "d", "image": "j"}]}}),
+        json!({"spec": {"$setElementOrder/containers": [{"name": "c"}],
+            "containers": [{"image": "i:2", "name": "c"}, {"$patch": "delete", "name": "d"}]}}),
+        json!({"spec": {"containers": [{"name": "c", "image": "i:2"}]}}),
+    );
+}
+
+#[test]
 fn what_does_not_apply_is_told() {
     let schemas = schema::builtin();
     let pod = schemas.by_name("core.v1.Pod").expect("pod");

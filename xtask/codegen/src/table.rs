@@ -72,7 +72,8 @@ fn write_field(
             if go.facts["omitempty"] == true {
                 table.push_str(" omitempty");
             }
-            if let Some(default) = go.facts["default"].as_str().filter(|default| !default.starts_with("ref(")) {
+            if let Some(default) = go.facts["default"].as_str().filter(|default| !default.starts_with("ref("))
+            {
                 write!(table, " default={default}")?;
             }
         }
