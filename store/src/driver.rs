@@ -69,7 +69,7 @@ pub(crate) fn start(options: Options) -> Result<(Arc<Published>, Sender<Request>
     });
     let begin = first.unwrap_or(host.snapshot().revision());
     let history = History::new(begin, options.history);
-    let published = Arc::new(Published::new(Arc::new(host.snapshot().clone()), history));
+    let published = Arc::new(Published::new(host.snapshot().clone(), history));
     let (requests, waiting) = channel();
     let driver = Driver {
         host,
@@ -95,6 +95,8 @@ fn spawn(
     let body = move || {
         // A panic must not leave a store behind that looks alive: it ends like any other fatal error.
         let ended = catch_unwind(AssertUnwindSafe(|| driver.run(&waiting)));
+        // Nobody confirms any more that what is published is the newest.
+        driver.published.confirm(false);
         let closing = match ended {
             Ok(Ok(closing)) => closing,
             Ok(Err(stopped)) => {
@@ -256,14 +258,20 @@ impl Driver {
         }
     }
 
-    fn start_job(&mut self, job: Job) {
+    fn start_job(&mut self, job: Box<Job>) {
+        let (lost, lost_too) = (job.when_lost(), job.when_lost());
         let requests = self.requests.clone();
         let run = move || {
-            let done = job.run();
-            if let Some(error) = done.error {
-                tracing::warn!(%error, "a background job of the store failed; it is tried again later");
-            }
-            if let Some(event) = done.event {
+            let event = match catch_unwind(AssertUnwindSafe(|| job.run())) {
+                Ok(done) => {
+                    if let Some(error) = done.error {
+                        tracing::warn!(%error, "a background job of the store failed; it is tried again later");
+                    }
+                    done.event
+                }
+                Err(_) => lost,
+            };
+            if let Some(event) = event {
                 // The store may have closed meanwhile.
                 let _ = requests.send(Request::Tell(event));
             }
@@ -272,8 +280,10 @@ impl Driver {
             Ok(handle) => self.jobs.push(handle),
             Err(error) => {
                 tracing::warn!(%error, "a background job of the store could not start; it is tried again later");
-                // Fails only when the thread has gone, and this is the thread.
-                let _ = self.requests.send(Request::Tell(Event::CheckpointFailed));
+                if let Some(event) = lost_too {
+                    // Fails only when the thread has gone, and this is the thread.
+                    let _ = self.requests.send(Request::Tell(event));
+                }
             }
         }
     }

@@ -46,7 +46,7 @@ impl Options {
             member: 1,
             history: Limits::default(),
             segment_bytes: 16 << 20,
-            checkpoint_log_bytes: 16 << 20,
+            checkpoint_log_bytes: 8 << 20,
             max_txn_bytes: 8 << 20,
             on_fatal: Arc::new(end_the_process),
         }

@@ -31,7 +31,8 @@ pub(crate) struct Published {
 // === impl Published ===
 
 impl Published {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, history: History) -> Self {
+    pub(crate) fn new(snapshot: Snapshot, history: History) -> Self {
+        let snapshot = Arc::new(snapshot.with_compacted_revision(history.compacted_revision()));
         let revision = watch::Sender::new(snapshot.revision());
         Self {
             current: ArcSwap::new(snapshot),
@@ -69,25 +70,30 @@ impl Published {
         self.snapshot()
     }
 
-    /// The snapshot at `revision`: the newest one, or one taken back to it. The latest such ones are kept.
+    /// The snapshot at `revision`: the newest one, or one taken back to it. The latest such ones are kept, as a
+    /// list is read page by page.
     pub(crate) fn at(&self, revision: u64) -> Result<Arc<Snapshot>, Compacted> {
-        let history = lock(&self.history);
         let current = self.snapshot();
-        let floor = history.compacted_revision();
+        let floor = lock(&self.history).compacted_revision();
         if revision < floor {
             return Err(Compacted { requested: revision, oldest: floor });
         }
         if revision >= current.revision() {
             return Ok(current);
         }
-        let mut rewound = lock(&self.rewound);
-        rewound.retain(|snapshot| snapshot.revision() >= floor);
-        let newer = rewound.iter().filter(|snapshot| snapshot.revision() >= revision);
-        let nearest = newer.min_by_key(|snapshot| snapshot.revision()).unwrap_or(&current).clone();
+        let nearest = {
+            let mut rewound = lock(&self.rewound);
+            rewound.retain(|snapshot| snapshot.revision() >= floor);
+            let newer = rewound.iter().filter(|snapshot| snapshot.revision() >= revision);
+            newer.min_by_key(|snapshot| snapshot.revision()).unwrap_or(&current).clone()
+        };
         if nearest.revision() == revision {
             return Ok(nearest);
         }
-        let snapshot = Arc::new(history.rewind(Snapshot::clone(&nearest), revision)?);
+        // Only the events are taken under the lock: the store's thread must not wait for the rest.
+        let events = lock(&self.history).between(revision, nearest.revision())?;
+        let snapshot = Arc::new(nearest.rewound(&events));
+        let mut rewound = lock(&self.rewound);
         if rewound.len() >= REWOUND {
             rewound.pop_front();
         }

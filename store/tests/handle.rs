@@ -1,11 +1,13 @@
 //! The handle on real files: what it answers, in which order, and when it is closed or refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use store::{
-    Change, CommitError, Event, Expect, Key, Limits, Observer, Op, OpenError, Options, Outcome, ReadError, Snapshot,
-    Store, Txn, Value,
+    Change, CommitError, Event, Expect, Key, Limits, Observer, Op, OpenError, Options, Outcome, ReadError,
+    Snapshot, Store, Txn, Value,
 };
 
 fn options(dir: &tempfile::TempDir) -> Options {
@@ -64,6 +66,7 @@ async fn a_restart_brings_back_objects_history_and_revisions() {
     store.commit(Txn::put("l", "v")).await.unwrap();
     store.close().await;
     assert_eq!(store.commit(Txn::put("k", "v")).await, Err(CommitError::Closed));
+    assert_eq!(store.linearizable().await.err(), Some(ReadError::Closed));
     assert_eq!(store.snapshot().revision(), 4);
 
     let store = Store::open(options(&dir)).unwrap();

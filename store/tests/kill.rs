@@ -1,5 +1,7 @@
 //! kill -9 of a process that writes, again and again: every acknowledged write is there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
@@ -55,7 +57,8 @@ async fn acknowledged_writes_survive_kill_9() {
             .spawn()
             .expect("the writer starts");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let acknowledged = lines.filter_map(|line| line.ok()?.strip_prefix("acknowledged ")?.parse::<u64>().ok());
+        let acknowledged =
+            lines.filter_map(|line| line.ok()?.strip_prefix("acknowledged ")?.parse::<u64>().ok());
         highest = acknowledged.take(20 + 17 * round as usize).last().expect("writes were acknowledged");
         child.kill().expect("kill -9");
         child.wait().expect("it ended");

@@ -310,12 +310,14 @@ fn read_meta(text: &Bytes) -> Result<Meta, WireError> {
     let mut input = Reader::new(text);
     expect(input.u8()?, META)?;
     let applied = Applied { index: input.varint()?, term: input.varint()? };
-    let mut conf_state = ConfState::default();
-    conf_state.voters = input.numbers()?;
-    conf_state.learners = input.numbers()?;
-    conf_state.voters_outgoing = input.numbers()?;
-    conf_state.learners_next = input.numbers()?;
-    conf_state.auto_leave = input.u8()? != 0;
+    let conf_state = ConfState {
+        voters: input.numbers()?,
+        learners: input.numbers()?,
+        voters_outgoing: input.numbers()?,
+        learners_next: input.numbers()?,
+        auto_leave: input.u8()? != 0,
+        ..ConfState::default()
+    };
     let mut sessions = BTreeMap::new();
     for _ in 0..input.count(5)? {
         let [member, boot, highest, window] = input.numbers()?[..] else {

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::event::Event;
-use crate::snapshot::Snapshot;
 
 /// How much past is kept. What goes beyond either bound is forgotten, oldest first.
 #[derive(Clone, Copy, Debug)]
@@ -85,14 +84,10 @@ impl History {
         Ok(self.events.iter().skip(skip).map(|(_, event)| event.clone()).collect())
     }
 
-    /// Takes `snapshot`, which lies within the kept past, back to `revision`.
-    pub fn rewind(&self, mut snapshot: Snapshot, revision: u64) -> Result<Snapshot, Compacted> {
-        let from = self.offset(revision)?;
-        let to = self.offset(snapshot.revision())?;
-        for (_, event) in self.events.range(from.min(to)..to).rev() {
-            snapshot.undo(event);
-        }
-        Ok(snapshot)
+    /// What takes a state at revision `from` back to `to`: the events between them, oldest first.
+    pub fn between(&self, to: u64, from: u64) -> Result<Vec<Arc<Event>>, Compacted> {
+        let (first, end) = (self.offset(to)?, self.offset(from)?);
+        Ok(self.events.range(first.min(end)..end).map(|(_, event)| event.clone()).collect())
     }
 
     fn offset(&self, revision: u64) -> Result<usize, Compacted> {
@@ -148,7 +143,8 @@ mod tests {
             then.push(state.snapshot().clone());
         }
         for expected in then {
-            let back = history.rewind(state.snapshot().clone(), expected.revision()).unwrap();
+            let events = history.between(expected.revision(), state.snapshot().revision()).unwrap();
+            let back = state.snapshot().rewound(&events);
             assert!(back.objects == expected.objects && back.hash() == expected.hash());
             assert_eq!((back.revision(), back.data_bytes()), (expected.revision(), expected.data_bytes()));
         }

@@ -12,7 +12,7 @@ use crate::crypt::Keys;
 use crate::disk::{Disk, DiskError};
 use crate::files::{FilesError, LogFiles};
 use crate::log;
-use crate::node::{Action, Event, Node, Published, Refusal, Settings};
+use crate::node::{Action, EXPIRE_BYTES, Event, Node, Published, Refusal, Settings};
 use crate::recovery::{self, RecoveryError};
 use crate::snapshot::Snapshot;
 use crate::txn::Txn;
@@ -45,7 +45,7 @@ pub enum Output {
     /// Send messages to peers.
     Send(Vec<Message>),
     /// Run a job on another thread, and hand its event back.
-    Job(Job),
+    Job(Box<Job>),
 }
 
 /// Work that may take long and needs nothing but the disk.
@@ -168,6 +168,12 @@ impl Host {
 
     /// Hands the node an event and carries out what follows from it.
     pub fn handle(&mut self, event: Event, now_ms: i64) -> Result<(), Stopped> {
+        let expiring = matches!(event, Event::Tick) && self.node.leads();
+        match if expiring { self.files.reserve(log::size_bound(EXPIRE_BYTES, 1)) } else { Ok(()) } {
+            Ok(()) => {}
+            Err(FilesError::Disk(DiskError::Full)) => self.node.handle(Event::NoRoom, now_ms),
+            Err(error) => return Err(error.into()),
+        }
         self.node.handle(event, now_ms);
         self.run(now_ms)
     }
@@ -233,13 +239,18 @@ impl Host {
     fn job(&mut self, work: Work) {
         let (disk, keys) = (self.disk.clone(), self.keys.clone());
         let rng = ChaCha20Rng::from_rng(&mut self.rng);
-        self.done.push(Output::Job(Job { disk, keys, rng, work }));
+        self.done.push(Output::Job(Box::new(Job { disk, keys, rng, work })));
     }
 }
 
 // === impl Job ===
 
 impl Job {
+    /// What the node is told when the job could not run to its end.
+    pub fn when_lost(&self) -> Option<Event> {
+        matches!(self.work, Work::Checkpoint(_)).then_some(Event::CheckpointFailed)
+    }
+
     /// Runs the job to its end.
     pub fn run(mut self) -> JobDone {
         match self.work {

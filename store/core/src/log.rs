@@ -243,10 +243,8 @@ fn decode(text: &Bytes) -> Result<Record, WireError> {
     let hard_state = match input.u8()? {
         0 => None,
         1 => {
-            let mut state = HardState::default();
-            state.term = input.varint()?;
-            state.vote = input.varint()?;
-            state.commit = input.varint()?;
+            let (term, vote, commit) = (input.varint()?, input.varint()?, input.varint()?);
+            let state = HardState { term, vote, commit, ..HardState::default() };
             Some(state)
         }
         other => return Err(WireError::Tag { found: other }),
@@ -254,17 +252,15 @@ fn decode(text: &Bytes) -> Result<Record, WireError> {
     let count = input.count(5)?;
     let mut entries = Vec::with_capacity(count);
     for _ in 0..count {
-        let mut entry = Entry::default();
-        entry.entry_type = match input.u8()? {
+        let entry_type = match input.u8()? {
             0 => EntryType::EntryNormal,
             1 => EntryType::EntryConfChange,
             2 => EntryType::EntryConfChangeV2,
             other => return Err(WireError::Tag { found: other }),
         };
-        entry.term = input.varint()?;
-        entry.index = input.varint()?;
-        entry.context = input.bytes()?;
-        entry.data = input.bytes()?;
+        let (term, index) = (input.varint()?, input.varint()?);
+        let (context, data) = (input.bytes()?, input.bytes()?);
+        let entry = Entry { entry_type, term, index, context, data, ..Entry::default() };
         entries.push(entry);
     }
     input.end()?;

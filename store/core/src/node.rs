@@ -28,7 +28,9 @@ use raft_log::RaftLog;
 use reads::Reads;
 
 const BATCH_BYTES: usize = 4 << 20;
-const EXPIRE_LIMIT: usize = 1000;
+
+/// The most that the node writes at a tick.
+pub const EXPIRE_BYTES: usize = 256 << 10;
 
 /// What the host tells the node.
 #[derive(Debug)]
@@ -52,8 +54,10 @@ pub enum Event {
     },
     /// A message came from a peer.
     Message(Box<Message>),
-    /// Nothing happened but time.
+    /// Nothing happened but time. May make the node write up to [`EXPIRE_BYTES`].
     Tick,
+    /// There is no room to write expiries: the node waits before it tries again.
+    NoRoom,
     /// A checkpoint is wanted, however short the log is.
     WantCheckpoint,
     /// The checkpoint at this index is complete and was read back.
@@ -191,7 +195,7 @@ impl Settings {
             member,
             tick_ms: 50,
             election_ticks: 6,
-            checkpoint_log_bytes: 16 << 20,
+            checkpoint_log_bytes: 8 << 20,
             expiry_grain_ms: 2000,
             catch_up_bytes: 16 << 20,
         }
@@ -275,7 +279,8 @@ impl Node {
                 drop(self.raft.step(*message));
                 self.randomize_election();
             }
-            Event::Tick => {}
+            Event::Tick => self.pass_time(now_ms),
+            Event::NoRoom => self.next_expiry_ms = now_ms + self.settings.expiry_grain_ms,
             Event::WantCheckpoint => self.checkpoint.wanted = true,
             Event::CheckpointWritten { index } => {
                 self.checkpoint.running = false;
@@ -288,7 +293,6 @@ impl Node {
                 self.checkpoint.retry_at = self.log_bytes + self.settings.checkpoint_log_bytes / 4;
             }
         }
-        self.pass_time(now_ms);
     }
 
     /// The next thing to do.
@@ -296,6 +300,7 @@ impl Node {
         if self.halted {
             return self.actions.pop_front();
         }
+        self.pump();
         self.propose_waiting();
         self.pump();
         self.consider_checkpoint();
@@ -400,7 +405,7 @@ impl Node {
         }
         if self.leads() && self.poll_expiry(now_ms) {
             self.next_expiry_ms = now_ms + self.settings.expiry_grain_ms;
-            let keys = self.state.expired(now_ms, EXPIRE_LIMIT);
+            let keys = self.state.expired(now_ms, EXPIRE_BYTES);
             let origin = self.mint();
             self.propose(&[Command { origin, body: Body::Expire(keys) }]);
         }

@@ -160,8 +160,7 @@ pub fn recover(
 }
 
 fn genesis(disk: &dyn Disk, keys: &Keys, member: u64, rng: &mut impl RngCore) -> Result<(), RecoveryError> {
-    let mut conf_state = ConfState::default();
-    conf_state.voters = vec![member];
+    let conf_state = ConfState { voters: vec![member], ..ConfState::default() };
     let image = Image { applied: GENESIS, conf_state, ..Image::default() };
     let written = checkpoint::write(disk, keys, rng, image);
     written.map(|_| ()).map_err(|source| checkpoint_error(checkpoint::name(GENESIS.index), source))

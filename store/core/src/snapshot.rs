@@ -1,6 +1,7 @@
 //! The live keys at one revision; cheap to clone, cheap to keep.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -175,6 +176,13 @@ impl Snapshot {
         self.prefix(prefix).count()
     }
 
+    /// This snapshot as it was before `events`, which are those that led to it, oldest first.
+    pub fn rewound(&self, events: &[Arc<Event>]) -> Self {
+        let mut snapshot = self.clone();
+        events.iter().rev().for_each(|event| snapshot.undo(event));
+        snapshot
+    }
+
     /// Stores an entry and returns the one that it replaces, keeping hash and size in step.
     pub(crate) fn put(&mut self, key: Bytes, entry: Entry) -> Option<Entry> {
         self.hash = self.hash.wrapping_add(hash::entry(&key, entry.revision, &entry.value));
@@ -197,7 +205,7 @@ impl Snapshot {
     }
 
     /// Takes one event back; events are taken back newest first.
-    pub(crate) fn undo(&mut self, event: &Event) {
+    fn undo(&mut self, event: &Event) {
         match (&event.change, event.before) {
             (Change::Put { previous: Some(previous), .. }, Some(before))
             | (Change::Delete { previous, .. }, Some(before)) => {

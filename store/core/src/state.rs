@@ -83,9 +83,14 @@ impl StateMachine {
         self.expiries.first().map(|(at, _)| *at)
     }
 
-    /// The keys whose time has come, with their revisions, at most `limit`.
+    /// The keys whose time has come, with their revisions; a command with them takes at most `limit` bytes.
     pub fn expired(&self, now_ms: i64, limit: usize) -> Vec<(Bytes, u64)> {
-        let due = self.expiries.iter().take_while(|(at, _)| *at <= now_ms).take(limit);
+        let mut left = limit;
+        let due = self.expiries.iter().take_while(|(at, key)| {
+            let fits = left.checked_sub(key.len() + 32);
+            left = fits.unwrap_or(0);
+            *at <= now_ms && fits.is_some()
+        });
         due.filter_map(|(_, key)| Some((key.clone(), self.live.get(key)?.revision))).collect()
     }
 

@@ -1,5 +1,7 @@
 //! Power cuts, torn writes, flipped bits, full disks and failed syncs, at every point of a scripted workload.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use store_core::crypt::{Key, Keys};
 use store_core::disk::{Disk, Faults, SimDisk};
 use store_core::host::{Host, HostError, HostSettings, Output, Stopped};
 use store_core::node::{Event, Settings};
-use store_core::{Outcome, Txn};
+use store_core::{Op, Outcome, Txn, Value};
 
 const WRITES: u64 = 60;
 
@@ -34,7 +36,8 @@ fn value(write: u64) -> String {
 /// Writes number by number, a batch of three at a time, and runs jobs as they come. Returns what was acknowledged.
 fn work(host: &mut Host, acknowledged: &mut BTreeMap<String, u64>, from: u64) -> Result<(), Stopped> {
     for batch in (from..from + WRITES).step_by(3) {
-        let txns = (batch..batch + 3).map(|write| (write, Txn::put(format!("k{}", write % 10), value(write))));
+        let txns =
+            (batch..batch + 3).map(|write| (write, Txn::put(format!("k{}", write % 10), value(write))));
         host.commit(txns.collect(), 0)?;
         drain(host, acknowledged)?;
     }
@@ -77,7 +80,8 @@ fn check(host: &Host, acknowledged: &BTreeMap<String, u64>, context: &str) {
         assert!(number >= *write, "{context}: {key} is {number}, acknowledged was {write}");
     }
     assert_eq!((snapshot.revision() - 1) % 3, 0, "{context}: half a batch");
-    let sum = snapshot.prefix(b"").map(|(key, entry)| store_core::hash::entry(key, entry.revision, &entry.value));
+    let sum =
+        snapshot.prefix(b"").map(|(key, entry)| store_core::hash::entry(key, entry.revision, &entry.value));
     assert_eq!(sum.fold(0, u64::wrapping_add), snapshot.hash(), "{context}: state hash");
 }
 
@@ -146,7 +150,8 @@ fn a_failed_sync_stops_and_answers_nobody() {
 fn a_full_disk_refuses_writes_and_stays_readable() {
     let disk = SimDisk::new();
     let mut host = open(&disk, 1).unwrap();
-    host.commit(vec![(1, Txn::put("a", "1"))], 0).unwrap();
+    let due = Op::Put { key: "due".into(), value: Value::plain("x"), expires_at_ms: Some(1000) };
+    host.commit(vec![(1, Txn::put("a", "1")), (1, Txn { compares: vec![], ops: vec![due] })], 0).unwrap();
     host.take_outputs();
     disk.set_faults(Faults { capacity: Some(300 << 10), ..Faults::default() });
     let mut refused = 0;
@@ -161,9 +166,13 @@ fn a_full_disk_refuses_writes_and_stays_readable() {
         }
     }
     assert!(refused > 0);
+    host.handle(Event::Tick, 1_000_000).unwrap();
+    assert!(host.snapshot().get(b"due").is_some(), "nothing can be written, not even an expiry");
     assert_eq!(&host.snapshot().get(b"a").unwrap().value[..], b"1");
     disk.set_faults(Faults::default());
     host.commit(vec![(99, Txn::put("b", "2"))], 0).unwrap();
+    host.handle(Event::Tick, 2_000_000).unwrap();
+    assert!(host.snapshot().get(b"due").is_none());
     assert!(host.snapshot().get(b"b").is_some());
     let hash = host.snapshot().hash();
     assert_eq!(open(&disk, 2).unwrap().snapshot().hash(), hash);
@@ -218,7 +227,8 @@ fn a_damaged_newest_checkpoint_falls_back_to_the_one_before_or_is_refused() {
         }
     }
     drop(host);
-    let checkpoints: Vec<_> = disk.list().unwrap().into_iter().filter(|name| name.starts_with("checkpoint")).collect();
+    let checkpoints: Vec<_> =
+        disk.list().unwrap().into_iter().filter(|name| name.starts_with("checkpoint")).collect();
     assert_eq!(checkpoints.len(), 2);
     disk.flip_bit(&checkpoints[1], 1000);
     let mut host = open(&disk, 2).unwrap();
@@ -226,7 +236,8 @@ fn a_damaged_newest_checkpoint_falls_back_to_the_one_before_or_is_refused() {
     drain(&mut host, &mut acknowledged).unwrap();
     drop(host);
     assert_eq!(open(&disk, 3).unwrap().snapshot().hash(), hash);
-    let left: Vec<_> = disk.list().unwrap().into_iter().filter(|name| name.starts_with("checkpoint")).collect();
+    let left: Vec<_> =
+        disk.list().unwrap().into_iter().filter(|name| name.starts_with("checkpoint")).collect();
     assert_eq!(left.len(), 1, "{left:?}");
     disk.flip_bit(&left[0], 1000);
     let error = open(&disk, 4).err().expect("nothing is left to start from").to_string();

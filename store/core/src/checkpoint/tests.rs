@@ -22,8 +22,7 @@ fn image(objects: usize, size: usize) -> Image {
     }
     let applied = Applied { index: 42, term: 3 };
     let sessions = BTreeMap::from([(1, Session { boot: 2, highest: u64::MAX, window: 5 })]);
-    let mut conf_state = ConfState::default();
-    conf_state.voters = vec![1, 2];
+    let conf_state = ConfState { voters: vec![1, 2], ..ConfState::default() };
     Image { applied, conf_state, sessions, snapshot: state.snapshot().clone() }
 }
 

@@ -7,13 +7,9 @@ use super::*;
 use crate::crypt::{Key, Keys};
 
 fn record(index: u64, size: usize) -> Record {
-    let mut entry = Entry::default();
-    entry.index = index;
-    entry.term = 3;
-    entry.data = vec![index as u8; size].into();
-    let mut state = HardState::default();
-    state.term = 3;
-    state.commit = index;
+    let data = vec![index as u8; size].into();
+    let entry = Entry { index, term: 3, data, ..Entry::default() };
+    let state = HardState { term: 3, commit: index, ..HardState::default() };
     Record { hard_state: Some(state), entries: vec![entry] }
 }
 

@@ -20,13 +20,10 @@ struct Group {
 
 impl Group {
     fn new(members: u64) -> Self {
-        let mut conf_state = ConfState::default();
-        conf_state.voters = (1..=members).collect();
+        let conf_state = ConfState { voters: (1..=members).collect(), ..ConfState::default() };
         let node = |member| {
             let image = Image { applied: GENESIS, conf_state: conf_state.clone(), ..Image::default() };
-            let mut hard_state = HardState::default();
-            hard_state.term = GENESIS.term;
-            hard_state.commit = GENESIS.index;
+            let hard_state = HardState { term: GENESIS.term, commit: GENESIS.index, ..HardState::default() };
             let recovered = Recovered {
                 image,
                 hard_state,
@@ -99,7 +96,8 @@ impl Group {
     }
 
     fn leader(&self) -> Option<u64> {
-        let mut leaders = self.nodes.iter().filter(|(member, node)| node.leads() && self.cut_off != Some(**member));
+        let mut leaders =
+            self.nodes.iter().filter(|(member, node)| node.leads() && self.cut_off != Some(**member));
         leaders.next().map(|(member, _)| *member)
     }
 
