@@ -122,6 +122,9 @@ async fn blocking<T: Send + 'static>(
 impl EmbeddedRuntime {
     /// Opens a node's state: takes over what runs, marks what was lost, removes what was never finished.
     pub async fn open(config: EmbeddedConfig) -> Result<Arc<EmbeddedRuntime>, OpenError> {
+        // Shims have another working directory.
+        std::fs::create_dir_all(&config.state_dir)?;
+        let config = EmbeddedConfig { state_dir: config.state_dir.canonicalize()?, ..config };
         let layout = Layout::new(&config.state_dir);
         let boot_id = state::boot_id()?;
         let (sandboxes, broken) = layout.load_sandboxes()?;

@@ -1,13 +1,69 @@
-//! Archives, honest and hostile, into stores in temporary directories.
+//! Archives, honest and hostile, into stores in temporary directories. Needs root: layers have owners and devices.
+//!
+//! Without harness, so that it can say at run time that root is missing.
+
+#![expect(clippy::unwrap_used, reason = "a test; the attribute that tells so is missing without harness")]
 
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use super::content::digest_of;
-use super::*;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
 
-fn root() -> bool {
-    rustix::process::geteuid().is_root()
+use jiff::Timestamp;
+use nodeagent::images::*;
+use sha2::Digest;
+
+const TESTS: &[(&str, fn())] = &[
+    ("ordinary_entries_arrive_with_times", ordinary_entries_arrive_with_times),
+    (
+        "compressed_archives_have_the_digest_of_the_plain_one",
+        compressed_archives_have_the_digest_of_the_plain_one,
+    ),
+    ("names_that_lead_upwards_are_refused", names_that_lead_upwards_are_refused),
+    ("links_do_not_lead_out", links_do_not_lead_out),
+    ("whiteouts_become_what_the_overlay_reads", whiteouts_become_what_the_overlay_reads),
+    ("later_entries_replace_earlier_ones", later_entries_replace_earlier_ones),
+    ("a_fifo_without_device_numbers_is_made", a_fifo_without_device_numbers_is_made),
+    ("docker_archives_are_loaded_found_and_removed", docker_archives_are_loaded_found_and_removed),
+    (
+        "content_is_shared_between_nodes_and_kept_while_any_needs_it",
+        content_is_shared_between_nodes_and_kept_while_any_needs_it,
+    ),
+    ("a_layer_that_is_not_what_it_claims_is_refused", a_layer_that_is_not_what_it_claims_is_refused),
+    ("this_executable_packs_the_same_every_time", this_executable_packs_the_same_every_time),
+    ("another_process_is_noticed", another_process_is_noticed),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--list") {
+        TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let wanted = args.iter().find(|arg| !arg.starts_with('-'));
+    let root = rustix::process::geteuid().is_root();
+    println!("\nrunning {} tests", TESTS.len());
+    let (mut passed, mut failed, mut ignored) = (0, 0, 0);
+    for (name, test) in
+        TESTS.iter().filter(|(name, _)| wanted.is_none_or(|wanted| name.contains(wanted.as_str())))
+    {
+        let (verdict, count) = match root {
+            false => ("ignored, needs root", &mut ignored),
+            true if std::panic::catch_unwind(test).is_ok() => ("ok", &mut passed),
+            true => ("FAILED", &mut failed),
+        };
+        *count += 1;
+        println!("test {name} ... {verdict}");
+    }
+    println!("\ntest result: {passed} passed; {failed} failed; {ignored} ignored\n");
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes)))
 }
 
 struct Layer(tar::Builder<Vec<u8>>);
@@ -61,11 +117,7 @@ fn unpacked(layer: Layer) -> (tempfile::TempDir, std::io::Result<String>) {
     (dir, outcome)
 }
 
-#[test]
 fn ordinary_entries_arrive_with_times() {
-    if !root() {
-        return skipped();
-    }
     let layer =
         Layer::new().dir("etc/").file("etc/motd", "hello").symlink("lib", "usr/lib").file("lib/x", "x");
     let plain = Layer::new()
@@ -82,16 +134,7 @@ fn ordinary_entries_arrive_with_times() {
     assert_eq!(std::fs::metadata(root.join("etc/motd")).unwrap().mtime(), 1_000_000);
 }
 
-/// Tests that need root say so instead of passing silently: the harness has no other way to skip at run time.
-fn skipped() {
-    eprintln!("ignored: needs root");
-}
-
-#[test]
 fn compressed_archives_have_the_digest_of_the_plain_one() {
-    if !root() {
-        return skipped();
-    }
     let plain = Layer::new().file("a", "content").bytes();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).unwrap();
@@ -102,7 +145,6 @@ fn compressed_archives_have_the_digest_of_the_plain_one() {
     }
 }
 
-#[test]
 fn names_that_lead_upwards_are_refused() {
     for path in ["../secret", "a/../../secret", "/../secret"] {
         let (_dir, outcome) = unpacked(Layer::new().file(path, "overwritten"));
@@ -110,11 +152,7 @@ fn names_that_lead_upwards_are_refused() {
     }
 }
 
-#[test]
 fn links_do_not_lead_out() {
-    if !root() {
-        return skipped();
-    }
     let (dir, outcome) = unpacked(Layer::new().symlink("up", "..").file("up/secret", "overwritten"));
     outcome.unwrap();
     assert_eq!(std::fs::read_to_string(dir.path().join("root/secret")).unwrap(), "overwritten");
@@ -136,11 +174,7 @@ fn links_do_not_lead_out() {
     assert!(outcome.is_err());
 }
 
-#[test]
 fn whiteouts_become_what_the_overlay_reads() {
-    if !root() {
-        return skipped();
-    }
     let (dir, outcome) = unpacked(
         Layer::new().file("etc/.wh.gone", "").dir("var/").file("var/.wh..wh..opq", "").file(".wh...", ""),
     );
@@ -154,21 +188,13 @@ fn whiteouts_become_what_the_overlay_reads() {
     assert_eq!(&value[..n], b"y");
 }
 
-#[test]
 fn later_entries_replace_earlier_ones() {
-    if !root() {
-        return skipped();
-    }
     let (dir, outcome) = unpacked(Layer::new().dir("a/").file("a/b", "1").file("a", "2").file("a", "3"));
     outcome.unwrap();
     assert_eq!(std::fs::read_to_string(dir.path().join("root/a")).unwrap(), "3");
 }
 
-#[test]
 fn a_fifo_without_device_numbers_is_made() {
-    if !root() {
-        return skipped();
-    }
     let (dir, outcome) = unpacked(Layer::new().entry(tar::EntryType::Fifo, "pipe", "", b""));
     outcome.unwrap();
     assert!(std::fs::symlink_metadata(dir.path().join("root/pipe")).unwrap().file_type().is_fifo());
@@ -200,11 +226,7 @@ fn docker_archive(dir: &Path, tag: &str, body: &str) -> PathBuf {
     path
 }
 
-#[test]
 fn docker_archives_are_loaded_found_and_removed() {
-    if !root() {
-        return skipped();
-    }
     let dir = tempfile::tempdir().unwrap();
     let content = dir.path().join("content");
     let images = store(&content, "node-1");
@@ -229,11 +251,7 @@ fn docker_archives_are_loaded_found_and_removed() {
     assert_eq!(layers(), 1);
 }
 
-#[test]
 fn content_is_shared_between_nodes_and_kept_while_any_needs_it() {
-    if !root() {
-        return skipped();
-    }
     let dir = tempfile::tempdir().unwrap();
     let content = dir.path().join("content");
     let (one, two) = (store(&content, "node-1"), store(&content, "node-2"));
@@ -249,27 +267,35 @@ fn content_is_shared_between_nodes_and_kept_while_any_needs_it() {
     assert!(!two.layers_dir().join(&second[0].layers[0]).exists());
 }
 
-#[test]
 fn a_layer_that_is_not_what_it_claims_is_refused() {
-    if !root() {
-        return skipped();
-    }
     let dir = tempfile::tempdir().unwrap();
     let images = store(&dir.path().join("content"), "node-1");
-    let wrong = format!("sha256:{}", "0".repeat(64));
-    let layer = Layer::new().file("a", "a").bytes();
-    assert!(matches!(images.content.put_layer(&wrong, layer.as_slice()), Err(ImageError::Malformed(_))));
+    let (honest, config) =
+        (Layer::new().file("hello", "one").bytes(), docker_archive(dir.path(), "a:1", "one"));
+    assert!(images.load_archive(&config).is_ok());
+    let text = std::fs::read(&config).unwrap();
+    let claim = digest_of(&honest).into_bytes();
+    let at = text.windows(claim.len()).position(|window| window == claim).unwrap();
+    let mut forged = text.clone();
+    forged[at + 10] = if forged[at + 10] == b'0' { b'1' } else { b'0' };
+    std::fs::write(&config, forged).unwrap();
+    assert!(matches!(images.load_archive(&config), Err(ImageError::Malformed(_))));
     assert_eq!(std::fs::read_dir(dir.path().join("content/tmp")).unwrap().count(), 0);
     let junk = dir.path().join("junk");
     std::fs::write(&junk, "not an archive").unwrap();
     assert!(images.load_archive(&junk).is_err());
 }
 
-#[test]
+fn another_process_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = dir.path().join("content");
+    let (agent, loader) = (store(&content, "node-1"), store(&content, "node-1"));
+    assert_eq!(agent.find("hello:1").unwrap(), None);
+    loader.load_archive(&docker_archive(dir.path(), "hello:1", "one")).unwrap();
+    assert!(agent.find("hello:1").unwrap().is_some());
+}
+
 fn this_executable_packs_the_same_every_time() {
-    if !root() {
-        return skipped();
-    }
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (store(&dir.path().join("a"), "n"), store(&dir.path().join("b"), "n"));
     let image = SelfImage { reference: "orlop.dev/demo:v1".to_owned(), ..SelfImage::default() };
