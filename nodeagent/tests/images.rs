@@ -4,13 +4,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test; the attribute that tells so is missing without harness")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use nodeagent::images::*;
@@ -35,6 +36,8 @@ const TESTS: &[(&str, fn())] = &[
     ("a_layer_that_is_not_what_it_claims_is_refused", a_layer_that_is_not_what_it_claims_is_refused),
     ("this_executable_packs_the_same_every_time", this_executable_packs_the_same_every_time),
     ("another_process_is_noticed", another_process_is_noticed),
+    ("pulls_are_resumed_authorised_and_shared", pulls_are_resumed_authorised_and_shared),
+    ("what_a_registry_refuses_is_told", what_a_registry_refuses_is_told),
 ];
 
 fn main() -> ExitCode {
@@ -308,4 +311,152 @@ fn this_executable_packs_the_same_every_time() {
     assert_ne!(first.id, second.id);
     assert_eq!(first.layers, second.layers);
     assert!(one.layers_dir().join(&first.layers[0]).join("orlop").exists());
+}
+
+/// A registry on loopback that wants a bearer token and breaks the first download of a layer off.
+struct Registry {
+    address: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Registry {
+    fn start(blobs: BTreeMap<String, Vec<u8>>, manifest: Vec<u8>, layer: String) -> Registry {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (log, own) = (Arc::clone(&requests), address.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = answer(stream, &own, &blobs, &manifest, &layer, &log);
+            }
+        });
+        Registry { address, requests }
+    }
+
+    fn count(&self, part: &str) -> usize {
+        self.requests.lock().unwrap().iter().filter(|line| line.contains(part)).count()
+    }
+}
+
+fn answer(
+    mut stream: TcpStream,
+    own: &str,
+    blobs: &BTreeMap<String, Vec<u8>>,
+    manifest: &[u8],
+    layer: &str,
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut line, mut range, mut token) = (String::new(), None, false);
+    reader.read_line(&mut line)?;
+    loop {
+        let mut header = String::new();
+        if reader.read_line(&mut header)? <= 2 {
+            break;
+        }
+        let header = header.to_ascii_lowercase();
+        if let Some(from) = header.strip_prefix("range: bytes=") {
+            range = from.split('-').next().and_then(|from| from.parse::<usize>().ok());
+        }
+        token |= header.trim() == "authorization: bearer secret";
+    }
+    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let broken_before = log.lock().unwrap().iter().any(|line| line.contains(layer));
+    if !path.starts_with("/token") && token {
+        log.lock().unwrap().push(format!("{path} {range:?}"));
+    }
+    let mut send = |status: &str, headers: &str, body: &[u8], promised: usize| {
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nconnection: close\r\n{headers}content-length: {promised}\r\n\r\n"
+        )?;
+        stream.write_all(body)
+    };
+    if path.starts_with("/token") {
+        let body = br#"{"token":"secret","expires_in":300}"#;
+        return send("200 OK", "content-type: application/json\r\n", body, body.len());
+    }
+    if !token {
+        let ask = format!("www-authenticate: Bearer realm=\"http://{own}/token\",service=\"test\"\r\n");
+        return send("401 Unauthorized", &ask, b"", 0);
+    }
+    if path.contains("/manifests/v1") {
+        let kind = "content-type: application/vnd.oci.image.manifest.v1+json\r\n";
+        return send("200 OK", kind, manifest, manifest.len());
+    }
+    match path.rsplit('/').next().and_then(|digest| blobs.get_key_value(digest)) {
+        Some((digest, body)) if digest == layer && !broken_before => {
+            send("200 OK", "", &body[..body.len() / 2], body.len())
+        }
+        Some((_, body)) => match range {
+            Some(from) => send("206 Partial Content", "", &body[from..], body.len() - from),
+            None => send("200 OK", "", body, body.len()),
+        },
+        None if path == "/v2/" => send("200 OK", "", b"", 0),
+        None => {
+            let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
+            send("404 Not Found", "", body, body.len())
+        }
+    }
+}
+
+fn registry() -> Registry {
+    let noise: String =
+        (0..200_000u32).map(|n| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 28) as u8)).collect();
+    let plain = Layer::new().file("hello", &noise).bytes();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    let layer = gzip.finish().unwrap();
+    let config = format!(
+        r#"{{"architecture":"{ARCHITECTURE}","os":"linux","config":{{"Cmd":["/hello"]}},
+            "rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+        digest_of(&plain)
+    );
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
+            "config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},
+            "layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{}","size":{}}}]}}"#,
+        digest_of(config.as_bytes()),
+        config.len(),
+        digest_of(&layer),
+        layer.len()
+    );
+    let name = digest_of(&layer);
+    let blobs = BTreeMap::from([(digest_of(config.as_bytes()), config.into_bytes()), (name.clone(), layer)]);
+    Registry::start(blobs, manifest.into_bytes(), name)
+}
+
+fn in_runtime<T>(work: impl std::future::Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(work)
+}
+
+fn pulls_are_resumed_authorised_and_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let (images, registry) = (store(&dir.path().join("content"), "node-1"), registry());
+    let name = format!("{}/team/hello:v1", registry.address);
+    let (one, two) =
+        in_runtime(async { futures::future::join(images.pull(&name, None), images.pull(&name, None)).await });
+    let record = one.unwrap();
+    assert_eq!(record.id, two.unwrap().id);
+    assert_eq!(registry.count("/manifests/v1"), 1, "two pulls of one image are one");
+    assert!(registry.count("Some(") >= 1, "the download was not resumed");
+    assert_eq!(images.find(&name).unwrap().unwrap().id, record.id);
+    assert!(record.digests[0].starts_with(&format!("{}/team/hello@sha256:", registry.address)));
+    let text = std::fs::read_to_string(images.layers_dir().join(&record.layers[0]).join("hello")).unwrap();
+    assert_eq!(text.len(), 200_000);
+    assert_eq!(images.find(&record.digests[0]).unwrap().unwrap().id, record.id);
+}
+
+fn what_a_registry_refuses_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (images, registry) = (store(&dir.path().join("content"), "node-1"), registry());
+    let name = format!("{}/team/hello:v2", registry.address);
+    let error = in_runtime(images.pull(&name, None)).unwrap_err();
+    assert!(
+        matches!(&error, ImageError::Registry(text) if text.to_lowercase().contains("manifest unknown")),
+        "{error:?}"
+    );
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = in_runtime(images.pull(&format!("{free}/x:v1"), None)).unwrap_err();
+    assert!(error.to_string().to_lowercase().contains("refused"), "{error}");
 }
