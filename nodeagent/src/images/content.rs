@@ -54,6 +54,9 @@ impl Content {
         for part in ["blobs/sha256", "layers/empty", "owners", "tmp"] {
             fs::create_dir_all(dir.join(part)).map_err(ImageError::io(failed()))?;
         }
+        // Images bring set-user-id programs, which are not for the machine's users.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(dir, private).map_err(ImageError::io(failed()))?;
         // Shims, which mount the layers, have another working directory.
         let dir = dir.canonicalize().map_err(ImageError::io(failed()))?;
         let content = Content { dir: dir.clone(), serial: AtomicU64::new(0) };
