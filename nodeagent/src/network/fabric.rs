@@ -221,7 +221,7 @@ fn save(fabric: &Fabric) -> Result<(), FabricError> {
 
 async fn build(host: &Netlink, fabric: &mut Fabric, service: Ipv4Cidr) -> Result<(), FabricError> {
     // Written before it is made: a route that is ours is then never left.
-    fabric.claimed_on_host = !host.destinations().await?.iter().any(|known| *known == service);
+    fabric.claimed_on_host = !host.destinations().await?.contains(&service);
     save(fabric)?;
     let [a, b, c, d] = fabric.bridge_ip.octets();
     let bridge = host.add_bridge(&fabric.bridge, [0x0a, 0x58, a, b, c, d]).await?;
