@@ -301,7 +301,9 @@ async fn open_images(content: PathBuf, owner: String) -> Result<Arc<ImageStore>>
 }
 
 fn agent_config(file: &AgentFile) -> Result<nodeagent::Config> {
-    let Role::Embedded { name, address, netns, state_dir, .. } = &file.role else { bail!("not a node with containers") };
+    let Role::Embedded { name, address, netns, state_dir, .. } = &file.role else {
+        bail!("not a node with containers")
+    };
     let mut config = nodeagent::Config::new(name, state_dir, vec![(*address).into()]);
     config.netns = netns.clone();
     config.cluster_dns = vec![file.networks.dns.into()];

@@ -23,7 +23,10 @@ const NODE_GRACE: SignedDuration = SignedDuration::from_secs(12);
 
 /// Runs the demonstration. True if every step was seen to be true.
 pub async fn run() -> Result<bool> {
-    let folder = tempfile::Builder::new().prefix("orlop-demo-").tempdir().context("making a folder for the cluster")?;
+    let folder = tempfile::Builder::new()
+        .prefix("orlop-demo-")
+        .tempdir()
+        .context("making a folder for the cluster")?;
     let arguments = Up {
         nodes: NODES,
         data_dir: folder.path().to_owned(),
@@ -50,12 +53,14 @@ pub async fn run() -> Result<bool> {
         _ = terminate.recv() => true,
     };
     let data_dir = folder.path().to_owned();
-    board.step("everything is gone", async move {
-        stage.cluster.stop().await?;
-        folder.close().context("removing the cluster's folder")?;
-        leftovers(&data_dir).map(|()| "no process, mount, namespace, link, table or cgroup stays".to_owned())
-    })
-    .await;
+    board
+        .step("everything is gone", async move {
+            stage.cluster.stop().await?;
+            folder.close().context("removing the cluster's folder")?;
+            leftovers(&data_dir)
+                .map(|()| "no process, mount, namespace, link, table or cgroup stays".to_owned())
+        })
+        .await;
     let succeeded = board.finish();
     if interrupted {
         bail!("interrupted");
@@ -84,7 +89,11 @@ fn free_port() -> Result<u16> {
 /// Looks for what a cluster could have left on this machine.
 fn leftovers(data_dir: &std::path::Path) -> Result<()> {
     let cluster = crate::layout::Layout::new(data_dir).cluster();
-    let marks = [data_dir.to_string_lossy().into_owned(), format!("/run/orlop/{cluster}"), format!("/orlop/{cluster}")];
+    let marks = [
+        data_dir.to_string_lossy().into_owned(),
+        format!("/run/orlop/{cluster}"),
+        format!("/orlop/{cluster}"),
+    ];
     let marked = |text: &str| marks.iter().any(|mark| text.contains(mark.as_str()));
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     if let Some(mount) = mounts.lines().find(|line| marked(line)) {

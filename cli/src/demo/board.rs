@@ -49,7 +49,11 @@ impl Board {
     }
 
     /// Does one step. `None` when it failed; later steps may still be tried.
-    pub async fn step<T: Outcome>(&mut self, what: &'static str, work: impl Future<Output = Result<T>>) -> Option<T::Value> {
+    pub async fn step<T: Outcome>(
+        &mut self,
+        what: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Option<T::Value> {
         let spinner = std::io::stderr().is_terminal().then(|| spinner(what));
         if spinner.is_none() {
             eprintln!("… {what}");
@@ -86,7 +90,8 @@ impl Board {
         }
         let succeeded = self.rows.iter().all(|row| row.seen.is_ok());
         let total: Duration = self.rows.iter().map(|row| row.took).sum();
-        let verdict = if succeeded { "every step was seen to be true" } else { "not every step was seen to be true" };
+        let verdict =
+            if succeeded { "every step was seen to be true" } else { "not every step was seen to be true" };
         println!("\n{verdict}; {:.0} s in all", total.as_secs_f64());
         succeeded
     }

@@ -42,7 +42,8 @@ impl Seen {
 
     /// `120 requests, 0 failed`.
     pub fn words(&self) -> String {
-        let failures: Vec<String> = self.failures.iter().map(|(words, count)| format!("{count} × {words}")).collect();
+        let failures: Vec<String> =
+            self.failures.iter().map(|(words, count)| format!("{count} × {words}")).collect();
         let why = if failures.is_empty() { String::new() } else { format!(" ({})", failures.join(", ")) };
         format!("{} requests, {} failed{why}", self.answered() + self.failed(), self.failed())
     }
@@ -117,7 +118,8 @@ async fn ask(target: SocketAddr) -> std::io::Result<String> {
         }
         let text = String::from_utf8_lossy(&answer);
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
         if length.is_some_and(|length| body.len() >= length) {
             return match head.starts_with("HTTP/1.1 200") {
                 true => Ok(body.trim().to_owned()),

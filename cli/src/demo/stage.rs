@@ -61,7 +61,8 @@ impl Stage {
 
     /// Creates all objects of a manifest.
     pub async fn create(&self, manifest: &str) -> Result<()> {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(manifest).map_err(|error| anyhow!("the manifest: {error}"))?;
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(manifest).map_err(|error| anyhow!("the manifest: {error}"))?;
         for document in documents.iter().filter(|document| !document.is_null()) {
             let text = |field: &str| document[field].as_str().unwrap_or_default();
             let resource = Catalogue::builtin()
@@ -109,7 +110,12 @@ impl Stage {
     }
 
     /// As [`Stage::until`], with another patience.
-    pub async fn until_within<T>(&self, patience: Duration, what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T> {
+    pub async fn until_within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut done: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
         let (mut pods, mut deployments, mut daemon_sets, mut nodes) = (
             self.pods.subscribe(),
             self.deployments.subscribe(),
@@ -142,9 +148,11 @@ impl Stage {
         self.until(&format!("{count} ready pods"), || {
             let web = self.deployments.store().find(NAMESPACE, "web").cloned()?;
             let status = web.status.as_ref()?;
-            let counts = [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas];
+            let counts =
+                [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas];
             let wanted = i32::try_from(count).ok()?;
-            let settled = status.observed_generation == web.metadata.generation && counts.iter().all(|has| has.unwrap_or(0) == wanted);
+            let settled = status.observed_generation == web.metadata.generation
+                && counts.iter().all(|has| has.unwrap_or(0) == wanted);
             let pods = self.pods_of("web");
             (settled && pods.len() == count && pods.values().all(|pod| is_ready(pod))).then_some(())
         })
@@ -156,7 +164,8 @@ impl Stage {
         let service: Service = self.client.get(Some(NAMESPACE), "web").await?;
         let address = service.spec.and_then(|spec| spec.cluster_ip).context("the service has no address")?;
         let address: Ipv4Addr = address.parse()?;
-        let node = self.cluster.fabric().and_then(|fabric| fabric.nodes.first()).context("there is no node")?;
+        let node =
+            self.cluster.fabric().and_then(|fabric| fabric.nodes.first()).context("there is no node")?;
         Ok(Load::start(node.netns.clone(), SocketAddr::from((address, 80))))
     }
 

@@ -61,7 +61,11 @@ async fn scale(stage: &Stage) -> Result<String> {
     let up = started.elapsed();
     stage.patch_web(json!({"spec": {"replicas": 3}})).await?;
     stage.until_web_has(3).await?;
-    Ok(format!("10 ready after {:.1} s, 3 again after {:.1} s", up.as_secs_f64(), started.elapsed().as_secs_f64()))
+    Ok(format!(
+        "10 ready after {:.1} s, 3 again after {:.1} s",
+        up.as_secs_f64(),
+        started.elapsed().as_secs_f64()
+    ))
 }
 
 async fn rolling_update(stage: &Stage) -> Result<String> {
@@ -75,7 +79,9 @@ async fn rolling_update(stage: &Stage) -> Result<String> {
     let before = load.seen().answered();
     stage.until("answers of the new release", || only_new(before)).await?;
     let seen = load.finish().await?;
-    let of = |release: &str| seen.answers.iter().filter(|(text, _)| text.ends_with(release)).map(|(_, count)| count).sum::<u64>();
+    let of = |release: &str| {
+        seen.answers.iter().filter(|(text, _)| text.ends_with(release)).map(|(_, count)| count).sum::<u64>()
+    };
     if seen.failed() > 0 || of("v1") == 0 || of("v2") == 0 {
         bail!("{}; v1 answered {}, v2 {}", seen.words(), of("v1"), of("v2"));
     }
@@ -90,7 +96,10 @@ async fn bad_release(stage: &Stage) -> Result<String> {
         .until("the stalled rollout", || {
             let web = stage.deployments.store().find(NAMESPACE, "web").cloned()?;
             let conditions = web.status.as_ref()?.conditions.as_ref()?;
-            conditions.iter().any(|one| one.reason.as_deref() == Some("ProgressDeadlineExceeded")).then_some(())
+            conditions
+                .iter()
+                .any(|one| one.reason.as_deref() == Some("ProgressDeadlineExceeded"))
+                .then_some(())
         })
         .await?;
     let ready = stage.pods_of("web").values().filter(|pod| is_ready(pod)).count();
@@ -146,7 +155,10 @@ fn kill_main_process(pod_uid: &str) -> Result<u32> {
         let cgroups = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
         let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
         if cgroups.contains(pod_uid) && String::from_utf8_lossy(&command).contains("workload") {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into()?), nix::sys::signal::Signal::SIGKILL)?;
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid.try_into()?),
+                nix::sys::signal::Signal::SIGKILL,
+            )?;
             return Ok(pid);
         }
     }
@@ -177,7 +189,8 @@ async fn daemon_set(stage: &Stage) -> Result<String> {
             (status.desired_number_scheduled == 3 && status.number_ready == 3).then_some(())
         })
         .await?;
-    let nodes: BTreeSet<String> = stage.pods_of("node-watch").values().map(|pod| node_of(pod).to_owned()).collect();
+    let nodes: BTreeSet<String> =
+        stage.pods_of("node-watch").values().map(|pod| node_of(pod).to_owned()).collect();
     if nodes.len() != 3 {
         bail!("its pods are on {nodes:?}");
     }
@@ -186,12 +199,19 @@ async fn daemon_set(stage: &Stage) -> Result<String> {
 
 async fn cut_off(stage: &Stage) -> Result<String> {
     let node = stage.cluster.nodes().names().last().context("there is no node")?.clone();
-    let here = || stage.pods_of("web").into_iter().filter(|(_, pod)| node_of(pod) == node).map(|(name, _)| name).collect::<Vec<_>>();
+    let here = || {
+        stage
+            .pods_of("web")
+            .into_iter()
+            .filter(|(_, pod)| node_of(pod) == node)
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>()
+    };
     let lost = here();
     if lost.is_empty() {
         bail!("no pod runs on {node}");
     }
-    stage.cluster.nodes().cut_off(&node)?;
+    stage.cluster.nodes().cut_off(&node).await?;
     let moved = stage
         .until_within(CUT_PATIENCE, "pods on the other nodes", || {
             let pods = stage.pods_of("web");
@@ -199,7 +219,7 @@ async fn cut_off(stage: &Stage) -> Result<String> {
             (elsewhere == 3).then_some(())
         })
         .await;
-    stage.cluster.nodes().reconnect(&node)?;
+    stage.cluster.nodes().reconnect(&node).await?;
     moved?;
     stage
         .until_within(CUT_PATIENCE, "the node's return", || {
@@ -208,6 +228,13 @@ async fn cut_off(stage: &Stage) -> Result<String> {
             (ready == 3 && gone).then_some(())
         })
         .await?;
-    stage.client.delete::<k8s_openapi::api::apps::v1::DaemonSet>(Some(NAMESPACE), "node-watch", &DeleteOptions::default()).await?;
+    stage
+        .client
+        .delete::<k8s_openapi::api::apps::v1::DaemonSet>(
+            Some(NAMESPACE),
+            "node-watch",
+            &DeleteOptions::default(),
+        )
+        .await?;
     Ok(format!("{node} was silent: {} replaced on other nodes; the node came back clean", lost.join(", ")))
 }
