@@ -67,9 +67,9 @@ fn is_drained(node: &Node, of: &Pod) -> bool {
     let leases = leases.store();
     nodes.store().iter().filter(|it| is_ready(it)).all(|it| {
         let name = it.metadata.name.as_deref().unwrap_or_default();
-        let seen = leases.find("kube-node-lease", name).and_then(|lease| {
-            lease.metadata.annotations.as_ref()?.get(OBSERVED)?.parse::<u64>().ok()
-        });
+        let seen = leases
+            .find("kube-node-lease", name)
+            .and_then(|lease| lease.metadata.annotations.as_ref()?.get(OBSERVED)?.parse::<u64>().ok());
         // A node without a proxy does not hold anybody up.
         seen.is_none_or(|seen| seen >= revision)
     })

@@ -74,7 +74,12 @@ impl Node {
     }
 
     pub(crate) fn pod_ips(&self, of: &Pod) -> Vec<IpAddr> {
-        self.pod_ips.lock().unwrap_or_else(PoisonError::into_inner).get(pod::uid(of)).cloned().unwrap_or_default()
+        self.pod_ips
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(pod::uid(of))
+            .cloned()
+            .unwrap_or_default()
     }
 
     pub(crate) fn fields<'a>(&'a self, of: &'a Pod, pod_ips: &'a [IpAddr]) -> FieldContext<'a> {
@@ -219,7 +224,8 @@ impl Node {
         } else {
             String::new()
         };
-        let hosts = netfiles::hosts(of, ips, &self.config.node_name, &self.config.cluster_domain, &node_hosts);
+        let hosts =
+            netfiles::hosts(of, ips, &self.config.node_name, &self.config.cluster_domain, &node_hosts);
         let message = self.message_path(of, &spec.name, attempt);
         if let Some(parent) = message.parent() {
             std::fs::create_dir_all(parent)?;

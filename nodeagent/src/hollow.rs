@@ -15,9 +15,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use nodeagent_core::lifecycle::{Action, Event, NodeFacts, PodMachine};
 use nodeagent_core::node::Health;
+use nodeagent_core::pod;
 use nodeagent_core::probe::Outcome;
 use nodeagent_core::runtime::{ContainerId, Image, SandboxId, SandboxStatus};
-use nodeagent_core::pod;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
@@ -80,8 +80,7 @@ pub async fn run(
     informers: Informers,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let recorder =
-        if config.events { Recorder::new(&client, "kubelet", None) } else { Recorder::disabled() };
+    let recorder = if config.events { Recorder::new(&client, "kubelet", None) } else { Recorder::disabled() };
     let hollow = Arc::new(Hollow { config, client, recorder, next_ip: AtomicU32::new(1) });
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(nodes(hollow.clone()));
@@ -98,7 +97,7 @@ fn address(index: usize) -> IpAddr {
 
 /// Registers all nodes, then renews their leases, spread over the period.
 async fn nodes(hollow: Arc<Hollow>) {
-    let all = hollow.config.nodes.iter().enumerate();
+    let all = hollow.config.nodes.clone().into_iter().enumerate();
     let registered: Vec<_> = futures::stream::iter(all)
         .map(|(index, name)| {
             let hollow = hollow.clone();
@@ -153,7 +152,8 @@ async fn pods(hollow: Arc<Hollow>, informers: Informers) {
                 }
             }
             Change::Applied { new, .. } => {
-                let Some(name) = pod::spec(&new).node_name.as_ref().filter(|name| names.contains(*name)) else {
+                let Some(name) = pod::spec(&new).node_name.as_ref().filter(|name| names.contains(*name))
+                else {
                     continue;
                 };
                 let uid = pod::uid(&new).to_owned();

@@ -81,12 +81,15 @@ async fn collect_images(pods: &Pods) {
         available: stat.blocks_available().saturating_mul(stat.fragment_size()),
     };
     let runtime = &pods.node.runtime;
-    let (Ok(images), Ok(containers)) = (runtime.list_images().await, runtime.list_containers().await) else { return };
+    let (Ok(images), Ok(containers)) = (runtime.list_images().await, runtime.list_containers().await) else {
+        return;
+    };
     let used: BTreeSet<String> = containers.into_iter().flat_map(|it| [it.image_id, it.image]).collect();
     let in_use = images
         .iter()
         .filter(|image| {
-            used.contains(&image.id) || image.digests.iter().chain(&image.tags).any(|name| used.contains(name))
+            used.contains(&image.id)
+                || image.digests.iter().chain(&image.tags).any(|name| used.contains(name))
         })
         .map(|image| image.id.clone())
         .collect();

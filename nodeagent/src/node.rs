@@ -76,19 +76,20 @@ pub(crate) async fn keep(node: Arc<Node>) {
     let images = || async { node.runtime.list_images().await.unwrap_or_default() };
     let mut health = health(&node.config);
     let mut known = images().await;
-    let mut registered =
-        register(&node.client, &node.machine, &node.config, &health, &known).await;
+    let mut registered = register(&node.client, &node.machine, &node.config, &health, &known).await;
     let mut sent_at = tokio::time::Instant::now();
     let mut renewals: u32 = 0;
     loop {
-        renew_lease(&node.client, &node.config.node_name, registered.metadata.uid.as_deref(), renewals == 0).await;
+        renew_lease(&node.client, &node.config.node_name, registered.metadata.uid.as_deref(), renewals == 0)
+            .await;
         tokio::time::sleep(RENEW).await;
         renewals = renewals.wrapping_add(1).max(1);
         if renewals % LOOK == 0 {
             health = self::health(&node.config);
             known = images().await;
         }
-        let status = node::status(&node.machine, &health, &known, registered.status.as_ref(), Timestamp::now());
+        let status =
+            node::status(&node.machine, &health, &known, registered.status.as_ref(), Timestamp::now());
         let changed = registered.status.as_ref().is_none_or(|old| node::differs(old, &status));
         if (changed || sent_at.elapsed() >= HEARTBEAT)
             && let Some(now) = send_status(&node.client, &node.config.node_name, &status).await
@@ -104,7 +105,10 @@ fn health(config: &Config) -> Health {
     let disk = nix::sys::statvfs::statvfs(&config.data_dir)
         .is_ok_and(|it| it.blocks() > 0 && it.blocks_available().saturating_mul(100) / it.blocks() < 5);
     let number = |path: &str| read(path).parse::<u64>().ok();
-    let used = read("/proc/loadavg").split_whitespace().nth(3).and_then(|it| it.split('/').nth(1)?.parse::<u64>().ok());
+    let used = read("/proc/loadavg")
+        .split_whitespace()
+        .nth(3)
+        .and_then(|it| it.split('/').nth(1)?.parse::<u64>().ok());
     let pids = match (used, number("/proc/sys/kernel/pid_max")) {
         (Some(used), Some(most)) => used.saturating_mul(100) > most.saturating_mul(95),
         _ => false,
@@ -158,9 +162,11 @@ async fn try_register(
         Ok(node) => node,
         Err(error) if error.is_already_exists() => {
             let old = client.get::<core::Node>(None, &config.node_name).await?;
-            let stale = old.metadata.labels.as_ref().is_none_or(|has| {
-                labels.iter().any(|(key, value)| has.get(key) != Some(value))
-            });
+            let stale = old
+                .metadata
+                .labels
+                .as_ref()
+                .is_none_or(|has| labels.iter().any(|(key, value)| has.get(key) != Some(value)));
             if stale {
                 let patch = Patch::new(PatchKind::Strategic, json!({"metadata": {"labels": labels}}));
                 client.patch::<core::Node>(None, &config.node_name, &patch).await?;

@@ -167,7 +167,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("0.log");
         fs::write(dir.path().join("0.log.1"), "2026-01-01T00:00:01Z stdout F a\n").expect("written");
-        fs::write(&path, "2026-01-01T00:00:02Z stdout F b\n2026-01-01T00:00:03Z stdout F c\n").expect("written");
+        fs::write(&path, "2026-01-01T00:00:02Z stdout F b\n2026-01-01T00:00:03Z stdout F c\n")
+            .expect("written");
         assert_eq!(read_all(&path, Filter::default()), "a\nb\nc\n");
         assert_eq!(read_all(&path, Filter { tail_lines: Some(1), ..Filter::default() }), "c\n");
         assert!(!rotate(&path, "2").expect("looked"));

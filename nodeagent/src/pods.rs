@@ -91,7 +91,13 @@ impl Pods {
         sandboxes.into_iter().map(|it| it.pod_uid).collect()
     }
 
-    fn apply(&self, change: Change<Pod>, known: &BTreeSet<String>, fresh: &mut BTreeSet<String>, synced: &mut bool) {
+    fn apply(
+        &self,
+        change: Change<Pod>,
+        known: &BTreeSet<String>,
+        fresh: &mut BTreeSet<String>,
+        synced: &mut bool,
+    ) {
         match change {
             Change::Synced => {
                 *synced = true;
@@ -145,7 +151,9 @@ impl Pods {
         }
         let name = &self.node.config.node_name;
         let informer = self.node.informers.get::<core::Node>(Scope::fields(format!("metadata.name={name}")));
-        let Some(own) = informer.find(&client::core::object::ObjectKey::cluster(name.as_str())) else { return Ok(()) };
+        let Some(own) = informer.find(&client::core::object::ObjectKey::cluster(name.as_str())) else {
+            return Ok(());
+        };
         let others: Vec<_> = self.handles().values().map(PodHandle::pod).collect();
         let others = others.iter().map(|it| &**it).filter(|it| !pod::is_terminal(it));
         admission::admit(new, &own, &node::allocatable(&self.node.machine), others)
@@ -213,7 +221,9 @@ impl Pods {
         let falls_back = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         if message.is_empty() && falls_back && *exit_code != 0 {
             let log = self.node.log_path(of, &status.name, status.attempt);
-            *message = crate::podlogs::end_of(&log, 64 * 1024).map(|end| logs::termination_fallback(&end)).unwrap_or_default();
+            *message = crate::podlogs::end_of(&log, 64 * 1024)
+                .map(|end| logs::termination_fallback(&end))
+                .unwrap_or_default();
         }
     }
 

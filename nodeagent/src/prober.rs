@@ -23,7 +23,9 @@ pub(crate) async fn probe(
     kind: Kind,
     timeout: Duration,
 ) -> Outcome {
-    let Some(spec) = pod::container(of, container) else { return Outcome::Unknown("no such container".into()) };
+    let Some(spec) = pod::container(of, container) else {
+        return Outcome::Unknown("no such container".into());
+    };
     let probe: Option<&Probe> = match kind {
         Kind::Startup => spec.startup_probe.as_ref(),
         Kind::Liveness => spec.liveness_probe.as_ref(),
@@ -38,7 +40,9 @@ pub(crate) async fn probe(
                 let bytes = if output.stdout.is_empty() { output.stderr } else { output.stdout };
                 Outcome::Failure(String::from_utf8_lossy(&bytes).trim_end().to_owned())
             }
-            Err(RuntimeError::Timeout(after)) => Outcome::Failure(format!("command timed out after {after:?}")),
+            Err(RuntimeError::Timeout(after)) => {
+                Outcome::Failure(format!("command timed out after {after:?}"))
+            }
             Err(error) => Outcome::Unknown(error.to_string()),
         };
     }
@@ -58,12 +62,17 @@ pub(crate) async fn probe(
             (None, None) => return Err("missing probe handler".to_owned()),
         };
         let address = target(node, of, host, port)?;
-        sockets::connect(node.config.netns.as_deref(), address, timeout).await.map(drop).map_err(|error| error.to_string())
+        sockets::connect(node.config.netns.as_deref(), address, timeout)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     };
     match tokio::time::timeout(timeout, attempt).await {
         Ok(Ok(())) => Outcome::Success,
         Ok(Err(detail)) => Outcome::Failure(detail),
-        Err(_) => Outcome::Failure("context deadline exceeded (timed out while waiting for an answer)".to_owned()),
+        Err(_) => {
+            Outcome::Failure("context deadline exceeded (timed out while waiting for an answer)".to_owned())
+        }
     }
 }
 
@@ -141,7 +150,9 @@ async fn request(
     let address = target(node, of, http.host.as_deref(), port)?;
     let path = http.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let mut head = format!("GET {slash}{path} HTTP/1.1\r\nUser-Agent: {agent}/1.37\r\nAccept: */*\r\nConnection: close\r\n");
+    let mut head = format!(
+        "GET {slash}{path} HTTP/1.1\r\nUser-Agent: {agent}/1.37\r\nAccept: */*\r\nConnection: close\r\n"
+    );
     let mut has_host = false;
     for header in http.http_headers.iter().flatten() {
         if header.name.contains(['\r', '\n']) || header.value.contains(['\r', '\n']) {
@@ -155,8 +166,9 @@ async fn request(
     }
     head.push_str("\r\n");
     let text = |error: std::io::Error| format!("Get \"http://{address}{slash}{path}\": {error}");
-    let stream =
-        sockets::connect(node.config.netns.as_deref(), address, Duration::from_secs(30)).await.map_err(text)?;
+    let stream = sockets::connect(node.config.netns.as_deref(), address, Duration::from_secs(30))
+        .await
+        .map_err(text)?;
     if http.scheme.as_deref() == Some("HTTPS") {
         let stream = tunnel::tls_without_check(stream, address.ip()).await.map_err(text)?;
         exchange(stream, &head).await.map_err(text)
@@ -165,7 +177,10 @@ async fn request(
     }
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: &str) -> std::io::Result<(u16, String)> {
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    head: &str,
+) -> std::io::Result<(u16, String)> {
     stream.write_all(head.as_bytes()).await?;
     let mut answer = Vec::new();
     let mut chunk = [0; 2048];

@@ -8,10 +8,10 @@ use futures::{SinkExt, StreamExt};
 use jiff::Timestamp;
 use nodeagent_core::lifecycle::State;
 use nodeagent_core::logs::Filter;
+use nodeagent_core::pod;
 use nodeagent_core::runtime::{
     ContainerState, ContainerStatus, ExecConfig, RuntimeError, Session, SessionInput, SessionOutput,
 };
-use nodeagent_core::pod;
 use proto::tunnel::{Exit, Failure, Frame, Hello, Logs, Open, frame, open, tunnel_client::TunnelClient};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,7 +39,9 @@ mod tokio_stream_of {
     use tokio::sync::mpsc;
 
     pub(super) fn receiver<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
-        futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|item| (item, receiver)) })
+        futures::stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|item| (item, receiver))
+        })
     }
 }
 
@@ -53,7 +55,8 @@ fn tls(config: &TunnelConfig) -> Result<TlsConnector, Box<dyn std::error::Error 
     for certificate in rustls_pemfile::certs(&mut config.ca_pem.as_bytes()) {
         roots.add(certificate?)?;
     }
-    let chain = rustls_pemfile::certs(&mut config.cert_pem.as_bytes()).collect::<Result<Vec<CertificateDer>, _>>()?;
+    let chain =
+        rustls_pemfile::certs(&mut config.cert_pem.as_bytes()).collect::<Result<Vec<CertificateDer>, _>>()?;
     let key: PrivateKeyDer =
         rustls_pemfile::private_key(&mut config.key_pem.as_bytes())?.ok_or("the node has no private key")?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -127,7 +130,11 @@ async fn listen(channel: Channel, pods: &Arc<Pods>) -> Result<(), tonic::Status>
     Ok(())
 }
 
-async fn session(mut client: TunnelClient<Channel>, open: Open, pods: Arc<Pods>) -> Result<(), tonic::Status> {
+async fn session(
+    mut client: TunnelClient<Channel>,
+    open: Open,
+    pods: Arc<Pods>,
+) -> Result<(), tonic::Status> {
     let (frames, out) = mpsc::channel(16);
     let mut request = Request::new(receiver(out));
     request.metadata_mut().insert("orlop-session", open.session.into());
@@ -170,8 +177,10 @@ async fn serve_request(
         }
         Some(open::Request::Logs(request)) => read_logs(pods, request, frames).await,
         Some(open::Request::Dial(dial)) => {
-            let ip: IpAddr =
-                dial.address.parse().map_err(|_| Refusal(400, format!("{:?} is not an address", dial.address)))?;
+            let ip: IpAddr = dial
+                .address
+                .parse()
+                .map_err(|_| Refusal(400, format!("{:?} is not an address", dial.address)))?;
             let port = u16::try_from(dial.port).map_err(|_| Refusal(400, "invalid port".into()))?;
             carry(sockets::connect(netns, SocketAddr::new(ip, port), DIAL).await, incoming, frames).await
         }
@@ -179,7 +188,8 @@ async fn serve_request(
             let handle = pods
                 .find(&forward.namespace, &forward.pod, &forward.uid)
                 .ok_or_else(|| not_found(&forward.pod))?;
-            let ip = handle.machine().address().ok_or_else(|| Refusal(409, "the pod has no address".into()))?;
+            let ip =
+                handle.machine().address().ok_or_else(|| Refusal(409, "the pod has no address".into()))?;
             let port = u16::try_from(forward.port).map_err(|_| Refusal(400, "invalid port".into()))?;
             carry(sockets::connect(netns, SocketAddr::new(ip, port), DIAL).await, incoming, frames).await
         }
@@ -298,13 +308,15 @@ async fn carry(
 }
 
 async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(), Refusal> {
-    let handle = pods.find(&request.namespace, &request.pod, &request.uid).ok_or_else(|| not_found(&request.pod))?;
+    let handle =
+        pods.find(&request.namespace, &request.pod, &request.uid).ok_or_else(|| not_found(&request.pod))?;
     let of = handle.pod();
     let container = default_container(&of, &request.container);
     let chosen = {
         let machine = handle.machine();
-        let (current, previous) =
-            machine.instances(&container).ok_or_else(|| Refusal(400, format!("container {container} is not valid for pod {}", request.pod)))?;
+        let (current, previous) = machine.instances(&container).ok_or_else(|| {
+            Refusal(400, format!("container {container} is not valid for pod {}", request.pod))
+        })?;
         if request.previous { previous.cloned() } else { current.cloned() }
     };
     let Some(status) = chosen else {
@@ -313,7 +325,10 @@ async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(
             if request.previous {
                 format!("previous terminated container \"{container}\" in pod \"{}\" not found", request.pod)
             } else {
-                format!("container \"{container}\" in pod \"{}\" is waiting to start: ContainerCreating", request.pod)
+                format!(
+                    "container \"{container}\" in pod \"{}\" is waiting to start: ContainerCreating",
+                    request.pod
+                )
             },
         ));
     };
@@ -336,8 +351,11 @@ async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(
     let follow = request.follow;
     let ended = move || {
         let machine = handle.machine();
-        let current = machine.instances(&container).and_then(|(current, _)| current.map(|it| (it.id.clone(), it.state.clone())));
-        let runs = current.is_some_and(|(id, state)| id == status.id && !matches!(state, ContainerState::Exited { .. }));
+        let current = machine
+            .instances(&container)
+            .and_then(|(current, _)| current.map(|it| (it.id.clone(), it.state.clone())));
+        let runs = current
+            .is_some_and(|(id, state)| id == status.id && !matches!(state, ContainerState::Exited { .. }));
         !runs || machine.state() == State::Gone
     };
     let reader = tokio::task::spawn_blocking(move || podlogs::read(&path, filter, follow, ended, &sender));
@@ -347,7 +365,9 @@ async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(
         }
     }
     match reader.await {
-        Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => Err(Refusal(500, error.to_string())),
+        Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Refusal(500, error.to_string()))
+        }
         _ => Ok(()),
     }
 }
@@ -355,7 +375,10 @@ async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(
 // === TLS of probes ===
 
 /// A TLS connection whose certificate is not looked at, as probes make it.
-pub(crate) async fn tls_without_check(stream: TcpStream, ip: IpAddr) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls_without_check(
+    stream: TcpStream,
+    ip: IpAddr,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let client = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
