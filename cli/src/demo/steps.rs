@@ -124,7 +124,7 @@ async fn undo(stage: &Stage) -> Result<()> {
     let mut sets: Vec<_> = store.iter().filter_map(|set| Some((revision(set)?, set.clone()))).collect();
     sets.sort_by_key(|(revision, _)| std::cmp::Reverse(*revision));
     let (_, previous) = sets.get(1).context("there is no earlier revision")?;
-    let mut template = serde_json::to_value(previous.spec.as_ref().and_then(|spec| spec.template.as_ref()))?;
+    let mut template = serde_json::to_value(&previous.spec.template)?;
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
         labels.remove("pod-template-hash");
     }

@@ -156,7 +156,7 @@ impl Nodes {
             names: Vec::new(),
             supervisors: JoinSet::new(),
             stopping: CancellationToken::new(),
-            state_dirs: Vec::new(),
+            agents: Vec::new(),
         }
     }
 
