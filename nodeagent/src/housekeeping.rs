@@ -24,10 +24,10 @@ pub(crate) async fn run(pods: Arc<Pods>) {
         tokio::time::sleep(ROUND).await;
         round = round.wrapping_add(1);
         rotate_logs(&pods).await;
-        if round % VOLUMES == 0 {
+        if round.is_multiple_of(VOLUMES) {
             refresh_volumes(&pods).await;
         }
-        if round % IMAGES == 0 {
+        if round.is_multiple_of(IMAGES) {
             collect_images(&pods).await;
         }
     }

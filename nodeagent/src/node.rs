@@ -84,7 +84,7 @@ pub(crate) async fn keep(node: Arc<Node>) {
             .await;
         tokio::time::sleep(RENEW).await;
         renewals = renewals.wrapping_add(1).max(1);
-        if renewals % LOOK == 0 {
+        if renewals.is_multiple_of(LOOK) {
             health = self::health(&node.config);
             known = images().await;
         }

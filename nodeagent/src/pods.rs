@@ -65,11 +65,15 @@ impl Pods {
                 change = changes.next() => {
                     let Some(change) = change else { return };
                     let mut fresh = BTreeSet::new();
+                    let before = synced;
                     self.apply(change, &known, &mut fresh, &mut synced);
                     while let Some(change) = changes.try_next() {
                         self.apply(change, &known, &mut fresh, &mut synced);
                     }
-                    if !fresh.is_empty() {
+                    if synced && !before {
+                        // Only now is it known which pods the API does not have.
+                        known = self.observe(None, synced).await;
+                    } else if !fresh.is_empty() {
                         self.observe(Some(fresh), synced).await;
                     }
                 }
@@ -186,6 +190,10 @@ impl Pods {
                 continue;
             }
             let (sandboxes, mut containers) = by_pod.remove(uid).unwrap_or_default();
+            if let Some(current) = sandboxes.iter().filter(|it| it.ready).max_by_key(|it| it.attempt) {
+                let mut ips = self.node.pod_ips.lock().unwrap_or_else(PoisonError::into_inner);
+                ips.insert(uid.clone(), current.ips.clone());
+            }
             for status in &mut containers {
                 self.last_words(&handle.pod(), status);
             }

@@ -46,6 +46,9 @@ pub(crate) async fn probe(
             Err(error) => Outcome::Unknown(error.to_string()),
         };
     }
+    if probe.grpc.is_some() {
+        return Outcome::Unknown("this node does not carry out gRPC probes".to_owned());
+    }
     let attempt = async {
         if let Some(http) = &probe.http_get {
             let (status, body) = request(node, of, spec, http, "kube-probe").await?;
@@ -56,11 +59,8 @@ pub(crate) async fn probe(
                 Err(format!("HTTP probe failed with statuscode: {status}"))
             };
         }
-        let (host, port) = match (&probe.tcp_socket, &probe.grpc) {
-            (Some(tcp), _) => (tcp.host.as_deref(), resolve(&tcp.port, spec)?),
-            (None, Some(grpc)) => (None, u16::try_from(grpc.port).map_err(|_| "invalid port".to_owned())?),
-            (None, None) => return Err("missing probe handler".to_owned()),
-        };
+        let Some(tcp) = &probe.tcp_socket else { return Err("missing probe handler".to_owned()) };
+        let (host, port) = (tcp.host.as_deref(), resolve(&tcp.port, spec)?);
         let address = target(node, of, host, port)?;
         sockets::connect(node.config.netns.as_deref(), address, timeout)
             .await

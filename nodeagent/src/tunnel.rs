@@ -294,7 +294,7 @@ async fn carry(
     let outbound = async {
         let mut chunk = vec![0; 32 * 1024];
         while let Ok(count @ 1..) = read.read(&mut chunk).await {
-            if !send(frames, frame::Frame::Data(chunk[..count].to_vec().into())).await {
+            if !send(frames, frame::Frame::Data(chunk[..count].to_vec())).await {
                 return;
             }
         }
@@ -360,7 +360,7 @@ async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(
     };
     let reader = tokio::task::spawn_blocking(move || podlogs::read(&path, filter, follow, ended, &sender));
     while let Some(chunk) = chunks.recv().await {
-        if !send(frames, frame::Frame::Data(chunk.into())).await {
+        if !send(frames, frame::Frame::Data(chunk)).await {
             return Ok(());
         }
     }

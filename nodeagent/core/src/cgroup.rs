@@ -82,8 +82,8 @@ pub fn container(
 ) -> Resources {
     let limit_cpu = amount(limits(container), "cpu").filter(|it| !it.is_zero());
     let limit_memory = amount(limits(container), "memory").filter(|it| !it.is_zero());
-    let request_cpu = amount(requests(container), "cpu").or_else(|| limit_cpu.clone());
-    let request_memory = amount(requests(container), "memory").or_else(|| limit_memory.clone());
+    let request_cpu = amount(requests(container), "cpu").or(limit_cpu);
+    let request_memory = amount(requests(container), "memory").or(limit_memory);
     let adjust = oom_score_adj(
         qos_class(pod),
         pod::spec(pod).priority_class_name.as_deref() == Some("system-node-critical"),

@@ -194,6 +194,7 @@ pub enum Hook {
 
 /// What a machine asks for. Each is answered by the event named in its documentation of [`Event`].
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // Actions are few and short-lived.
 pub enum Action {
     /// Make the pod's directories and volumes ready.
     MountVolumes,

@@ -75,7 +75,7 @@ impl PodMachine {
         self.stop_sandboxes(now);
         if self.sandboxes.iter().all(|sandbox| sandbox.stopped.is_done()) {
             // The old sandbox's record stays in the runtime, with the logs of its containers, until the pod goes.
-            self.retired.extend(self.sandboxes.drain(..));
+            self.retired.append(&mut self.sandboxes);
         }
     }
 
