@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use nodeagent::network::fabric::{self, Fabric, FabricNode};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -249,9 +249,11 @@ async fn supervise(file: PathBuf, pid: Arc<AtomicU32>, stopping: CancellationTok
         match spawn(&file) {
             Ok(mut agent) => {
                 pid.store(agent.id().unwrap_or(0), Ordering::Release);
+                // Waiting would close it, and its end means something to the agent.
+                let input = agent.stdin.take();
                 tokio::select! {
                     status = agent.wait() => warn!(?status, file = %file.display(), "an agent ended; it is started anew"),
-                    () = stopping.cancelled() => return stop(agent).await,
+                    () = stopping.cancelled() => return stop(agent, input).await,
                 }
                 pid.store(0, Ordering::Release);
             }
@@ -277,8 +279,8 @@ fn spawn(file: &Path) -> Result<Child> {
     Ok(agent)
 }
 
-async fn stop(mut agent: Child) {
-    if let Some(mut input) = agent.stdin.take() {
+async fn stop(mut agent: Child, input: Option<ChildStdin>) {
+    if let Some(mut input) = input {
         // An agent that has ended already needs no word.
         input.write_all(b"stop\n").await.ok();
     }
