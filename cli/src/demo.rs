@@ -55,7 +55,7 @@ pub async fn run() -> Result<bool> {
     let data_dir = folder.path().to_owned();
     board
         .step("everything is gone", async move {
-            stage.cluster.stop().await?;
+            stage.leave().stop().await?;
             folder.close().context("removing the cluster's folder")?;
             leftovers(&data_dir)
                 .map(|()| "no process, mount, namespace, link, table or cgroup stays".to_owned())
