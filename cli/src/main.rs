@@ -5,6 +5,7 @@ mod control_plane;
 mod demo;
 mod doctor;
 mod layout;
+mod lock;
 mod networks;
 mod pod_routes;
 mod up;
