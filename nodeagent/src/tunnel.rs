@@ -19,8 +19,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream_of::receiver;
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Streaming};
 
 use crate::agent::TunnelConfig;
 use crate::driver::PodHandle;
@@ -30,6 +30,8 @@ use crate::{podlogs, sockets};
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 const DIAL: Duration = Duration::from_secs(20);
+/// How long the server may take to end its side of a session.
+const DRAIN: Duration = Duration::from_secs(30);
 
 type Frames = mpsc::Sender<Frame>;
 
@@ -138,14 +140,21 @@ async fn session(
     let (frames, out) = mpsc::channel(16);
     let mut request = Request::new(receiver(out));
     request.metadata_mut().insert("orlop-session", open.session.into());
-    let serve = async {
-        // Answers flow before the server's end has said anything: the request must be under way first.
-        let incoming = client.session(request).await?.into_inner();
-        Ok::<_, tonic::Status>(incoming)
-    };
-    let incoming = serve.await?;
-    if let Err(Refusal(code, message)) = serve_request(open.request, incoming, &frames, &pods).await {
+    let mut incoming = client.session(request).await?.into_inner();
+    let (inbound, frames_in) = mpsc::channel(16);
+    // Read to its end, also when nobody listens any more: dropped earlier, the stream is reset and loses what was sent.
+    let relay = tokio::spawn(async move {
+        while let Ok(Some(frame)) = incoming.message().await {
+            // An error means that the request has ended.
+            let _ = inbound.send(frame).await;
+        }
+    });
+    if let Err(Refusal(code, message)) = serve_request(open.request, frames_in, &frames, &pods).await {
         send(&frames, frame::Frame::Failure(Failure { code, message })).await;
+    }
+    drop(frames);
+    if tokio::time::timeout(DRAIN, relay).await.is_err() {
+        tracing::debug!("the server did not end a session");
     }
     Ok(())
 }
@@ -158,7 +167,7 @@ async fn send(frames: &Frames, frame: frame::Frame) -> bool {
 
 async fn serve_request(
     request: Option<open::Request>,
-    incoming: Streaming<Frame>,
+    incoming: mpsc::Receiver<Frame>,
     frames: &Frames,
     pods: &Arc<Pods>,
 ) -> Result<(), Refusal> {
@@ -232,11 +241,15 @@ fn running(
     }
 }
 
-async fn interact(session: Session, mut incoming: Streaming<Frame>, frames: &Frames) -> Result<(), Refusal> {
+async fn interact(
+    session: Session,
+    mut incoming: mpsc::Receiver<Frame>,
+    frames: &Frames,
+) -> Result<(), Refusal> {
     send(frames, frame::Frame::Ready(true)).await;
     let Session { mut input, mut output } = session;
     let feed = tokio::spawn(async move {
-        while let Ok(Some(Frame { frame: Some(frame) })) = incoming.message().await {
+        while let Some(Frame { frame: Some(frame) }) = incoming.recv().await {
             let item = match frame {
                 frame::Frame::Stdin(bytes) => SessionInput::Stdin(bytes.into()),
                 frame::Frame::CloseStdin(_) => SessionInput::CloseStdin,
@@ -274,14 +287,14 @@ async fn interact(session: Session, mut incoming: Streaming<Frame>, frames: &Fra
 
 async fn carry(
     stream: std::io::Result<TcpStream>,
-    mut incoming: Streaming<Frame>,
+    mut incoming: mpsc::Receiver<Frame>,
     frames: &Frames,
 ) -> Result<(), Refusal> {
     let stream = stream.map_err(|error| Refusal(502, error.to_string()))?;
     send(frames, frame::Frame::Ready(true)).await;
     let (mut read, mut write) = stream.into_split();
     let inbound = async move {
-        while let Ok(Some(Frame { frame: Some(frame) })) = incoming.message().await {
+        while let Some(Frame { frame: Some(frame) }) = incoming.recv().await {
             if let frame::Frame::Data(bytes) = frame
                 && write.write_all(&bytes).await.is_err()
             {
