@@ -2,6 +2,7 @@
 
 mod nodes;
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::control_plane::{self, ControlPlane};
 use crate::layout::{self, Layout};
 use crate::networks::Networks;
-use crate::{agent, doctor};
+use crate::{doctor, lock};
 use nodes::Nodes;
 
 /// An agent of an earlier `up` may take this long to end.
@@ -55,6 +56,8 @@ pub enum RuntimeKind {
 /// A cluster that runs in this process and its children.
 pub struct Cluster {
     layout: Layout,
+    /// Held for as long as this process uses the data directory.
+    _lock: File,
     plane: ControlPlane,
     nodes: Nodes,
     fabric: Option<Fabric>,
@@ -73,13 +76,19 @@ pub async fn run(arguments: Up) -> Result<()> {
         }
         std::future::pending::<()>().await;
     };
+    let mut failed = false;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
         () = ready => {}
+        () = cluster.plane.failed() => failed = true,
     }
     eprintln!("orlop: stopping");
-    cluster.stop().await
+    cluster.stop().await?;
+    if failed {
+        bail!("a part of the control plane ended by itself");
+    }
+    Ok(())
 }
 
 impl Cluster {
@@ -93,10 +102,17 @@ impl Cluster {
         }
         check_port(arguments.port)?;
         let layout = prepare(&arguments.data_dir)?;
+        let Some(lock) = lock::take(&layout.lock())? else {
+            bail!(
+                "another cluster runs on {}; stop it first, or choose another with --data-dir",
+                layout.root().display()
+            );
+        };
         let networks = Networks::for_nodes(names.len());
         let fabric = if embedded { Some(build_fabric(&layout, &names, &networks).await?) } else { None };
         let cluster =
-            Self::start_on(arguments, layout, names, networks, fabric.clone(), node_lifecycle, started).await;
+            Self::start_on(arguments, layout, lock, names, networks, fabric.clone(), node_lifecycle, started)
+                .await;
         if let (Err(_), Some(fabric)) = (&cluster, &fabric) {
             take_down(fabric).await;
         }
@@ -106,6 +122,7 @@ impl Cluster {
     async fn start_on(
         arguments: &Up,
         layout: Layout,
+        lock: File,
         names: Vec<String>,
         networks: Networks,
         fabric: Option<Fabric>,
@@ -127,7 +144,7 @@ impl Cluster {
             None => Nodes::hollow(&layout, &plane, names, &networks),
         };
         match nodes {
-            Ok(nodes) => Ok(Cluster { layout, plane, nodes, fabric, started }),
+            Ok(nodes) => Ok(Cluster { layout, _lock: lock, plane, nodes, fabric, started }),
             Err(error) => {
                 plane.stop().await;
                 Err(error)
@@ -229,15 +246,15 @@ async fn build_fabric(layout: &Layout, names: &[String], networks: &Networks) ->
     };
     let fabric = fabric::up(&config).await?;
     let inside = proxy::Network { address: fabric.bridge_ip, prefix: fabric.prefix };
-    if let Err(error) = proxy::egress::install(inside) {
+    if let Err(error) = proxy::egress::install(&fabric.bridge, inside) {
         take_down(&fabric).await;
         return Err(error).context("letting the nodes reach the world");
     }
     Ok(fabric)
 }
 
-/// Kills and removes what the agents of a killed `up` have left on this machine. The store's own lock is asked first: a
-/// running cluster is left alone.
+/// Kills and removes what the agents of a killed `up` have left on this machine. Nobody else runs a cluster there: the data
+/// directory is locked.
 fn clear_leftovers(layout: &Layout) -> Result<()> {
     let nodes = match std::fs::read_dir(layout.nodes()) {
         Ok(nodes) => nodes,
@@ -246,14 +263,14 @@ fn clear_leftovers(layout: &Layout) -> Result<()> {
     };
     for node in nodes {
         let path = node?.path();
-        agent::wait_for_lock(&path, LEFTOVER_PATIENCE)?;
+        lock::wait(&path.join(layout::AGENT_LOCK), LEFTOVER_PATIENCE)?;
         nodeagent::embedded::purge(&path)?;
     }
     Ok(())
 }
 
 async fn take_down(fabric: &Fabric) {
-    if let Err(error) = proxy::egress::remove() {
+    if let Err(error) = proxy::egress::remove(&fabric.bridge) {
         eprintln!("orlop: the table that let the nodes reach the world stays behind: {error}");
     }
     if let Err(error) = fabric::down(fabric).await {
