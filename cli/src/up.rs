@@ -12,6 +12,7 @@ use apiserver::User;
 use clap::{Args, ValueEnum};
 use client::{Client, Informers, Scope};
 use controller::NodeLifecycleOptions;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use nodeagent::network::fabric::{self, Fabric, FabricConfig};
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,6 +65,16 @@ pub struct Cluster {
     started: Instant,
 }
 
+/// What a cluster is started on: the machine's part is ready.
+struct Ground {
+    layout: Layout,
+    lock: File,
+    names: Vec<String>,
+    networks: Networks,
+    fabric: Option<Fabric>,
+    started: Instant,
+}
+
 /// Runs `orlop up`.
 pub async fn run(arguments: Up) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -110,30 +121,21 @@ impl Cluster {
         };
         let networks = Networks::for_nodes(names.len());
         let fabric = if embedded { Some(build_fabric(&layout, &names, &networks).await?) } else { None };
-        let cluster =
-            Self::start_on(arguments, layout, lock, names, networks, fabric.clone(), node_lifecycle, started)
-                .await;
+        let ground = Ground { layout, lock, names, networks, fabric: fabric.clone(), started };
+        let cluster = Self::start_on(ground, arguments.port, node_lifecycle).await;
         if let (Err(_), Some(fabric)) = (&cluster, &fabric) {
             take_down(fabric).await;
         }
         cluster
     }
 
-    async fn start_on(
-        arguments: &Up,
-        layout: Layout,
-        lock: File,
-        names: Vec<String>,
-        networks: Networks,
-        fabric: Option<Fabric>,
-        node_lifecycle: NodeLifecycleOptions,
-        started: Instant,
-    ) -> Result<Cluster> {
+    async fn start_on(ground: Ground, port: u16, node_lifecycle: NodeLifecycleOptions) -> Result<Cluster> {
+        let Ground { layout, lock, names, networks, fabric, started } = ground;
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
         addresses.extend(fabric.iter().map(|fabric| IpAddr::V4(fabric.bridge_ip)));
         let plane = ControlPlane::start(control_plane::Options {
             layout: layout.clone(),
-            listen: addresses.into_iter().map(|address| SocketAddr::new(address, arguments.port)).collect(),
+            listen: addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
             addresses: Vec::new(),
             networks: networks.clone(),
             node_lifecycle,
@@ -155,18 +157,21 @@ impl Cluster {
     /// Waits until all nodes are Ready; returns the line that says so.
     pub async fn wait_until_ready(&self) -> Result<String> {
         let count = self.nodes.names().len();
+        // A resumed cluster remembers nodes as Ready: what counts is what they have said since the start.
+        let since = Timestamp::now() - self.started.elapsed().try_into().unwrap_or(SignedDuration::ZERO);
+        let since = since.as_second();
         let informers = Informers::new(self.administrator());
         let nodes = informers.get::<Node>(Scope::all());
         let mut changes = nodes.subscribe();
         let all = async {
-            while nodes.store().iter().filter(|node| is_ready(node)).count() < count {
+            while nodes.store().iter().filter(|node| is_ready_since(node, since)).count() < count {
                 if changes.next().await.is_none() {
                     break;
                 }
             }
         };
         if tokio::time::timeout(READY_PATIENCE, all).await.is_err() {
-            let ready = nodes.store().iter().filter(|node| is_ready(node)).count();
+            let ready = nodes.store().iter().filter(|node| is_ready_since(node, since)).count();
             bail!("{ready} of {count} nodes are Ready after {} s", READY_PATIENCE.as_secs());
         }
         let nodes = if count == 1 { "1 node is".to_owned() } else { format!("{count} nodes are") };
@@ -210,8 +215,16 @@ impl Cluster {
 
 /// Whether a node is Ready.
 pub fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+    is_ready_since(node, 0)
+}
+
+/// Whether a node has said that it is Ready in this second since 1970 or later.
+fn is_ready_since(node: &Node, second: i64) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|one| {
+        let said = one.last_heartbeat_time.as_ref().map_or(0, |time| time.0.as_second());
+        one.type_ == "Ready" && one.status == "True" && said >= second
+    })
 }
 
 fn check_port(port: u16) -> Result<()> {
