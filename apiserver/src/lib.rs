@@ -20,6 +20,7 @@ mod tls;
 pub mod tunnel;
 mod watch;
 
+pub use apiserver_core::config::Ipv4Cidr;
 pub use apiserver_core::{Config, User};
 pub use body::{Body, BodyError};
 pub use server::{Options, Server, StartError};

@@ -174,7 +174,10 @@ async fn said(incoming: &mut Receiver) -> Said {
             Ok(Some(frame::Frame::Exit(exit))) => Said::Over(remote::exit_status(exit.code)),
             Ok(Some(frame::Frame::Failure(failure))) => Said::Over(remote::failure_status(&failure.message)),
             Ok(Some(_)) => continue,
-            Ok(None) => Said::Over(remote::exit_status(0)),
+            // The agent's last frame says how the command ended: without it nothing is known.
+            Ok(None) => {
+                Said::Over(remote::failure_status("the node ended the stream before the command ended"))
+            }
             Err(error) => Said::Over(remote::failure_status(&error.to_string())),
         };
     }

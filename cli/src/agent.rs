@@ -93,12 +93,9 @@ pub async fn run(path: &Path) -> Result<()> {
     tokio::spawn(follow_identity(file.clone(), client.clone(), shutdown.clone()));
     match &file.role {
         Role::Hollow { names } => {
-            let hollow = nodeagent::hollow::run(
-                names.clone(),
-                client.clone(),
-                Informers::new(client),
-                shutdown.clone(),
-            );
+            let config = nodeagent::hollow::HollowConfig::new(names.clone());
+            let hollow =
+                nodeagent::hollow::run(config, client.clone(), Informers::new(client), shutdown.clone());
             tokio::select! {
                 ended = hollow => ended.context("the hollow nodes ended"),
                 _ = told_to_end() => { shutdown.cancel(); Ok(()) }
@@ -301,7 +298,9 @@ async fn open_images(content: PathBuf, owner: String) -> Result<Arc<ImageStore>>
 }
 
 fn agent_config(file: &AgentFile) -> Result<nodeagent::Config> {
-    let Role::Embedded { name, address, netns, state_dir, .. } = &file.role else { bail!("not a node with containers") };
+    let Role::Embedded { name, address, netns, state_dir, .. } = &file.role else {
+        bail!("not a node with containers")
+    };
     let mut config = nodeagent::Config::new(name, state_dir, vec![(*address).into()]);
     config.netns = netns.clone();
     config.cluster_dns = vec![file.networks.dns.into()];

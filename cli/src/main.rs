@@ -2,6 +2,7 @@
 
 mod agent;
 mod control_plane;
+mod demo;
 mod doctor;
 mod layout;
 mod networks;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Start a whole cluster on this machine, in the foreground.
     Up(up::Up),
+    /// Show the main job on a throw-away cluster: needs root, takes about a minute.
+    Demo,
     /// Run one node's agent.
     Agent {
         /// What the agent is told, as JSON.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(arguments) => served(up::run(arguments)),
+        Command::Demo => served_with(demo::run()),
         Command::Agent { file } => served(agent::run(&file)),
         Command::Doctor => Ok(show_checks(&doctor::run())),
         Command::Internal(Internal::Workload(arguments)) => {
@@ -80,13 +84,18 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Runs a role of the cluster, with its log on standard error.
 fn served(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    served_with(async { role.await.map(|()| true) })
+}
+
+/// As [`served`]; the role says whether it succeeded.
+fn served_with(role: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     let outcome = runtime.block_on(role);
     // Nothing that still blocks a thread may hold the process up.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    outcome.map(|()| ExitCode::SUCCESS)
+    outcome.map(|succeeded| if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show_checks(checks: &[doctor::Check]) -> ExitCode {

@@ -191,7 +191,8 @@ impl Cluster {
     }
 }
 
-fn is_ready(node: &Node) -> bool {
+/// Whether a node is Ready.
+pub fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
 }

@@ -26,7 +26,11 @@ pub(crate) struct PodHandle {
 
 impl PodHandle {
     /// Starts to drive a pod. `gone` is called when nothing is left of it.
-    pub(crate) fn start(machine: PodMachine, hands: Arc<dyn Hands>, gone: impl FnOnce() + Send + 'static) -> Self {
+    pub(crate) fn start(
+        machine: PodMachine,
+        hands: Arc<dyn Hands>,
+        gone: impl FnOnce() + Send + 'static,
+    ) -> Self {
         let machine = Arc::new(Mutex::new(machine));
         let (inbox, events) = unbounded_channel();
         let handle = Self { machine: machine.clone(), inbox: inbox.clone() };

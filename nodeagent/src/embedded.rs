@@ -122,8 +122,16 @@ async fn blocking<T: Send + 'static>(
 impl EmbeddedRuntime {
     /// Opens a node's state: takes over what runs, marks what was lost, removes what was never finished.
     pub async fn open(config: EmbeddedConfig) -> Result<Arc<EmbeddedRuntime>, OpenError> {
+        // Shims have another working directory.
+        std::fs::create_dir_all(&config.state_dir)?;
+        let config = EmbeddedConfig { state_dir: config.state_dir.canonicalize()?, ..config };
         let layout = Layout::new(&config.state_dir);
         let boot_id = state::boot_id()?;
+        for dir in [layout.containers(), layout.sandboxes()] {
+            std::fs::create_dir_all(&dir)?;
+            // Containers leave set-user-id programs and secrets there, which are not for the node's users.
+            std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        }
         let (sandboxes, broken) = layout.load_sandboxes()?;
         let (containers, broken_containers) = layout.load_containers()?;
         for dir in broken.iter().chain(&broken_containers) {

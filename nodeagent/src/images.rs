@@ -10,7 +10,7 @@ mod manifest;
 mod pack;
 mod reference;
 mod registry;
-mod unpack;
+pub mod unpack;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -121,11 +121,18 @@ pub struct Record {
 
 type Pull = Arc<OnceCell<Result<Arc<Record>, ImageError>>>;
 
+/// The records in memory, with the state of the directory that they were read from.
+#[derive(Default)]
+struct Known {
+    records: BTreeMap<String, Arc<Record>>,
+    stamp: Option<std::time::SystemTime>,
+}
+
 /// The images of one node.
 pub struct ImageStore {
     config: ImageStoreConfig,
     content: Content,
-    records: Mutex<BTreeMap<String, Arc<Record>>>,
+    records: Mutex<Known>,
     pulls: Mutex<BTreeMap<String, Pull>>,
     layer_slots: Semaphore,
 }
@@ -136,10 +143,9 @@ impl ImageStore {
     /// Opens the store; makes its directories when they are missing.
     pub fn open(config: ImageStoreConfig) -> Result<Arc<ImageStore>, ImageError> {
         let content = Content::open(&config.content)?;
-        let records = content.records(&config.owner)?;
         let layer_slots = Semaphore::new(config.parallel_layers.max(1));
         Ok(Arc::new(ImageStore {
-            records: Mutex::new(records.into_iter().map(|r| (r.id.clone(), Arc::new(r))).collect()),
+            records: Mutex::default(),
             pulls: Mutex::default(),
             content,
             config,
@@ -154,12 +160,13 @@ impl ImageStore {
 
     /// All images of this node.
     pub fn list(&self) -> Vec<Arc<Record>> {
-        self.lock().values().cloned().collect()
+        self.lock().records.values().cloned().collect()
     }
 
     /// The image of that id, name, or digest.
     pub fn find(&self, wanted: &str) -> Result<Option<Arc<Record>>, ImageError> {
-        let records = self.lock();
+        let known = self.lock();
+        let records = &known.records;
         let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
         if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Ok(records.get(&format!("sha256:{hex}")).cloned());
@@ -223,15 +230,15 @@ impl ImageStore {
     pub fn remove(&self, wanted: &str) -> Result<(), ImageError> {
         let record = self.find(wanted)?.ok_or_else(|| ImageError::NotFound(wanted.to_owned()))?;
         self.content.remove_record(&self.config.owner, &record.id)?;
-        self.lock().remove(&record.id);
+        self.lock().records.remove(&record.id);
         self.content.collect_garbage()
     }
 
     /// Notes that a container uses the image now.
     pub fn touch(&self, id: &str, now: Timestamp) {
         let updated = {
-            let mut records = self.lock();
-            let Some(record) = records.get_mut(id) else { return };
+            let mut known = self.lock();
+            let Some(record) = known.records.get_mut(id) else { return };
             let now = now.as_second();
             if record.last_used.is_some_and(|last| now - last < 60) {
                 return;
@@ -247,7 +254,8 @@ impl ImageStore {
 
     /// Makes an image known. Its names move here from whatever had them.
     fn adopt(&self, record: Record) -> Result<Arc<Record>, ImageError> {
-        let mut records = self.lock();
+        let mut known = self.lock();
+        let records = &mut known.records;
         let mut record = record;
         if let Some(old) = records.get(&record.id) {
             let keep = |mine: &mut Vec<String>, theirs: &[String]| {
@@ -277,8 +285,20 @@ impl ImageStore {
         Ok(record)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Record>>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The records, read anew when another process (`orlop image load`) has changed them.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        let mut known = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = self.content.stamp(&self.config.owner);
+        if stamp.is_none() || known.stamp != stamp {
+            match self.content.records(&self.config.owner) {
+                Ok(records) => {
+                    known.records = records.into_iter().map(|r| (r.id.clone(), Arc::new(r))).collect();
+                    known.stamp = stamp;
+                }
+                Err(error) => tracing::warn!(%error, "cannot read the image records"),
+            }
+        }
+        known
     }
 }
 
@@ -303,6 +323,3 @@ pub const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
 } else {
     std::env::consts::ARCH
 };
-
-#[cfg(test)]
-mod tests;

@@ -9,7 +9,11 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Connects to `address` from the namespace at `netns`, or from the agent's own.
-pub(crate) async fn connect(netns: Option<&Path>, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+pub(crate) async fn connect(
+    netns: Option<&Path>,
+    address: SocketAddr,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
     let Some(path) = netns else {
         return tokio::time::timeout(timeout, TcpStream::connect(address))
             .await

@@ -38,7 +38,12 @@ impl Tokens {
     }
 
     /// A token of the pod's service account that is good for a while.
-    pub(crate) async fn get(&self, of: &Pod, audience: &str, seconds: i64) -> Result<Arc<str>, client::Error> {
+    pub(crate) async fn get(
+        &self,
+        of: &Pod,
+        audience: &str,
+        seconds: i64,
+    ) -> Result<Arc<str>, client::Error> {
         let key = (pod::uid(of).to_owned(), audience.to_owned(), seconds);
         let now = Timestamp::now();
         if let Some((token, renew_at)) = self.lock().get(&key)
@@ -60,7 +65,8 @@ impl Tokens {
         });
         let request = Client::build_with(http::Method::POST, &path, "application/json", body.to_string())?;
         let answer: Answer = self.client.request(request).await?;
-        let ends = answer.status.expiration_timestamp.unwrap_or_else(|| clock::after(now, pod::seconds(seconds)));
+        let ends =
+            answer.status.expiration_timestamp.unwrap_or_else(|| clock::after(now, pod::seconds(seconds)));
         let renew_at = clock::after(now, clock::between(now, ends) * 4 / 5);
         let token: Arc<str> = answer.status.token.into();
         self.lock().insert(key, (token.clone(), renew_at));

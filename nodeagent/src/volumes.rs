@@ -54,7 +54,8 @@ fn mode(stated: Option<i32>) -> u32 {
 pub(crate) async fn set_up(node: &Node, of: &Pod) -> Result<(), Error> {
     let uid = pod::uid(of).to_owned();
     let root = pod_dir(node, &uid);
-    fs::create_dir_all(root.join("volumes")).map_err(|source| Error::Disk { volume: String::new(), source })?;
+    fs::create_dir_all(root.join("volumes"))
+        .map_err(|source| Error::Disk { volume: String::new(), source })?;
     for volume in pod::spec(of).volumes.iter().flatten() {
         set_up_one(node, of, volume, &volume_dir(node, &uid, &volume.name)).await?;
     }
@@ -65,7 +66,8 @@ async fn set_up_one(node: &Node, of: &Pod, volume: &Volume, dir: &Path) -> Resul
     let name = || volume.name.clone();
     let disk = |source| Error::Disk { volume: volume.name.clone(), source };
     if let Some(source) = &volume.empty_dir {
-        let size = source.size_limit.as_ref().and_then(|it| it.0.parse::<Quantity>().ok()).map(|it| it.value());
+        let size =
+            source.size_limit.as_ref().and_then(|it| it.0.parse::<Quantity>().ok()).map(|it| it.value());
         return empty_dir(dir, source.medium.as_deref() == Some("Memory"), size, group(of)).map_err(disk);
     }
     if let Some(source) = &volume.host_path {
@@ -88,7 +90,9 @@ async fn files(node: &Node, of: &Pod, volume: &Volume) -> Result<Option<Files>, 
         let optional = source.optional.unwrap_or(false);
         let items = source.items.as_deref();
         let mode = mode(source.default_mode);
-        return projection::config_map(&source.name, object.as_deref(), items, optional, mode).map(Some).map_err(bad);
+        return projection::config_map(&source.name, object.as_deref(), items, optional, mode)
+            .map(Some)
+            .map_err(bad);
     }
     if let Some(source) = &volume.secret {
         let wanted = source.secret_name.as_deref().unwrap_or_default();
@@ -163,7 +167,13 @@ fn empty_dir(dir: &Path, memory: bool, size: Option<i64>, group: Option<u32>) ->
             Some(size) => format!("mode=0777,size={size}"),
             None => "mode=0777".to_owned(),
         };
-        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))?;
+        mount(
+            Some("tmpfs"),
+            dir,
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some(options.as_str()),
+        )?;
     } else if !fresh {
         return Ok(());
     }
@@ -206,7 +216,11 @@ fn host_path(source: &HostPathVolumeSource) -> Result<(), String> {
         "BlockDevice" => is(|it| it.file_type().is_block_device()),
         other => return Err(format!("unknown type {other}")),
     };
-    if ok { Ok(()) } else { Err(format!("{} is not a {}", source.path, source.type_.as_deref().unwrap_or("path"))) }
+    if ok {
+        Ok(())
+    } else {
+        Err(format!("{} is not a {}", source.path, source.type_.as_deref().unwrap_or("path")))
+    }
 }
 
 /// The mounts of a container for the volumes that it names.
@@ -226,11 +240,15 @@ pub(crate) fn mounts(
             None => volume_dir(node, uid, &volume.name),
         };
         let expression = wanted.sub_path_expr.as_deref().filter(|it| !it.is_empty()).map(|text| {
-            env::expand(text, |name| environment.iter().rev().find(|(key, _)| key == name).map(|(_, it)| it.clone()))
+            env::expand(text, |name| {
+                environment.iter().rev().find(|(key, _)| key == name).map(|(_, it)| it.clone())
+            })
         });
         if let Some(path) = expression.or_else(|| wanted.sub_path.clone()).filter(|path| !path.is_empty()) {
             let target = pod_dir(node, uid).join("subpaths").join(&container.name).join(index.to_string());
-            let failed = |error: io::Error| format!("failed to prepare subPath for volumeMount \"{}\": {error}", wanted.name);
+            let failed = |error: io::Error| {
+                format!("failed to prepare subPath for volumeMount \"{}\": {error}", wanted.name)
+            };
             release(&target);
             let found = subpath::open(&host_path, &path).map_err(failed)?;
             subpath::bind(&found, &target).map_err(failed)?;
@@ -263,7 +281,9 @@ fn release(target: &Path) {
 pub(crate) fn tear_down(dir: &Path) -> io::Result<()> {
     for sub in ["subpaths", "volumes"] {
         for entry in fs::read_dir(dir.join(sub)).into_iter().flatten().flatten() {
-            for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten().filter(|_| sub == "subpaths") {
+            for inner in
+                fs::read_dir(entry.path()).into_iter().flatten().flatten().filter(|_| sub == "subpaths")
+            {
                 release(&inner.path());
             }
             if is_mount(&entry.path()).unwrap_or(false) {

@@ -139,3 +139,29 @@ pub(crate) fn decode(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use api::catalogue::Catalogue;
+    use http::{HeaderMap, Method};
+    use serde_json::json;
+
+    use super::*;
+    use crate::RequestInfo;
+
+    #[test]
+    fn protobuf_bodies_are_read_by_the_same_schema() {
+        let resource = Catalogue::builtin().resource("", "v1", "configmaps").expect("configmaps");
+        let object =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "1"}});
+        let bytes = api::protobuf::encode_object(schema::builtin(), resource.schema, &object);
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "application/vnd.kubernetes.protobuf".parse().expect("header"));
+        let info =
+            RequestInfo::parse(&Method::POST, "/api/v1/namespaces/default/configmaps", "").expect("info");
+        let request = Request { info, headers, body: bytes.into() };
+        let decoded = read(&request, Expected::of(resource)).expect("decodes");
+        assert_eq!(decoded.object["data"], object["data"]);
+        assert_eq!(decoded.object["metadata"]["name"], "a");
+    }
+}

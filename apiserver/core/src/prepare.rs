@@ -8,7 +8,7 @@ use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::failure::{self, Refused};
 use crate::ids::Ids;
-use crate::negotiate;
+use crate::negotiate::{self, Accepted};
 use crate::request::{Request, Verb};
 use crate::response::Prepared;
 use crate::user::User;
@@ -20,6 +20,9 @@ use crate::{
 
 /// What planning comes to.
 pub(crate) type Planned = Result<Prepared, Refused>;
+
+/// Subresources that a node answers.
+const STREAMS: &[&str] = &["log", "exec", "attach", "portforward", "proxy"];
 
 /// Plans a request: authorizes it, and says what is to be done.
 pub fn prepare(
@@ -48,7 +51,11 @@ fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: 
     if !addressed(resource, request) {
         return Err(failure::no_such_path());
     }
-    let accepted = negotiate::accept(&request.headers)?;
+    // What a stream sends is not for this server to negotiate.
+    let accepted = match STREAMS.contains(&info.subresource.as_str()) {
+        true => Accepted::default(),
+        false => negotiate::accept(&request.headers)?,
+    };
     let call = Call { world: *world, request, user, now, resource, accepted };
     if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
 }
@@ -118,7 +125,7 @@ fn subresource(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         ("token", _) => token::plan(call, ids),
         ("finalize", _) => finalize::plan(call, ids),
         ("scale", _) => scale::plan(call, ids),
-        ("log" | "exec" | "attach" | "portforward" | "proxy", _) => stream::plan(call),
+        (name, _) if STREAMS.contains(&name) => stream::plan(call),
         (_, Verb::Get) => read::get(call),
         (_, Verb::Update) => update::plan(call, ids),
         (_, Verb::Patch) => patch::plan(call, ids),

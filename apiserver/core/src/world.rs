@@ -96,6 +96,11 @@ impl Derived {
             .map(|(_, key)| key)
     }
 
+    /// The node that the pod at `key` is bound to.
+    pub fn node_of(&self, key: &[u8]) -> Option<&str> {
+        self.node_of_pod.get(key).map(|node| &**node)
+    }
+
     fn put_pod(&mut self, key: &Bytes, value: &[u8]) {
         // A pod is bound once and stays; only a pod that is not bound yet needs a look.
         if self.node_of_pod.contains_key(key) {

@@ -53,3 +53,26 @@ fn bad_input_is_refused() {
 fn clients_discover_what_is_served() {
     check(include_str!("fixtures/discovery.txt"));
 }
+
+#[test]
+fn what_a_cluster_starts_with_is_valid() {
+    use rand::SeedableRng;
+    let key = apiserver_core::authn::jwt::SigningKey::from_seed(&[1; 32]).expect("key");
+    let mut config = apiserver_core::Config::new(key);
+    config.advertise = vec![("10.89.0.1".parse().expect("address"), 6443)];
+    let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+    let snapshot = store_core::Snapshot::default();
+    let mut ids = apiserver_core::Ids::new(&mut rng);
+    let txns = apiserver_core::genesis::plan(&snapshot, &config, jiff::Timestamp::UNIX_EPOCH, &mut ids);
+    for op in txns.iter().flat_map(|txn| &txn.ops) {
+        let store_core::Op::Put { key, value, .. } = op else { continue };
+        if key.starts_with(b"/claims/") {
+            continue;
+        }
+        let object: serde_json::Value = serde_json::from_slice(&value.bytes).expect("JSON");
+        let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+        let catalogue = api::catalogue::Catalogue::builtin();
+        let resource = catalogue.by_type(&text("apiVersion"), &text("kind")).expect("a resource");
+        assert_eq!(api::validation::create(resource, &object), [], "{object}");
+    }
+}

@@ -1,9 +1,12 @@
 //! The real kubectl, where there is one: `ORLOP_TEST_KUBECTL`, or `kubectl` on PATH.
 
-use std::{path::PathBuf, process::Output};
+use std::{
+    path::PathBuf,
+    process::{Output, Stdio},
+};
 
 use apiserver::pki::kubeconfig;
-use tokio::process::Command;
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::agent::Agent;
 use crate::support::Cluster;
@@ -32,16 +35,29 @@ impl<'a> Kubectl<'a> {
         Kubectl { program, cluster }
     }
 
-    async fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(&self.program)
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
             .arg("--kubeconfig")
             .arg(self.cluster.dir.path().join("kubeconfig"))
             .args(arguments)
             .env("HOME", self.cluster.dir.path())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .expect("kubectl runs")
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().await.expect("kubectl runs")
+    }
+
+    async fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(input).await.expect("written");
+        drop(stdin);
+        child.wait_with_output().await.expect("kubectl ends")
     }
 
     #[track_caller]
@@ -97,6 +113,9 @@ async fn kubectl_executes_and_reads_logs() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(3), &b"out\n"[..]), "{error}");
     assert!(error.contains("err\n"), "{error}");
+    let echoed =
+        Kubectl::good(&kubectl.run_with_input(&["exec", "-i", "web", "--", "cat"], b"to and fro\n").await);
+    assert_eq!(echoed, "to and fro\n");
     let logs = Kubectl::good(&kubectl.run(&["logs", "web", "--tail=2"]).await);
     assert_eq!(logs, "line 0\nline 1\n");
     cluster.stop().await;

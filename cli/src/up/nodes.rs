@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use apiserver::pki::{Authority, Issued};
-use nodeagent::network::fabric::Fabric;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use nodeagent::network::fabric::{self, Fabric, FabricNode};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -29,9 +32,28 @@ const HOLLOW_USER: &str = "system:node:hollow";
 /// The agents.
 pub struct Nodes {
     names: Vec<String>,
+    agents: Vec<Agent>,
     supervisors: JoinSet<()>,
     stopping: CancellationToken,
-    state_dirs: Vec<PathBuf>,
+}
+
+/// The agent of a node with containers.
+struct Agent {
+    node: FabricNode,
+    state_dir: PathBuf,
+    /// Its process; 0 while there is none.
+    pid: Arc<AtomicU32>,
+}
+
+impl Agent {
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid.load(Ordering::Acquire)).unwrap_or(0);
+        if pid == 0 {
+            bail!("the agent of {} does not run", self.node.name);
+        }
+        kill(Pid::from_raw(pid), signal)
+            .with_context(|| format!("sending {signal} to the agent of {}", self.node.name))
+    }
 }
 
 impl Nodes {
@@ -55,9 +77,9 @@ impl Nodes {
             };
             let server = format!("https://{}:{}", fabric.bridge_ip, plane.port());
             let user = Identity { user: format!("system:node:{}", node.name), group: "system:nodes" };
-            nodes.start(&state_dir, plane, user, server, networks, role)?;
+            let pid = nodes.start(&state_dir, plane, user, server, networks, role)?;
             nodes.names.push(node.name.clone());
-            nodes.state_dirs.push(state_dir);
+            nodes.agents.push(Agent { node: node.clone(), state_dir, pid });
         }
         Ok(nodes)
     }
@@ -85,15 +107,42 @@ impl Nodes {
         &self.names
     }
 
+    /// Cuts a node off: its agent falls silent, its link goes down.
+    ///
+    /// # Errors
+    /// When there is no such node with containers.
+    pub async fn cut_off(&self, name: &str) -> Result<()> {
+        let agent = self.agent(name)?;
+        agent.signal(Signal::SIGSTOP)?;
+        Ok(fabric::set_link(&agent.node, false).await?)
+    }
+
+    /// Undoes [`Nodes::cut_off`].
+    ///
+    /// # Errors
+    /// When there is no such node with containers.
+    pub async fn reconnect(&self, name: &str) -> Result<()> {
+        let agent = self.agent(name)?;
+        fabric::set_link(&agent.node, true).await?;
+        agent.signal(Signal::SIGCONT)
+    }
+
+    fn agent(&self, name: &str) -> Result<&Agent> {
+        self.agents
+            .iter()
+            .find(|agent| agent.node.name == name)
+            .with_context(|| format!("no node {name} with containers"))
+    }
+
     /// Stops the agents with all their containers, and removes what they could not.
     pub async fn stop(mut self) {
         self.stopping.cancel();
         while self.supervisors.join_next().await.is_some() {}
-        let state_dirs = std::mem::take(&mut self.state_dirs);
+        let agents = std::mem::take(&mut self.agents);
         let purged = tokio::task::spawn_blocking(move || {
-            for dir in state_dirs {
-                if let Err(error) = nodeagent::embedded::purge(&dir) {
-                    eprintln!("orlop: {} is not clean: {error}", dir.display());
+            for Agent { state_dir, .. } in agents {
+                if let Err(error) = nodeagent::embedded::purge(&state_dir) {
+                    eprintln!("orlop: {} is not clean: {error}", state_dir.display());
                 }
             }
         });
@@ -107,7 +156,7 @@ impl Nodes {
             names: Vec::new(),
             supervisors: JoinSet::new(),
             stopping: CancellationToken::new(),
-            state_dirs: Vec::new(),
+            agents: Vec::new(),
         }
     }
 
@@ -119,7 +168,7 @@ impl Nodes {
         server: String,
         networks: &Networks,
         role: Role,
-    ) -> Result<()> {
+    ) -> Result<Arc<AtomicU32>> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let file = AgentFile {
             server,
@@ -134,8 +183,9 @@ impl Nodes {
         let path = dir.join("agent.json");
         std::fs::write(&path, serde_json::to_vec_pretty(&file)?)?;
         self.supervisors.spawn(renew(plane.authority().clone(), user, file, issued, self.stopping.clone()));
-        self.supervisors.spawn(supervise(path, self.stopping.clone()));
-        Ok(())
+        let pid = Arc::new(AtomicU32::new(0));
+        self.supervisors.spawn(supervise(path, pid.clone(), self.stopping.clone()));
+        Ok(pid)
     }
 }
 
@@ -194,14 +244,18 @@ async fn renew(
 }
 
 /// Keeps an agent process running until `stopping`.
-async fn supervise(file: PathBuf, stopping: CancellationToken) {
+async fn supervise(file: PathBuf, pid: Arc<AtomicU32>, stopping: CancellationToken) {
     while !stopping.is_cancelled() {
         match spawn(&file) {
             Ok(mut agent) => {
+                pid.store(agent.id().unwrap_or(0), Ordering::Release);
+                // Waiting would close it, and its end means something to the agent.
+                let input = agent.stdin.take();
                 tokio::select! {
                     status = agent.wait() => warn!(?status, file = %file.display(), "an agent ended; it is started anew"),
-                    () = stopping.cancelled() => return stop(agent).await,
+                    () = stopping.cancelled() => return stop(agent, input).await,
                 }
+                pid.store(0, Ordering::Release);
             }
             Err(error) => warn!(file = %file.display(), "an agent cannot be started: {error:#}"),
         }
@@ -225,8 +279,8 @@ fn spawn(file: &Path) -> Result<Child> {
     Ok(agent)
 }
 
-async fn stop(mut agent: Child) {
-    if let Some(mut input) = agent.stdin.take() {
+async fn stop(mut agent: Child, input: Option<ChildStdin>) {
+    if let Some(mut input) = input {
         // An agent that has ended already needs no word.
         input.write_all(b"stop\n").await.ok();
     }

@@ -44,14 +44,16 @@ pub fn admit<'a>(
     if !matches_node(pod, node) {
         return Err(Rejection {
             reason: "NodeAffinity".into(),
-            message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
+            message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+                .into(),
         });
     }
     let taken: Vec<_> = others.flat_map(host_ports).collect();
     if host_ports(pod).iter().any(|port| taken.iter().any(|it| conflict(it, port))) {
         return Err(Rejection {
             reason: "NodePorts".into(),
-            message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into(),
+            message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+                .into(),
         });
     }
     Ok(())
@@ -117,7 +119,9 @@ fn matches_node(pod: &Pod, node: &Node) -> bool {
         .as_ref()
         .and_then(|it| it.node_affinity.as_ref())
         .and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
-    required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term_matches(term, node, labels)))
+    required.is_none_or(|selector| {
+        selector.node_selector_terms.iter().any(|term| term_matches(term, node, labels))
+    })
 }
 
 fn term_matches(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, String>) -> bool {

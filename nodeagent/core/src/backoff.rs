@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn go_durations() {
-        let text: Vec<_> = [10_000, 80_000, 300_000, 1_500, 250].map(|ms| go_duration(Duration::from_millis(ms))).into();
+        let text: Vec<_> =
+            [10_000, 80_000, 300_000, 1_500, 250].map(|ms| go_duration(Duration::from_millis(ms))).into();
         assert_eq!(text, ["10s", "1m20s", "5m0s", "1.5s", "250ms"]);
     }
 }

@@ -18,7 +18,11 @@ pub fn sandbox(pod: &Pod, attempt: u32, node_name: &str, cluster_domain: &str) -
         pod_name: pod::name(pod).to_owned(),
         pod_namespace: pod::namespace(pod).to_owned(),
         attempt,
-        hostname: if host_network { String::new() } else { netfiles::kernel_hostname(pod, node_name, cluster_domain) },
+        hostname: if host_network {
+            String::new()
+        } else {
+            netfiles::kernel_hostname(pod, node_name, cluster_domain)
+        },
         host_network,
         host_pid: spec.host_pid.unwrap_or(false),
         host_ipc: spec.host_ipc.unwrap_or(false),
@@ -61,7 +65,8 @@ pub struct ContainerParts {
 
 /// One container of a pod.
 pub fn container(pod: &Pod, spec: &Container, parts: ContainerParts) -> ContainerConfig {
-    let lookup: BTreeMap<&str, &str> = parts.env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let lookup: BTreeMap<&str, &str> =
+        parts.env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let expand = |words: &Option<Vec<String>>| -> Vec<String> {
         let words = words.iter().flatten();
         words.map(|word| env::expand(word, |name| lookup.get(name).map(|it| (*it).to_owned()))).collect()

@@ -74,11 +74,16 @@ pub fn cpu_quota_us(milli: i64) -> i64 {
 }
 
 /// What one container gets.
-pub fn container(pod: &Pod, container: &Container, memory_capacity: i64, pids_limit: Option<i64>) -> Resources {
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    memory_capacity: i64,
+    pids_limit: Option<i64>,
+) -> Resources {
     let limit_cpu = amount(limits(container), "cpu").filter(|it| !it.is_zero());
     let limit_memory = amount(limits(container), "memory").filter(|it| !it.is_zero());
-    let request_cpu = amount(requests(container), "cpu").or_else(|| limit_cpu.clone());
-    let request_memory = amount(requests(container), "memory").or_else(|| limit_memory.clone());
+    let request_cpu = amount(requests(container), "cpu").or(limit_cpu);
+    let request_memory = amount(requests(container), "memory").or(limit_memory);
     let adjust = oom_score_adj(
         qos_class(pod),
         pod::spec(pod).priority_class_name.as_deref() == Some("system-node-critical"),
@@ -108,8 +113,10 @@ pub fn whole_pod(pod: &Pod, pids_limit: Option<i64>) -> Resources {
         }
     };
     let bound = |name, milli| {
-        let sum: Option<i64> = steady().map(pick(name, milli)).try_fold(0_i64, |sum, it| Some(sum.saturating_add(it?)));
-        let peak: Option<i64> = inits().map(pick(name, milli)).try_fold(0_i64, |most, it| Some(most.max(it?)));
+        let sum: Option<i64> =
+            steady().map(pick(name, milli)).try_fold(0_i64, |sum, it| Some(sum.saturating_add(it?)));
+        let peak: Option<i64> =
+            inits().map(pick(name, milli)).try_fold(0_i64, |most, it| Some(most.max(it?)));
         Some(sum?.max(peak?))
     };
     let request = |container: &Container| {

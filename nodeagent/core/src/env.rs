@@ -100,7 +100,12 @@ fn from_objects(container: &Container, sources: &Sources) -> Result<Vec<(String,
         if let Some(reference) = &from.config_map_ref {
             match sources.config_maps.get(&reference.name).and_then(Option::as_ref) {
                 Some(map) => {
-                    all.extend(map.data.iter().flatten().map(|(key, value)| (format!("{prefix}{key}"), value.clone())));
+                    all.extend(
+                        map.data
+                            .iter()
+                            .flatten()
+                            .map(|(key, value)| (format!("{prefix}{key}"), value.clone())),
+                    );
                 }
                 None if reference.optional == Some(true) => {}
                 None => return Err(Error::NotFound { kind: "configmap", name: reference.name.clone() }),
@@ -140,9 +145,12 @@ fn value_from(
         };
         let value = map.data.as_ref().and_then(|data| data.get(&reference.key)).cloned();
         return match value {
-            None if !optional => {
-                Err(Error::NoKey { key: reference.key.clone(), kind: "ConfigMap", namespace: namespace(), name })
-            }
+            None if !optional => Err(Error::NoKey {
+                key: reference.key.clone(),
+                kind: "ConfigMap",
+                namespace: namespace(),
+                name,
+            }),
             value => Ok(value),
         };
     }
@@ -203,7 +211,9 @@ pub fn services<'a>(pod: &Pod, all: impl Iterator<Item = &'a Service>) -> BTreeM
             continue;
         }
         let Some(spec) = &service.spec else { continue };
-        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else { continue };
+        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
+            continue;
+        };
         let prefix = name.to_uppercase().replace('-', "_");
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
         variables.insert(format!("{prefix}_SERVICE_HOST"), ip.to_owned());

@@ -135,7 +135,10 @@ pub fn resource(
     let divisor: Option<Quantity> = selector.divisor.as_ref().and_then(|it| it.0.parse().ok());
     let divisor = divisor.filter(|it: &Quantity| !it.is_zero());
     let (amount, unit) = if name == "cpu" {
-        (stated.map_or_else(|| default(true), |it| it.milli_value()), divisor.map_or(1000, |it| it.milli_value()))
+        (
+            stated.map_or_else(|| default(true), |it| it.milli_value()),
+            divisor.map_or(1000, |it| it.milli_value()),
+        )
     } else {
         (stated.map_or_else(|| default(false), |it| it.value()), divisor.map_or(1, |it| it.value()))
     };
@@ -163,7 +166,8 @@ mod tests {
             node_cpu_milli: 2000,
             node_memory: 1 << 30,
         };
-        let check = |path: &str, expected: &str| assert_eq!(field(&context, path).as_deref(), Ok(expected), "{path}");
+        let check =
+            |path: &str, expected: &str| assert_eq!(field(&context, path).as_deref(), Ok(expected), "{path}");
         check("metadata.name", "p");
         check("metadata.labels", "a=\"b\\\"c\"\nx=\"y\"");
         check("metadata.labels['x']", "y");

@@ -35,7 +35,13 @@ impl Default for Policy {
 }
 
 /// The images to remove, longest unused first. `in_use` holds image ids.
-pub fn plan(policy: Policy, disk: Disk, images: &[Image], in_use: &BTreeSet<String>, now: Timestamp) -> Vec<String> {
+pub fn plan(
+    policy: Policy,
+    disk: Disk,
+    images: &[Image],
+    in_use: &BTreeSet<String>,
+    now: Timestamp,
+) -> Vec<String> {
     if disk.capacity == 0 {
         return Vec::new();
     }

@@ -23,8 +23,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::Value;
 
-pub use self::patch::{status_patch, strategic_list};
 use self::container::Unit;
+pub use self::patch::{status_patch, strategic_list};
 use self::step::Step;
 use crate::probe::{Kind, Outcome};
 use crate::runtime::{ContainerId, ContainerStatus, Image, SandboxId, SandboxStatus};
@@ -194,6 +194,7 @@ pub enum Hook {
 
 /// What a machine asks for. Each is answered by the event named in its documentation of [`Event`].
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // Actions are few and short-lived.
 pub enum Action {
     /// Make the pod's directories and volumes ready.
     MountVolumes,
@@ -447,12 +448,16 @@ impl PodMachine {
             Event::Unmounted(outcome) => self.unmount.answer(outcome.is_ok(), now),
             Event::SandboxRan(outcome) => self.sandbox_ran(outcome, now),
             Event::SandboxStopped(id, outcome) => {
-                if let Some(sandbox) = self.sandboxes.iter_mut().chain(&mut self.retired).find(|sandbox| sandbox.status.id == id) {
+                if let Some(sandbox) =
+                    self.sandboxes.iter_mut().chain(&mut self.retired).find(|sandbox| sandbox.status.id == id)
+                {
                     sandbox.stopped.answer(outcome.is_ok(), now);
                 }
             }
             Event::SandboxRemoved(id, outcome) => {
-                if let Some(sandbox) = self.sandboxes.iter_mut().chain(&mut self.retired).find(|sandbox| sandbox.status.id == id) {
+                if let Some(sandbox) =
+                    self.sandboxes.iter_mut().chain(&mut self.retired).find(|sandbox| sandbox.status.id == id)
+                {
                     sandbox.removed.answer(outcome.is_ok(), now);
                 }
             }

@@ -67,7 +67,11 @@ pub fn hosts(pod: &Pod, ips: &[IpAddr], node_name: &str, cluster_domain: &str, n
     if !aliases.is_empty() {
         text.push_str("\n# Entries added by HostAliases.\n");
         for alias in aliases {
-            text.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t")));
+            text.push_str(&format!(
+                "{}\t{}\n",
+                alias.ip,
+                alias.hostnames.as_deref().unwrap_or_default().join("\t")
+            ));
         }
     }
     text
@@ -94,11 +98,8 @@ pub fn resolv_conf(pod: &Pod, settings: &DnsSettings) -> String {
         Resolver::default()
     } else if cluster && !settings.cluster_dns.is_empty() {
         let domain = &settings.cluster_domain;
-        let mut search = vec![
-            format!("{}.svc.{domain}", pod::namespace(pod)),
-            format!("svc.{domain}"),
-            domain.clone(),
-        ];
+        let mut search =
+            vec![format!("{}.svc.{domain}", pod::namespace(pod)), format!("svc.{domain}"), domain.clone()];
         search.extend(node.search);
         Resolver {
             nameservers: settings.cluster_dns.iter().map(ToString::to_string).collect(),
@@ -114,7 +115,9 @@ pub fn resolv_conf(pod: &Pod, settings: &DnsSettings) -> String {
         for option in config.options.iter().flatten() {
             let name = option.name.clone().unwrap_or_default();
             resolver.options.retain(|it| it.split(':').next() != Some(name.as_str()));
-            resolver.options.push(option.value.as_ref().map_or(name.clone(), |value| format!("{name}:{value}")));
+            resolver
+                .options
+                .push(option.value.as_ref().map_or(name.clone(), |value| format!("{name}:{value}")));
         }
     }
     resolver.nameservers.truncate(MAX_NAMESERVERS);

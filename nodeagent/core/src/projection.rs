@@ -111,7 +111,11 @@ fn pick(
 ///
 /// # Errors
 /// When a field does not exist.
-pub fn downward(context: &FieldContext<'_>, items: &[DownwardAPIVolumeFile], mode: u32) -> Result<Files, Error> {
+pub fn downward(
+    context: &FieldContext<'_>,
+    items: &[DownwardAPIVolumeFile],
+    mode: u32,
+) -> Result<Files, Error> {
     let mut files = Files::new();
     for item in items {
         let value = match (&item.field_ref, &item.resource_field_ref) {

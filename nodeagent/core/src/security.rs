@@ -73,7 +73,11 @@ pub fn merge(pod: &Pod, container: &Container, image: &Image, profiles: &Path) -
         no_new_privileges: inner.allow_privilege_escalation == Some(false),
         capabilities_add: plain(capabilities.add),
         capabilities_drop: plain(capabilities.drop),
-        seccomp: if privileged && profile.is_none() { Seccomp::Unconfined } else { seccomp(profile, profiles)? },
+        seccomp: if privileged && profile.is_none() {
+            Seccomp::Unconfined
+        } else {
+            seccomp(profile, profiles)?
+        },
     })
 }
 

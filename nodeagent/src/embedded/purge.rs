@@ -50,8 +50,8 @@ pub fn purge(state_dir: &Path) -> Result<(), PurgeError> {
 
 /// A pin whose mount is gone is an ordinary file.
 fn is_namespace(path: &Path) -> bool {
-    const NSFS_MAGIC: i64 = 0x6e73_6673;
-    nix::sys::statfs::statfs(path).is_ok_and(|stat| stat.filesystem_type().0 as i64 == NSFS_MAGIC)
+    const NSFS_MAGIC: i128 = 0x6e73_6673;
+    nix::sys::statfs::statfs(path).is_ok_and(|stat| i128::from(stat.filesystem_type().0) == NSFS_MAGIC)
 }
 
 fn kill_shims(layout: &Layout) -> io::Result<()> {

@@ -38,6 +38,9 @@ struct Making {
     sysctls: std::collections::BTreeMap<String, String>,
 }
 
+/// The socket in the new network namespace, and the first process of the shared PID namespace.
+type Inside = (Option<PodSocket>, Option<(i32, u64)>);
+
 impl EmbeddedRuntime {
     /// Makes a sandbox with its network.
     pub(super) async fn run_sandbox_now(&self, config: SandboxConfig) -> Result<SandboxStatus, RuntimeError> {
@@ -99,7 +102,7 @@ impl EmbeddedRuntime {
         record: &SandboxRecord,
         making: &Making,
         runtime: &tokio::runtime::Handle,
-    ) -> Result<(Option<PodSocket>, Option<(i32, u64)>), RuntimeError> {
+    ) -> Result<Inside, RuntimeError> {
         let dir = self.layout.sandbox(&record.id);
         fs::create_dir_all(dir.join("ns")).map_err(internal("sandbox directory"))?;
         // Before anything is made: what a dead agent has left must be found.

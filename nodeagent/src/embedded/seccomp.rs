@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use seccompiler::{BpfProgram, TargetArch};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// System calls that the default profile allows; lines `cap NAME: …` need that capability, `x86_64: …` that machine.
 const DEFAULT: &str = include_str!("seccomp_default.txt");
@@ -33,7 +34,10 @@ pub enum SeccompError {
 
 /// Compiled filters of the default profile for a process with these capabilities, as files in `dir`.
 pub fn runtime_default(dir: &Path, capabilities: u64) -> Result<Vec<PathBuf>, SeccompError> {
-    let (main, unknown) = (dir.join(format!("default-{capabilities:x}.bpf")), dir.join("unknown.bpf"));
+    // A later version of the profile must not find the filters of an earlier one.
+    let version = hex::encode(&Sha256::digest(DEFAULT)[..4]);
+    let main = dir.join(format!("default-{version}-{capabilities:x}.bpf"));
+    let unknown = dir.join(format!("unknown-{version}.bpf"));
     if !main.exists() {
         fs::create_dir_all(dir)?;
         let filter: Vec<Value> = rules(capabilities);

@@ -54,7 +54,12 @@ impl Content {
         for part in ["blobs/sha256", "layers/empty", "owners", "tmp"] {
             fs::create_dir_all(dir.join(part)).map_err(ImageError::io(failed()))?;
         }
-        let content = Content { dir: dir.to_owned(), serial: AtomicU64::new(0) };
+        // Images bring set-user-id programs, which are not for the machine's users.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(dir, private).map_err(ImageError::io(failed()))?;
+        // Shims, which mount the layers, have another working directory.
+        let dir = dir.canonicalize().map_err(ImageError::io(failed()))?;
+        let content = Content { dir: dir.clone(), serial: AtomicU64::new(0) };
         let lock = content.lock_file()?;
         if lock.try_lock().is_ok() {
             // Nobody is adding anything: leftovers belong to the dead.
@@ -168,6 +173,11 @@ impl Content {
             }
         }
         Ok(records)
+    }
+
+    /// Changes whenever a record of the node is written or removed, also by another process.
+    pub fn stamp(&self, owner: &str) -> Option<std::time::SystemTime> {
+        fs::metadata(self.owner_dir(owner).ok()?).ok()?.modified().ok()
     }
 
     /// Writes a record.

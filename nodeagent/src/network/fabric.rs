@@ -26,6 +26,9 @@ pub const MAX_NODES: usize = 240;
 
 const STATE_FILE: &str = "fabric.json";
 
+/// Of the network namespace of whoever looks.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
 /// What to build.
 #[derive(Clone, Debug)]
 pub struct FabricConfig {
@@ -56,6 +59,8 @@ pub struct Fabric {
     service_cidr: String,
     /// The host's own route that claims it is ours.
     claimed_on_host: bool,
+    /// The host forwards between networks because we made it.
+    forwarding_on_host: bool,
     /// Where the state file is.
     state_dir: PathBuf,
 }
@@ -138,6 +143,9 @@ pub async fn down(fabric: &Fabric) -> Result<(), FabricError> {
     if let (true, Ok(cidr)) = (fabric.claimed_on_host, fabric.service_cidr.parse()) {
         keep(host.release(cidr, CLAIM_METRIC).await.map_err(Into::into));
     }
+    if fabric.forwarding_on_host {
+        keep(fs::write(FORWARDING, "0").map_err(io_error(FORWARDING)));
+    }
     for dir in [run_dir(&fabric.cluster).join("netns"), run_dir(&fabric.cluster), PathBuf::from("/run/orlop")]
     {
         // Others may still use what is above.
@@ -147,6 +155,13 @@ pub async fn down(fabric: &Fabric) -> Result<(), FabricError> {
         let _ = fs::remove_file(fabric.state_dir.join(STATE_FILE));
     }
     outcome
+}
+
+/// Brings a node's link up or down: down, the node is cut off from the others.
+pub async fn set_link(node: &FabricNode, up: bool) -> Result<(), FabricError> {
+    let host = Netlink::open(None)?;
+    let index = host.index_of(&node.link).await?.unwrap_or(0);
+    Ok(if up { host.up(index).await? } else { host.down(index).await? })
 }
 
 /// Takes down what an earlier process with this state directory has left.
@@ -206,6 +221,7 @@ fn plan(config: &FabricConfig, bridge: String, subnet: Ipv4Cidr) -> Result<Fabri
         nodes,
         service_cidr: config.service_cidr.to_string(),
         claimed_on_host: false,
+        forwarding_on_host: false,
         state_dir: config.state_dir.clone(),
     })
 }
@@ -221,8 +237,12 @@ fn save(fabric: &Fabric) -> Result<(), FabricError> {
 
 async fn build(host: &Netlink, fabric: &mut Fabric, service: Ipv4Cidr) -> Result<(), FabricError> {
     // Written before it is made: a route that is ours is then never left.
-    fabric.claimed_on_host = !host.destinations().await?.iter().any(|known| *known == service);
+    fabric.claimed_on_host = !host.destinations().await?.contains(&service);
+    fabric.forwarding_on_host = fs::read_to_string(FORWARDING).is_ok_and(|text| text.trim() == "0");
     save(fabric)?;
+    if fabric.forwarding_on_host {
+        fs::write(FORWARDING, "1").map_err(io_error(FORWARDING))?;
+    }
     let [a, b, c, d] = fabric.bridge_ip.octets();
     let bridge = host.add_bridge(&fabric.bridge, [0x0a, 0x58, a, b, c, d]).await?;
     host.add_address(bridge, fabric.bridge_ip, fabric.prefix).await?;
@@ -236,7 +256,7 @@ async fn build(host: &Netlink, fabric: &mut Fabric, service: Ipv4Cidr) -> Result
         netns::unpin(&node.netns).map_err(io_error(format!("namespace of {}", node.name)))?;
         let inside = netns::create(&[(CloneFlags::CLONE_NEWNET, &node.netns)], || {
             // Nodes forward between their pods and the others.
-            fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            fs::write(FORWARDING, "1")?;
             Netlink::here(&runtime)
         })
         .map_err(io_error(format!("create namespace of {}", node.name)))?;

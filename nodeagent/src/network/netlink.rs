@@ -141,6 +141,12 @@ impl Netlink {
         self.handle.link().set(message).execute().await.map_err(NetworkError::kernel("bring a link up"))
     }
 
+    /// Brings a link down.
+    pub async fn down(&self, index: u32) -> Result<(), NetworkError> {
+        let message = LinkUnspec::new_with_index(index).down().build();
+        self.handle.link().set(message).execute().await.map_err(NetworkError::kernel("bring a link down"))
+    }
+
     /// Removes a link; one that is not there is no error.
     pub async fn delete_link(&self, name: &str) -> Result<(), NetworkError> {
         let Some(index) = self.index_of(name).await? else { return Ok(()) };

@@ -18,7 +18,10 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWNS
 
 /// Starts the process; returns its pid and our ends of its streams.
 pub fn exec(task: &Task, init: i32, exec: Exec) -> Result<(i32, Streams), String> {
-    let process = Process { args: exec.args, tty: exec.tty, ..task.process.clone() };
+    let mut process = Process { args: exec.args, tty: exec.tty, ..task.process.clone() };
+    if process.tty && !process.env.iter().any(|pair| pair.starts_with("TERM=")) {
+        process.env.push("TERM=xterm".to_owned());
+    }
     let launch = Launch { filters: load_filters(&process)?, process, terminal: None, first: false };
     let (streams, ends) = Streams::open(exec.stdin, exec.tty).map_err(|error| format!("exec: {error}"))?;
     let (pid_read, pid_write) = sys::pipe().map_err(|error| format!("exec: {error}"))?;

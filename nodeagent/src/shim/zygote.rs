@@ -57,6 +57,8 @@ fn child(agent: OwnedFd, kind: u8, path: &Path, listener: Option<OwnedFd>) -> i3
     match (kind, listener) {
         (SHIM, Some(listener)) => {
             drop(agent);
+            // Takes descriptor 0, which must not become anything else: processes get their own there.
+            let _null = std::fs::File::open("/dev/null");
             i32::from(server::run(path, UnixListener::from(listener)).is_err())
         }
         (PAUSE, _) => match pause(path) {

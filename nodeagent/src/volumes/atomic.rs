@@ -65,7 +65,8 @@ fn count(dir: &Path) -> usize {
 }
 
 fn link_names(dir: &Path, files: &Files) -> io::Result<()> {
-    let tops: std::collections::BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
+    let tops: std::collections::BTreeSet<&str> =
+        files.keys().filter_map(|path| path.split('/').next()).collect();
     for top in &tops {
         let link = dir.join(top);
         if fs::symlink_metadata(&link).is_err() {

@@ -65,7 +65,8 @@ mod tests {
         assert!(root.join("in/new/deep").is_dir());
         for path in ["link/secret", "absolute/secret"] {
             if let Ok(found) = open(&root, path) {
-                let shown = std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).expect("a path");
+                let shown =
+                    std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).expect("a path");
                 assert!(shown.starts_with(&root), "{path} leads to {shown:?}");
             }
         }

@@ -29,6 +29,7 @@ pub fn all() -> Vec<(&'static str, Test)> {
         ("a_later_agent_takes_over", |w| adoption(w).boxed_local()),
         ("a_lost_shim_is_noticed", |w| lost_shim(w).boxed_local()),
         ("purge_works_from_files_alone", |w| purge(w).boxed_local()),
+        ("fabrics_give_way_and_are_cleaned_up", |w| fabrics(w).boxed_local()),
         ("speed_is_measured", |w| measure::all(w).boxed_local()),
     ]
 }
@@ -413,4 +414,29 @@ async fn purge(world: &mut World) -> Outcome {
     let left = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let state = world.state_dir(0).display().to_string();
     same("mounts", left.contains(&state), false)
+}
+
+async fn fabrics(world: &mut World) -> Outcome {
+    use nodeagent::network::fabric::{self, FabricConfig};
+    let text = |error: fabric::FabricError| error.to_string();
+    let config = FabricConfig {
+        cluster: format!("other-{}", std::process::id()),
+        nodes: vec!["node-1".to_owned()],
+        service_cidr: "10.97.0.0/16".parse().map_err(|_| "cidr")?,
+        state_dir: world.dir.path().join("other"),
+    };
+    let first = fabric::up(&config).await.map_err(text)?;
+    same("another bridge", first.bridge != world.fabric.bridge, true)?;
+    same("another subnet", first.bridge_ip != world.fabric.bridge_ip, true)?;
+    // As after kill -9: nobody takes the first one down, and the state file is all that is known.
+    let second = fabric::up(&config).await.map_err(text)?;
+    same("the leftovers made room", &second, &first)?;
+    let routes = nodeagent::netns::run_in(Some(&second.nodes[0].netns), || {
+        std::fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default()
+    })
+    .map_err(|error| error.to_string())?;
+    // 10.97.0.0 in the table's byte order, claimed by a rejecting route.
+    holds("claim", &routes, "0000610A")?;
+    fabric::cleanup_leftovers(&config.state_dir).await.map_err(text)?;
+    same("namespace", second.nodes[0].netns.exists(), false)
 }

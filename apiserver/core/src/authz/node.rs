@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{Attributes, Decision};
-use crate::keys;
 use crate::world::World;
+use crate::{keys, scan};
 
 /// What every node may do besides, as (verbs, group, resource).
 const ALWAYS: &[(&[&str], &str, &str)] = &[
@@ -86,8 +86,15 @@ fn service_account(world: &World<'_>, node: &str, attributes: &Attributes<'_>) -
     if !allowed {
         return no("can only create tokens for individual service accounts");
     }
-    let used = pods_in(world, node, attributes.namespace)
-        .any(|pod| pod["spec"]["serviceAccountName"].as_str() == Some(attributes.name));
+    let prefix = keys::namespace_prefix("", "pods", attributes.namespace);
+    let used = world
+        .derived
+        .pods_of(node)
+        .filter(|key| key.starts_with(prefix.as_bytes()))
+        .filter_map(|key| world.snapshot.get(key))
+        .any(|pod| {
+            scan::text(&pod.value, &["spec", "serviceAccountName"]).as_deref() == Some(attributes.name)
+        });
     match used {
         true => yes(),
         false => no(format!("no relationship found between node '{node}' and this object")),
@@ -97,7 +104,7 @@ fn service_account(world: &World<'_>, node: &str, attributes: &Attributes<'_>) -
 fn pods(world: &World<'_>, node: &str, attributes: &Attributes<'_>) -> Decision {
     let own = || {
         let key = keys::object("", "pods", attributes.namespace, attributes.name);
-        world.derived.pods_of(node).any(|pod| *pod == key)
+        world.derived.node_of(&key) == Some(node)
     };
     match (attributes.subresource, attributes.verb) {
         ("", "list" | "watch") if selects_node(attributes.field_selector, node) => yes(),

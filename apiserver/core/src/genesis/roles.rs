@@ -273,6 +273,22 @@ pub(super) fn all() -> Vec<(&'static str, Value)> {
     all
 }
 
+const DISCOVERY: &[&str] = &[
+    "/api",
+    "/api/*",
+    "/apis",
+    "/apis/*",
+    "/healthz",
+    "/livez",
+    "/openapi",
+    "/openapi/*",
+    "/readyz",
+    "/version",
+    "/version/",
+];
+const MONITORING: &[&str] =
+    &["/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/metrics/slis", "/readyz", "/readyz/*"];
+
 fn cluster_roles() -> Vec<(&'static str, Value)> {
     let table = |rules: &[&[Rule]]| rules.iter().flat_map(|rules| rules.iter()).map(rule).collect::<Vec<_>>();
     let everything = vec![
@@ -293,42 +309,13 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
         ("system:aggregate-to-admin", table(&[ADMIN]), aggregate("admin")),
         ("system:aggregate-to-edit", table(&[EDIT]), aggregate("edit")),
         ("system:aggregate-to-view", table(&[VIEW]), aggregate("view")),
-        (
-            "system:discovery",
-            vec![paths(&[
-                "/api",
-                "/api/*",
-                "/apis",
-                "/apis/*",
-                "/healthz",
-                "/livez",
-                "/openapi",
-                "/openapi/*",
-                "/readyz",
-                "/version",
-                "/version/",
-            ])],
-            json!({}),
-        ),
+        ("system:discovery", vec![paths(DISCOVERY)], json!({})),
         (
             "system:public-info-viewer",
             vec![paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"])],
             json!({}),
         ),
-        (
-            "system:monitoring",
-            vec![paths(&[
-                "/healthz",
-                "/healthz/*",
-                "/livez",
-                "/livez/*",
-                "/metrics",
-                "/metrics/slis",
-                "/readyz",
-                "/readyz/*",
-            ])],
-            json!({}),
-        ),
+        ("system:monitoring", vec![paths(MONITORING)], json!({})),
         (
             "system:service-account-issuer-discovery",
             vec![paths(&[

@@ -75,7 +75,7 @@ impl PodMachine {
         self.stop_sandboxes(now);
         if self.sandboxes.iter().all(|sandbox| sandbox.stopped.is_done()) {
             // The old sandbox's record stays in the runtime, with the logs of its containers, until the pod goes.
-            self.retired.extend(self.sandboxes.drain(..));
+            self.retired.append(&mut self.sandboxes);
         }
     }
 
@@ -99,7 +99,8 @@ impl PodMachine {
         let mut finished = None;
         if let Some((code, at)) = unit.exited() {
             let elsewhere = sandbox.is_some_and(|it| {
-                unit.role == Role::Init && unit.current.as_ref().is_some_and(|seen| seen.status.sandbox != it.id)
+                unit.role == Role::Init
+                    && unit.current.as_ref().is_some_and(|seen| seen.status.sandbox != it.id)
             });
             if !elsewhere {
                 if !unit.restarts(&self.pod, code) {
@@ -160,10 +161,8 @@ impl PodMachine {
         let unit = &mut self.units[index];
         if !std::mem::replace(&mut unit.backoff_told, true) {
             let (path, name) = (unit.field_path(), unit.name.clone());
-            let message = format!(
-                "Back-off restarting failed container {name} in pod {}",
-                pod::full_name(&self.pod)
-            );
+            let message =
+                format!("Back-off restarting failed container {name} in pod {}", pod::full_name(&self.pod));
             self.note(true, "BackOff", message, path);
         }
     }
@@ -286,9 +285,14 @@ impl PodMachine {
             ),
             ImageFailure::Pull(detail) => ("ErrImagePull", "Failed", detail),
         };
-        unit.pull =
-            Pull::Failed { reason, message: message.clone(), shown_until: clock::after(now, SHOW_FAILURE), retry_at };
-        let told = if event == "Failed" { format!("Failed to pull image \"{name}\": {message}") } else { message };
+        unit.pull = Pull::Failed {
+            reason,
+            message: message.clone(),
+            shown_until: clock::after(now, SHOW_FAILURE),
+            retry_at,
+        };
+        let told =
+            if event == "Failed" { format!("Failed to pull image \"{name}\": {message}") } else { message };
         self.note(true, event, told, path.clone());
         self.note(true, "Failed", format!("Error: {reason}"), path);
     }
@@ -315,7 +319,8 @@ impl PodMachine {
             Pull::Ready(image) => Some(*image),
             _ => None,
         };
-        let Some(sandbox) = self.sandboxes.last().or(self.retired.last()).map(|it| it.status.id.clone()) else {
+        let Some(sandbox) = self.sandboxes.last().or(self.retired.last()).map(|it| it.status.id.clone())
+        else {
             return;
         };
         let named = unit.spec(&self.pod).and_then(|it| it.image.clone()).unwrap_or_default();
@@ -325,7 +330,9 @@ impl PodMachine {
             name: unit.name.to_string(),
             attempt: unit.next_attempt,
             image: named.clone(),
-            image_id: image.map(|image| image.digests.into_iter().next().unwrap_or(image.id)).unwrap_or_default(),
+            image_id: image
+                .map(|image| image.digests.into_iter().next().unwrap_or(image.id))
+                .unwrap_or_default(),
             state: ContainerState::Created,
             log_path: std::path::PathBuf::new(),
             labels: [(pod::LABEL_IMAGE.to_owned(), named)].into(),
@@ -433,7 +440,8 @@ impl PodMachine {
             if unit.probers.is_empty() || !unit.is_running() || unit.restarting || unit.work.is_pending() {
                 continue;
             }
-            let waiting = unit.probers.iter().any(|it| it.kind() == Kind::Startup && it.verdict() != Some(true));
+            let waiting =
+                unit.probers.iter().any(|it| it.kind() == Kind::Startup && it.verdict() != Some(true));
             for prober in &mut unit.probers {
                 let kind = prober.kind();
                 let wanted = match kind {
@@ -480,7 +488,12 @@ impl PodMachine {
         }
         if fatal && self.state == State::Active {
             let word = kind.word().to_lowercase();
-            self.restart(index, grace, format!("Container {name} failed {word} probe, will be restarted"), now);
+            self.restart(
+                index,
+                grace,
+                format!("Container {name} failed {word} probe, will be restarted"),
+                now,
+            );
         }
     }
 }

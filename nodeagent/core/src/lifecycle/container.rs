@@ -108,7 +108,8 @@ pub(super) fn units(pod: &Pod) -> Vec<Unit> {
         let role = if pod::is_sidecar(container) { Role::Sidecar } else { Role::Init };
         Unit::new(container, role, index)
     });
-    let apps = pod::spec(pod).containers.iter().enumerate().map(|(index, it)| Unit::new(it, Role::App, index));
+    let apps =
+        pod::spec(pod).containers.iter().enumerate().map(|(index, it)| Unit::new(it, Role::App, index));
     init.chain(apps).collect()
 }
 

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use super::container::{Role, Stop};
 use super::{Action, Hook, PodMachine, State, Verdict};
+use crate::clock;
 use crate::pod::{self, RestartPolicy};
 use crate::runtime::{ContainerId, ContainerState};
-use crate::clock;
 
 /// The least time between stop signal and kill for a pod that the API does not know any more.
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
@@ -27,7 +27,8 @@ impl PodMachine {
                 self.begin_stop(deleted, now);
             }
         }
-        if self.state == State::Stopping && self.pod.metadata.deletion_grace_period_seconds != self.stop_grace {
+        if self.state == State::Stopping && self.pod.metadata.deletion_grace_period_seconds != self.stop_grace
+        {
             self.stop_grace = self.pod.metadata.deletion_grace_period_seconds;
             let stated = self.stop_grace.map(|grace| clock::after(now, pod::seconds(grace)));
             self.stop_deadline = clock::earliest(self.stop_deadline, stated);
@@ -59,8 +60,7 @@ impl PodMachine {
             return false;
         }
         let pod = &self.pod;
-        let over =
-            |unit: &super::Unit| unit.exited().is_some_and(|(code, _)| !unit.restarts(pod, code));
+        let over = |unit: &super::Unit| unit.exited().is_some_and(|(code, _)| !unit.restarts(pod, code));
         let apps = || self.units.iter().filter(|unit| unit.role == Role::App);
         if apps().next().is_some() && apps().all(over) {
             return true;
@@ -148,7 +148,12 @@ impl PodMachine {
             }
             if runs_hook {
                 let timeout = clock::between(now, deadline);
-                self.actions.push_back(Action::RunHook { container, id: id.clone(), hook: Hook::PreStop, timeout });
+                self.actions.push_back(Action::RunHook {
+                    container,
+                    id: id.clone(),
+                    hook: Hook::PreStop,
+                    timeout,
+                });
             }
         }
         let unit = &mut self.units[index];

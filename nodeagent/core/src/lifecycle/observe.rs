@@ -72,8 +72,10 @@ impl PodMachine {
         let lists = [(true, &status.init_container_statuses), (false, &status.container_statuses)];
         for (init, list) in lists {
             for api in list.iter().flatten() {
-                let Some(unit) =
-                    self.units.iter_mut().find(|unit| *unit.name == *api.name && (unit.role != Role::App) == init)
+                let Some(unit) = self
+                    .units
+                    .iter_mut()
+                    .find(|unit| *unit.name == *api.name && (unit.role != Role::App) == init)
                 else {
                     continue;
                 };

@@ -34,7 +34,12 @@ pub fn strategic_list(mut items: Vec<Value>, had_any: bool) -> Value {
     Value::Array(items)
 }
 
-fn scalar<T: Serialize + PartialEq>(fields: &mut Map<String, Value>, name: &str, old: &Option<T>, new: &Option<T>) {
+fn scalar<T: Serialize + PartialEq>(
+    fields: &mut Map<String, Value>,
+    name: &str,
+    old: &Option<T>,
+    new: &Option<T>,
+) {
     if old != new {
         fields.insert(name.into(), serde_json::to_value(new).unwrap_or(Value::Null));
     }

@@ -63,7 +63,9 @@ impl PodMachine {
             host_ips: Some(self.facts.host_ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
             observed_generation: self.pod.metadata.generation,
             qos_class: Some(
-                old.qos_class.clone().unwrap_or_else(|| cgroup::qos_name(cgroup::qos_class(&self.pod)).into()),
+                old.qos_class
+                    .clone()
+                    .unwrap_or_else(|| cgroup::qos_name(cgroup::qos_class(&self.pod)).into()),
             ),
             start_time: Some(clock::time(self.started_at)),
             ..PodStatus::default()
@@ -78,7 +80,11 @@ impl PodMachine {
         }
         self.addresses(&mut status);
         let render = |init: bool| -> Vec<ApiStatus> {
-            self.units.iter().filter(|it| (it.role != Role::App) == init).map(|it| self.container(it, now)).collect()
+            self.units
+                .iter()
+                .filter(|it| (it.role != Role::App) == init)
+                .map(|it| self.container(it, now))
+                .collect()
         };
         let inits = render(true);
         status.init_container_statuses = (!inits.is_empty()).then_some(inits);

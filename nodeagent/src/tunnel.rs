@@ -1,0 +1,429 @@
+//! The agent's end of the tunnel: it dials the server, listens for sessions and serves them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use jiff::Timestamp;
+use nodeagent_core::lifecycle::State;
+use nodeagent_core::logs::Filter;
+use nodeagent_core::pod;
+use nodeagent_core::runtime::{
+    ContainerState, ContainerStatus, ExecConfig, RuntimeError, Session, SessionInput, SessionOutput,
+};
+use proto::tunnel::{Exit, Failure, Frame, Hello, Logs, Open, frame, open, tunnel_client::TunnelClient};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_stream_of::receiver;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Streaming};
+
+use crate::agent::TunnelConfig;
+use crate::driver::PodHandle;
+use crate::pods::Pods;
+use crate::{podlogs, sockets};
+
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+const DIAL: Duration = Duration::from_secs(20);
+
+type Frames = mpsc::Sender<Frame>;
+
+/// A stream of what comes out of a channel.
+mod tokio_stream_of {
+    use futures::Stream;
+    use tokio::sync::mpsc;
+
+    pub(super) fn receiver<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
+        futures::stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|item| (item, receiver))
+        })
+    }
+}
+
+/// Why a session fails: an HTTP status and a message for people.
+struct Refusal(u32, String);
+
+// === the connection ===
+
+fn tls(config: &TunnelConfig) -> Result<TlsConnector, Box<dyn std::error::Error + Send + Sync>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in rustls_pemfile::certs(&mut config.ca_pem.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let chain =
+        rustls_pemfile::certs(&mut config.cert_pem.as_bytes()).collect::<Result<Vec<CertificateDer>, _>>()?;
+    let key: PrivateKeyDer =
+        rustls_pemfile::private_key(&mut config.key_pem.as_bytes())?.ok_or("the node has no private key")?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsConnector::from(Arc::new(client)))
+}
+
+async fn connect(config: &TunnelConfig) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
+    let connector = tls(config)?;
+    let name = ServerName::try_from(config.server_name.clone())?;
+    let address = config.address.clone();
+    // The scheme is plain because TLS is laid by the connector.
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .http2_keep_alive_interval(SIGN_OF_LIFE)
+        .keep_alive_while_idle(true);
+    let connect = tower::service_fn(move |_: http::Uri| {
+        let (connector, name, address) = (connector.clone(), name.clone(), address.clone());
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let stream = connector.connect(name, stream).await?;
+            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+        }
+    });
+    Ok(endpoint.connect_with_connector(connect).await?)
+}
+
+/// Keeps a tunnel to one server until the task is dropped.
+pub(crate) async fn keep(config: TunnelConfig, pods: Arc<Pods>) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match connect(&config).await {
+            Ok(channel) => {
+                pause = Duration::from_millis(100);
+                if let Err(status) = listen(channel, &pods).await {
+                    tracing::debug!(server = config.address, %status, "the tunnel ended");
+                }
+            }
+            Err(error) => tracing::debug!(server = config.address, error, "no tunnel"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn listen(channel: Channel, pods: &Arc<Pods>) -> Result<(), tonic::Status> {
+    let node = pods.node.config.node_name.clone();
+    let hellos = futures::stream::unfold(true, move |first| {
+        let node = node.clone();
+        async move {
+            if !first {
+                tokio::time::sleep(SIGN_OF_LIFE).await;
+            }
+            Some((Hello { node }, false))
+        }
+    });
+    let mut client = TunnelClient::new(channel);
+    let mut opens = client.listen(Request::new(hellos)).await?.into_inner();
+    while let Some(open) = opens.message().await? {
+        let (client, pods) = (client.clone(), pods.clone());
+        tokio::spawn(async move {
+            if let Err(status) = session(client, open, pods).await {
+                tracing::debug!(%status, "a session ended");
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn session(
+    mut client: TunnelClient<Channel>,
+    open: Open,
+    pods: Arc<Pods>,
+) -> Result<(), tonic::Status> {
+    let (frames, out) = mpsc::channel(16);
+    let mut request = Request::new(receiver(out));
+    request.metadata_mut().insert("orlop-session", open.session.into());
+    let serve = async {
+        // Answers flow before the server's end has said anything: the request must be under way first.
+        let incoming = client.session(request).await?.into_inner();
+        Ok::<_, tonic::Status>(incoming)
+    };
+    let incoming = serve.await?;
+    if let Err(Refusal(code, message)) = serve_request(open.request, incoming, &frames, &pods).await {
+        send(&frames, frame::Frame::Failure(Failure { code, message })).await;
+    }
+    Ok(())
+}
+
+async fn send(frames: &Frames, frame: frame::Frame) -> bool {
+    frames.send(Frame { frame: Some(frame) }).await.is_ok()
+}
+
+// === the requests ===
+
+async fn serve_request(
+    request: Option<open::Request>,
+    incoming: Streaming<Frame>,
+    frames: &Frames,
+    pods: &Arc<Pods>,
+) -> Result<(), Refusal> {
+    let netns = pods.node.config.netns.as_deref();
+    match request {
+        Some(open::Request::Exec(exec)) => {
+            let (_, status) = running(pods, &exec.namespace, &exec.pod, &exec.uid, &exec.container)?;
+            let config = ExecConfig { command: exec.command, stdin: exec.stdin, tty: exec.tty };
+            let session = pods.node.runtime.exec(&status.id, config).await.map_err(refuse)?;
+            interact(session, incoming, frames).await
+        }
+        Some(open::Request::Attach(attach)) => {
+            let (_, status) = running(pods, &attach.namespace, &attach.pod, &attach.uid, &attach.container)?;
+            let session = pods.node.runtime.attach(&status.id).await.map_err(refuse)?;
+            interact(session, incoming, frames).await
+        }
+        Some(open::Request::Logs(request)) => read_logs(pods, request, frames).await,
+        Some(open::Request::Dial(dial)) => {
+            let ip: IpAddr = dial
+                .address
+                .parse()
+                .map_err(|_| Refusal(400, format!("{:?} is not an address", dial.address)))?;
+            let port = u16::try_from(dial.port).map_err(|_| Refusal(400, "invalid port".into()))?;
+            carry(sockets::connect(netns, SocketAddr::new(ip, port), DIAL).await, incoming, frames).await
+        }
+        Some(open::Request::PortForward(forward)) => {
+            let handle = pods
+                .find(&forward.namespace, &forward.pod, &forward.uid)
+                .ok_or_else(|| not_found(&forward.pod))?;
+            let ip =
+                handle.machine().address().ok_or_else(|| Refusal(409, "the pod has no address".into()))?;
+            let port = u16::try_from(forward.port).map_err(|_| Refusal(400, "invalid port".into()))?;
+            carry(sockets::connect(netns, SocketAddr::new(ip, port), DIAL).await, incoming, frames).await
+        }
+        None => Err(Refusal(501, "the agent does not know this request".into())),
+    }
+}
+
+fn not_found(pod: &str) -> Refusal {
+    Refusal(404, format!("pods \"{pod}\" not found on this node"))
+}
+
+fn refuse(error: RuntimeError) -> Refusal {
+    match error {
+        RuntimeError::NotFound { .. } => Refusal(404, error.to_string()),
+        error => Refusal(500, error.to_string()),
+    }
+}
+
+fn default_container(of: &k8s_openapi::api::core::v1::Pod, named: &str) -> String {
+    let first = pod::spec(of).containers.first().map(|it| it.name.clone()).unwrap_or_default();
+    if named.is_empty() { first } else { named.to_owned() }
+}
+
+fn running(
+    pods: &Pods,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    container: &str,
+) -> Result<(PodHandle, ContainerStatus), Refusal> {
+    let handle = pods.find(namespace, name, uid).ok_or_else(|| not_found(name))?;
+    let container = default_container(&handle.pod(), container);
+    let status = {
+        let machine = handle.machine();
+        machine.instances(&container).and_then(|(current, _)| current.cloned())
+    };
+    match status {
+        Some(status) if matches!(status.state, ContainerState::Running { .. }) => Ok((handle, status)),
+        _ => Err(Refusal(500, format!("container not found (\"{container}\")"))),
+    }
+}
+
+async fn interact(session: Session, mut incoming: Streaming<Frame>, frames: &Frames) -> Result<(), Refusal> {
+    send(frames, frame::Frame::Ready(true)).await;
+    let Session { mut input, mut output } = session;
+    let feed = tokio::spawn(async move {
+        while let Ok(Some(Frame { frame: Some(frame) })) = incoming.message().await {
+            let item = match frame {
+                frame::Frame::Stdin(bytes) => SessionInput::Stdin(bytes.into()),
+                frame::Frame::CloseStdin(_) => SessionInput::CloseStdin,
+                frame::Frame::Resize(size) => SessionInput::Resize {
+                    width: u16::try_from(size.width).unwrap_or(u16::MAX),
+                    height: u16::try_from(size.height).unwrap_or(u16::MAX),
+                },
+                _ => continue,
+            };
+            if input.send(item).await.is_err() {
+                break;
+            }
+        }
+        // Keeps the input open: whoever reads the output decides when the session ends.
+        input
+    });
+    let mut result = Ok(());
+    while let Some(item) = output.next().await {
+        let (frame, last) = match item {
+            Ok(SessionOutput::Stdout(bytes)) => (frame::Frame::Stdout(bytes.into()), false),
+            Ok(SessionOutput::Stderr(bytes)) => (frame::Frame::Stderr(bytes.into()), false),
+            Ok(SessionOutput::Exit(code)) => (frame::Frame::Exit(Exit { code }), true),
+            Err(error) => {
+                result = Err(refuse(error));
+                break;
+            }
+        };
+        if !send(frames, frame).await || last {
+            break;
+        }
+    }
+    feed.abort();
+    result
+}
+
+async fn carry(
+    stream: std::io::Result<TcpStream>,
+    mut incoming: Streaming<Frame>,
+    frames: &Frames,
+) -> Result<(), Refusal> {
+    let stream = stream.map_err(|error| Refusal(502, error.to_string()))?;
+    send(frames, frame::Frame::Ready(true)).await;
+    let (mut read, mut write) = stream.into_split();
+    let inbound = async move {
+        while let Ok(Some(Frame { frame: Some(frame) })) = incoming.message().await {
+            if let frame::Frame::Data(bytes) = frame
+                && write.write_all(&bytes).await.is_err()
+            {
+                return;
+            }
+        }
+        // The other side hears that nothing more comes.
+        let _ = write.shutdown().await;
+    };
+    let outbound = async {
+        let mut chunk = vec![0; 32 * 1024];
+        while let Ok(count @ 1..) = read.read(&mut chunk).await {
+            if !send(frames, frame::Frame::Data(chunk[..count].to_vec())).await {
+                return;
+            }
+        }
+    };
+    tokio::pin!(inbound, outbound);
+    tokio::select! {
+        () = &mut outbound => {}
+        () = &mut inbound => outbound.await,
+    }
+    Ok(())
+}
+
+async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(), Refusal> {
+    let handle =
+        pods.find(&request.namespace, &request.pod, &request.uid).ok_or_else(|| not_found(&request.pod))?;
+    let of = handle.pod();
+    let container = default_container(&of, &request.container);
+    let chosen = {
+        let machine = handle.machine();
+        let (current, previous) = machine.instances(&container).ok_or_else(|| {
+            Refusal(400, format!("container {container} is not valid for pod {}", request.pod))
+        })?;
+        if request.previous { previous.cloned() } else { current.cloned() }
+    };
+    let Some(status) = chosen else {
+        return Err(Refusal(
+            400,
+            if request.previous {
+                format!("previous terminated container \"{container}\" in pod \"{}\" not found", request.pod)
+            } else {
+                format!(
+                    "container \"{container}\" in pod \"{}\" is waiting to start: ContainerCreating",
+                    request.pod
+                )
+            },
+        ));
+    };
+    let path = pods.node.log_path(&of, &container, status.attempt);
+    let since = request.since_time.parse::<Timestamp>().ok().or_else(|| {
+        request.since_seconds.map(|seconds| {
+            let ago = jiff::SignedDuration::from_secs(seconds);
+            Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::MIN)
+        })
+    });
+    let unsigned = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+    let filter = Filter {
+        since,
+        tail_lines: unsigned(request.tail_lines),
+        limit_bytes: unsigned(request.limit_bytes),
+        timestamps: request.timestamps,
+    };
+    send(frames, frame::Frame::Ready(true)).await;
+    let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(4);
+    let follow = request.follow;
+    let ended = move || {
+        let machine = handle.machine();
+        let current = machine
+            .instances(&container)
+            .and_then(|(current, _)| current.map(|it| (it.id.clone(), it.state.clone())));
+        let runs = current
+            .is_some_and(|(id, state)| id == status.id && !matches!(state, ContainerState::Exited { .. }));
+        !runs || machine.state() == State::Gone
+    };
+    let reader = tokio::task::spawn_blocking(move || podlogs::read(&path, filter, follow, ended, &sender));
+    while let Some(chunk) = chunks.recv().await {
+        if !send(frames, frame::Frame::Data(chunk)).await {
+            return Ok(());
+        }
+    }
+    match reader.await {
+        Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Refusal(500, error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+// === TLS of probes ===
+
+/// A TLS connection whose certificate is not looked at, as probes make it.
+pub(crate) async fn tls_without_check(
+    stream: TcpStream,
+    ip: IpAddr,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(client)).connect(ServerName::IpAddress(ip.into()), stream).await
+}
+
+/// Takes any certificate: a probe asks whether someone answers, not who.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
