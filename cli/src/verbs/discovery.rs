@@ -92,7 +92,11 @@ impl Discovery {
                 for entry in list(version, "resources") {
                     let kind = entry.get("responseKind").map(|kind| text(kind, "kind")).unwrap_or_default();
                     let namespaced = text(entry, "scope") == "Namespaced";
-                    self.add(ResourceType::new(name, version_name, kind, text(entry, "resource"), namespaced), entry, "singularResource");
+                    self.add(
+                        ResourceType::new(name, version_name, kind, text(entry, "resource"), namespaced),
+                        entry,
+                        "singularResource",
+                    );
                 }
             }
         }
@@ -110,12 +114,26 @@ impl Discovery {
             }
         }
         for (group, version) in versions {
-            let path = if group.is_empty() { format!("{root}/{version}") } else { format!("{root}/{group}/{version}") };
+            let path = if group.is_empty() {
+                format!("{root}/{version}")
+            } else {
+                format!("{root}/{group}/{version}")
+            };
             // A group whose server is away must not hide the others.
             let Ok(resources) = client.get_path::<Value>(&path).await else { continue };
             for entry in list(&resources, "resources").filter(|entry| !text(entry, "name").contains('/')) {
                 let namespaced = entry.get("namespaced").and_then(Value::as_bool).unwrap_or(false);
-                self.add(ResourceType::new(&*group, &*version, text(entry, "kind"), text(entry, "name"), namespaced), entry, "singularName");
+                self.add(
+                    ResourceType::new(
+                        &*group,
+                        &*version,
+                        text(entry, "kind"),
+                        text(entry, "name"),
+                        namespaced,
+                    ),
+                    entry,
+                    "singularName",
+                );
             }
         }
         Ok(())
@@ -221,7 +239,12 @@ mod tests {
 
     fn discovery() -> Discovery {
         let mut discovery = Discovery::default();
-        let resource = |name: &str, kind: &str, short: &[&str], categories: &[&str], group: &str, scope: &str| {
+        let resource = |name: &str,
+                        kind: &str,
+                        short: &[&str],
+                        categories: &[&str],
+                        group: &str,
+                        scope: &str| {
             json!({"resource": name, "responseKind": {"kind": kind, "group": group, "version": ""}, "scope": scope,
                    "singularResource": kind.to_lowercase(), "shortNames": short, "categories": categories, "verbs": ["get", "list"]})
         };
@@ -241,9 +264,9 @@ mod tests {
 
     fn check(word: &str, expected: &str) {
         let discovery = discovery();
-        let found = discovery.find(word).map(|found| {
-            format!("{} {}", found.resource.api_version(), found.resource.plural)
-        });
+        let found = discovery
+            .find(word)
+            .map(|found| format!("{} {}", found.resource.api_version(), found.resource.plural));
         match found {
             Ok(found) => assert_eq!(found, expected, "{word}"),
             Err(error) => assert_eq!(error.to_string(), expected, "{word}"),
@@ -264,6 +287,9 @@ mod tests {
         check("foo", "the server doesn't have a resource type \"foo\"");
         let discovery = discovery();
         let all = discovery.find_all("all,po").expect("resources");
-        assert_eq!(all.iter().map(|found| found.qualified_kind()).collect::<Vec<_>>(), ["pod", "deployment.apps"]);
+        assert_eq!(
+            all.iter().map(|found| found.qualified_kind()).collect::<Vec<_>>(),
+            ["pod", "deployment.apps"]
+        );
     }
 }

@@ -76,9 +76,7 @@ pub enum Error {
 impl Template {
     /// Parses a template.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        parse::template(text)
-            .map(Self)
-            .map_err(|reason| Error::Parse { template: text.to_owned(), reason })
+        parse::template(text).map(Self).map_err(|reason| Error::Parse { template: text.to_owned(), reason })
     }
 
     /// Parses one path, whose braces and leading dot may be missing.

@@ -70,7 +70,9 @@ impl Files {
                 continue;
             }
             if name.starts_with("http://") || name.starts_with("https://") {
-                return message(format!("{name}: manifests are read from files; fetch it first and pass it with -f -"));
+                return message(format!(
+                    "{name}: manifests are read from files; fetch it first and pass it with -f -"
+                ));
             }
             for path in self.paths(Path::new(name))? {
                 let source = path.display().to_string();
@@ -110,7 +112,9 @@ impl Files {
             }
         }
         if paths.is_empty() {
-            return message(format!("error reading [{source}]: recognized file extensions are [.json .yaml .yml]"));
+            return message(format!(
+                "error reading [{source}]: recognized file extensions are [.json .yaml .yml]"
+            ));
         }
         paths.sort();
         Ok(paths)
@@ -135,8 +139,8 @@ fn bounded(reader: impl std::io::Read, source: &str) -> Result<Vec<u8>> {
 
 /// The objects of one file's text.
 pub fn parse(bytes: &[u8], source: &str) -> Result<Vec<Document>> {
-    let values = yaml::parse(bytes)
-        .map_err(|error| Error::Message(format!("error parsing {source}: {error}")))?;
+    let values =
+        yaml::parse(bytes).map_err(|error| Error::Message(format!("error parsing {source}: {error}")))?;
     let mut documents = Vec::new();
     for value in values {
         take_apart(value, source, &mut documents)?;
@@ -147,7 +151,9 @@ pub fn parse(bytes: &[u8], source: &str) -> Result<Vec<Document>> {
 /// Lists become their items.
 fn take_apart(mut value: Value, source: &str, documents: &mut Vec<Document>) -> Result<()> {
     if !value.is_object() {
-        return message(format!("error parsing {source}: a document is not an object with apiVersion and kind"));
+        return message(format!(
+            "error parsing {source}: a document is not an object with apiVersion and kind"
+        ));
     }
     let kind = text_at(&value, "/kind").to_owned();
     if kind.is_empty() {

@@ -55,7 +55,13 @@ fn object(schema: Schema<'_>, documents: Documents<'_>) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
-fn member(schema: Schema<'_>, field: Option<&Field>, name: &str, documents: Documents<'_>, patch: &mut Map<String, Value>) {
+fn member(
+    schema: Schema<'_>,
+    field: Option<&Field>,
+    name: &str,
+    documents: Documents<'_>,
+    patch: &mut Map<String, Value>,
+) {
     let Documents { modified, current, .. } = documents;
     match (modified, current) {
         (Value::Object(wanted), Value::Object(_)) => {
@@ -73,10 +79,12 @@ fn member(schema: Schema<'_>, field: Option<&Field>, name: &str, documents: Docu
             }
         }
         (Value::Array(_), Value::Array(_)) => match (schema, field) {
-            (Some((schemas, _)), Some(field)) if field.strategy.merge => match (&field.merge_key, field.kind.object()) {
-                (Some(key), Some(id)) => keyed_list((schemas, id), field, key, name, documents, patch),
-                _ => scalar_list(name, documents, patch),
-            },
+            (Some((schemas, _)), Some(field)) if field.strategy.merge => {
+                match (&field.merge_key, field.kind.object()) {
+                    (Some(key), Some(id)) => keyed_list((schemas, id), field, key, name, documents, patch),
+                    _ => scalar_list(name, documents, patch),
+                }
+            }
             _ if same(modified, current) => {}
             _ => {
                 patch.insert(name.to_owned(), modified.clone());
@@ -108,7 +116,9 @@ fn keyed_list(
         return;
     }
     let find = |list: &[&Value], item: &Value| -> Option<Value> {
-        list.iter().find(|other| other.get(key).is_some_and(|value| Some(value) == item.get(key))).map(|found| (*found).clone())
+        list.iter()
+            .find(|other| other.get(key).is_some_and(|value| Some(value) == item.get(key)))
+            .map(|found| (*found).clone())
     };
     let mut changes = Vec::new();
     for item in &wanted {
@@ -137,7 +147,8 @@ fn keyed_list(
         }
     }
     let order: Vec<&Value> = wanted.iter().filter_map(|item| item.get(key)).collect();
-    let there: Vec<&Value> = present.iter().filter_map(|item| item.get(key)).filter(|value| order.contains(value)).collect();
+    let there: Vec<&Value> =
+        present.iter().filter_map(|item| item.get(key)).filter(|value| order.contains(value)).collect();
     let moved = there.len() == order.len() && there != order;
     if !changes.is_empty() || moved {
         let places: Vec<Value> = order.iter().map(|value| json!({ key: value })).collect();

@@ -83,7 +83,9 @@ impl Output {
             }
             Self::Json => write_json(value, out)?,
             Self::Yaml => out.write_all(yaml::to_string(value).as_bytes())?,
-            Self::JsonPath { template, as_json: false } => out.write_all(template.render(value)?.as_bytes())?,
+            Self::JsonPath { template, as_json: false } => {
+                out.write_all(template.render(value)?.as_bytes())?
+            }
             Self::JsonPath { template, as_json: true } => {
                 write_json(&json!(template.find(value)?), out)?;
             }
@@ -103,7 +105,8 @@ impl From<jsonpath::Error> for Error {
 }
 
 fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Error::Message(format!("error reading template {path}, {error}")))
+    std::fs::read_to_string(path)
+        .map_err(|error| Error::Message(format!("error reading template {path}, {error}")))
 }
 
 /// The items of a list, or the object itself.
@@ -155,9 +158,14 @@ fn columns_file(text: &str) -> Result<Output> {
     let paths: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
     let titles: Vec<&str> = titles.collect();
     if titles.is_empty() || titles.len() != paths.len() {
-        return message(format!("number of headers ({}) and field specifications ({}) don't match", titles.len(), paths.len()));
+        return message(format!(
+            "number of headers ({}) and field specifications ({}) don't match",
+            titles.len(),
+            paths.len()
+        ));
     }
-    let parsed = titles.into_iter().zip(paths).map(|(title, path)| Ok((title.to_owned(), Template::relaxed(path)?)));
+    let parsed =
+        titles.into_iter().zip(paths).map(|(title, path)| Ok((title.to_owned(), Template::relaxed(path)?)));
     Ok(Output::Columns(parsed.collect::<Result<_>>()?))
 }
 
@@ -190,7 +198,8 @@ fn column_text(value: &Value) -> String {
             format!("[{}]", parts.join(" "))
         }
         Value::Object(map) => {
-            let parts: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", column_text(value))).collect();
+            let parts: Vec<String> =
+                map.iter().map(|(key, value)| format!("{key}:{}", column_text(value))).collect();
             format!("map[{}]", parts.join(" "))
         }
         scalar => jsonpath::text_of(scalar),
@@ -277,7 +286,11 @@ mod tests {
         let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "labels": {"a": "<b>"}}, "spec": {"replicas": 3, "x": [], "y": {}}});
         check("name", &object, "deployment.apps/web\n");
         check("jsonpath={.spec.replicas}", &object, "3");
-        check("custom-columns=NAME:.metadata.name,N:.spec.replicas,NO:.nothing", &object, "NAME   N     NO\nweb    3     <none>\n");
+        check(
+            "custom-columns=NAME:.metadata.name,N:.spec.replicas,NO:.nothing",
+            &object,
+            "NAME   N     NO\nweb    3     <none>\n",
+        );
         check(
             "json",
             &json!({"a": "<b>&", "n": [], "o": {}, "l": [1]}),

@@ -135,7 +135,9 @@ impl Connection {
     fn unusable(&self, error: kube::config::KubeconfigError) -> Error {
         use kube::config::KubeconfigError as Kind;
         match (&self.context, error) {
-            (Some(context), Kind::LoadContext(_)) => Error::Message(format!("context \"{context}\" does not exist")),
+            (Some(context), Kind::LoadContext(_)) => {
+                Error::Message(format!("context \"{context}\" does not exist"))
+            }
             (None, Kind::CurrentContextNotSet) => Error::Plain(NOWHERE.to_owned()),
             (_, error) => Error::Connect(error.into()),
         }
@@ -169,7 +171,10 @@ impl Session {
 
     /// What the server serves; asked once.
     pub async fn discovery(&self) -> Result<&Discovery> {
-        self.discovery.get_or_try_init(|| Discovery::fetch(&self.client)).await.map_err(|error| self.refused(error))
+        self.discovery
+            .get_or_try_init(|| Discovery::fetch(&self.client))
+            .await
+            .map_err(|error| self.refused(error))
     }
 
     /// A connection that was refused, in words that name the server.

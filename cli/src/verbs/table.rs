@@ -186,7 +186,8 @@ fn natural(left: &str, right: &str) -> Ordering {
         if x.is_ascii_digit() && y.is_ascii_digit() {
             let run = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
             let ((da, ra), (db, rb)) = (a.split_at(run(a)), b.split_at(run(b)));
-            let trimmed = |digits: &[u8]| digits.iter().skip_while(|byte| **byte == b'0').copied().collect::<Vec<u8>>();
+            let trimmed =
+                |digits: &[u8]| digits.iter().skip_while(|byte| **byte == b'0').copied().collect::<Vec<u8>>();
             let (da, db) = (trimmed(da), trimmed(db));
             match da.len().cmp(&db.len()).then_with(|| da.cmp(&db)) {
                 Ordering::Equal => (a, b) = (ra, rb),
@@ -296,7 +297,13 @@ mod tests {
             "NAMESPACE     NAME     READY    IP\ndefault       web-10   1/1      10.0.0.1\nkube-system   web-9    0/1...   <none>\n",
         );
         check(
-            &View { no_headers: true, with_kind: Some("pod".to_owned()), show_labels: true, label_columns: vec!["app".to_owned()], ..View::default() },
+            &View {
+                no_headers: true,
+                with_kind: Some("pod".to_owned()),
+                show_labels: true,
+                label_columns: vec!["app".to_owned()],
+                ..View::default()
+            },
             "pod/web-10   1/1      web   app=web,x=y\npod/web-9    0/1...         <none>\n",
         );
     }

@@ -66,7 +66,8 @@ fn located(error: &serde_saphyr::Error) -> ParseError {
     let (line, column) = plain.location().map_or((1, 1), |place| (place.line(), place.column()));
     let mut reason = plain.to_string();
     // The place is told once, before the reason.
-    for end in [format!(" at line {line}, column {column}"), format!("error: line {line} column {column}: ")] {
+    for end in [format!(" at line {line}, column {column}"), format!("error: line {line} column {column}: ")]
+    {
         reason = reason.replace(&end, "");
     }
     ParseError { line, column, reason: reason.lines().next().unwrap_or_default().trim().to_owned() }

@@ -56,7 +56,9 @@ fn apply<'a>(step: &Step, value: &'a Value, next: &mut Vec<&'a Value>) -> Result
             let at = resolved(*index, items.len());
             let found = usize::try_from(at).ok().and_then(|at| items.get(at));
             let length = items.len();
-            next.push(found.ok_or_else(|| format!("array index out of bounds: index {index}, length {length}"))?);
+            next.push(
+                found.ok_or_else(|| format!("array index out of bounds: index {index}, length {length}"))?,
+            );
         }
         Step::Slice(from, to, step) => {
             let Value::Array(items) = value else { return Ok(()) };

@@ -111,7 +111,11 @@ impl<'a> Cursor<'a> {
 
     fn expect_end(&mut self) -> Parsed<()> {
         self.blanks();
-        if self.rest.is_empty() { Ok(()) } else { Err(format!("unrecognized text in action: {:?}", self.rest)) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("unrecognized text in action: {:?}", self.rest))
+        }
     }
 
     /// A path: steps up to a blank or an operator.

@@ -33,7 +33,10 @@ fn paths() {
     check("{.items[::2].metadata.name}", "a c");
     check("{.items[*].metadata.name}", "a b c");
     check("{.items[0,2].metadata.name}", "a c");
-    check("{.items[*]['metadata.name','status']}", "{\"conditions\":[{\"status\":\"True\",\"type\":\"Ready\"},{\"status\":\"False\",\"type\":\"Initialized\"}],\"n\":3,\"phase\":\"Running\"} {\"conditions\":[],\"n\":10,\"phase\":\"Pending\"} {\"n\":7.5,\"ok\":true,\"phase\":\"Running\"}");
+    check(
+        "{.items[*]['metadata.name','status']}",
+        "{\"conditions\":[{\"status\":\"True\",\"type\":\"Ready\"},{\"status\":\"False\",\"type\":\"Initialized\"}],\"n\":3,\"phase\":\"Running\"} {\"conditions\":[],\"n\":10,\"phase\":\"Pending\"} {\"n\":7.5,\"ok\":true,\"phase\":\"Running\"}",
+    );
     check("{.items[0].metadata.labels.app\\.kubernetes\\.io/name}", "web");
     check("{.items[0].metadata.labels['app\\.kubernetes\\.io/name']}", "web");
     check("{..name}", "a b c");
@@ -46,7 +49,10 @@ fn paths() {
 
 #[test]
 fn ranges() {
-    check("{range .items[*]}{.metadata.name}{\"\\t\"}{.status.phase}{\"\\n\"}{end}", "a\tRunning\nb\tPending\nc\tRunning\n");
+    check(
+        "{range .items[*]}{.metadata.name}{\"\\t\"}{.status.phase}{\"\\n\"}{end}",
+        "a\tRunning\nb\tPending\nc\tRunning\n",
+    );
     check(
         "{range .items[*]}[{.metadata.name}:{range .status.conditions[*]}{.type}={.status};{end}]{end}",
         "[a:Ready=True;Initialized=False;][b:][c:]",
@@ -70,7 +76,16 @@ fn errors() {
     let value = store();
     let out = Template::parse("{.items[7].metadata}").expect("a template").render(&value);
     assert_eq!(out.expect_err("too far").to_string(), "array index out of bounds: index 7, length 3");
-    for bad in ["{.a", "{range .items[*]}x", "{end}", "{.items[}", "{.items[?(@.a==)]}", "{'x}", "{.items[1:2:0]}", "{%}"] {
+    for bad in [
+        "{.a",
+        "{range .items[*]}x",
+        "{end}",
+        "{.items[}",
+        "{.items[?(@.a==)]}",
+        "{'x}",
+        "{.items[1:2:0]}",
+        "{%}",
+    ] {
         Template::parse(bad).expect_err(bad);
     }
 }

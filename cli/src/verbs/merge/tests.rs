@@ -35,11 +35,15 @@ fn lists_merge_by_key() {
         "core.v1.Pod",
         containers(json!([{"name": "a", "image": "x:1"}, {"name": "old", "image": "o"}])),
         containers(json!([{"name": "a", "image": "x:2"}, {"name": "new", "image": "n"}])),
-        containers(json!([{"name": "a", "image": "x:1", "imagePullPolicy": "Always"}, {"name": "old", "image": "o"}, {"name": "injected", "image": "i"}])),
+        containers(
+            json!([{"name": "a", "image": "x:1", "imagePullPolicy": "Always"}, {"name": "old", "image": "o"}, {"name": "injected", "image": "i"}]),
+        ),
         Some(json!({"spec": {
             "$setElementOrder/containers": [{"name": "a"}, {"name": "new"}],
             "containers": [{"name": "a", "image": "x:2"}, {"name": "new", "image": "n"}, {"name": "old", "$patch": "delete"}]}})),
-        containers(json!([{"name": "a", "image": "x:2", "imagePullPolicy": "Always"}, {"name": "new", "image": "n"}, {"name": "injected", "image": "i"}])),
+        containers(
+            json!([{"name": "a", "image": "x:2", "imagePullPolicy": "Always"}, {"name": "new", "image": "n"}, {"name": "injected", "image": "i"}]),
+        ),
     );
 }
 
@@ -50,7 +54,9 @@ fn atomic_lists_are_replaced() {
         json!({"spec": {"containers": [{"name": "a", "args": ["x"]}]}}),
         json!({"spec": {"containers": [{"name": "a", "args": ["x", "y"]}]}}),
         json!({"spec": {"containers": [{"name": "a", "args": ["x"], "image": "i"}]}}),
-        Some(json!({"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "a", "args": ["x", "y"]}]}})),
+        Some(
+            json!({"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "a", "args": ["x", "y"]}]}}),
+        ),
         json!({"spec": {"containers": [{"name": "a", "args": ["x", "y"], "image": "i"}]}}),
     );
 }
@@ -62,7 +68,9 @@ fn unions_drop_the_other_members() {
         json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
         json!({"spec": {"strategy": {"type": "Recreate"}}}),
         json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "25%"}}}}),
-        Some(json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null, "$retainKeys": ["type"]}}})),
+        Some(
+            json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null, "$retainKeys": ["type"]}}}),
+        ),
         json!({"spec": {"strategy": {"type": "Recreate"}}}),
     );
 }
@@ -89,8 +97,11 @@ fn nothing_to_do() {
 
 #[test]
 fn other_kinds_replace_lists() {
-    let (original, modified, current) =
-        (json!({"spec": {"l": [{"name": "a"}], "x": 1}}), json!({"spec": {"l": [{"name": "b"}]}}), json!({"spec": {"l": [{"name": "a"}], "x": 1, "y": 2}}));
+    let (original, modified, current) = (
+        json!({"spec": {"l": [{"name": "a"}], "x": 1}}),
+        json!({"spec": {"l": [{"name": "b"}]}}),
+        json!({"spec": {"l": [{"name": "a"}], "x": 1, "y": 2}}),
+    );
     let documents = Documents { original: &original, modified: &modified, current: &current };
     let patch = json_merge(documents).expect("changes");
     assert_eq!(patch, json!({"spec": {"l": [{"name": "b"}], "x": null}}));

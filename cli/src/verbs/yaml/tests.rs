@@ -69,13 +69,46 @@ fn writes_documents() {
 
 #[test]
 fn quotes_what_would_be_read_as_something_else() {
-    for word in ["yes", "on", "No", "n", "true", "null", "~", "0644", "1_000", "1e3", "0x1F", "12:30:45", ".5", "", "2026-11-21", "2026-11-21T10:18:54Z", "1."] {
+    for word in [
+        "yes",
+        "on",
+        "No",
+        "n",
+        "true",
+        "null",
+        "~",
+        "0644",
+        "1_000",
+        "1e3",
+        "0x1F",
+        "12:30:45",
+        ".5",
+        "",
+        "2026-11-21",
+        "2026-11-21T10:18:54Z",
+        "1.",
+    ] {
         check(json!({"a": word}), &format!("a: \"{word}\"\n"));
     }
     for word in ["*", "a: b", "- x", "#x", "a #b", "@x", "%x", "{a}", " x", "x ", "a:", "'x"] {
         check(json!({"a": word}), &format!("a: '{}'\n", word.replace('\'', "''")));
     }
-    for word in ["a", "-x", "a:b", "a#b", "1.2.3", "10Mi", "100m", "x y", "it's", "10.0.0.1", "/a/b", "1.37+orlop", "ä", ":8080"] {
+    for word in [
+        "a",
+        "-x",
+        "a:b",
+        "a#b",
+        "1.2.3",
+        "10Mi",
+        "100m",
+        "x y",
+        "it's",
+        "10.0.0.1",
+        "/a/b",
+        "1.37+orlop",
+        "ä",
+        ":8080",
+    ] {
         check(json!({"a": word}), &format!("a: {word}\n"));
     }
     check(json!({"a": "x\ty"}), "a: \"x\\ty\"\n");

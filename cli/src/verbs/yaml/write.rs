@@ -219,7 +219,11 @@ fn plain_allowed(text: &str) -> bool {
     while let Some(c) = rest.next() {
         let blank_follows = rest.peek().is_none_or(|next| *next == ' ');
         let bad = match (before, c) {
-            (None, ',' | '[' | ']' | '{' | '}' | '#' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`') => true,
+            (
+                None,
+                ',' | '[' | ']' | '{' | '}' | '#' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@'
+                | '`',
+            ) => true,
             (None, '-' | '?' | ':') | (Some(_), ':') => blank_follows,
             (Some(' '), '#') => true,
             _ => false,
@@ -240,14 +244,17 @@ fn printable(c: char) -> bool {
 fn resolves(text: &str) -> bool {
     const WORDS: [&str; 12] =
         ["y", "n", "yes", "no", "on", "off", "true", "false", "null", ".nan", ".inf", "~"];
-    if text.is_empty() || matches!(text, "<<" | "=" | "+.inf" | "-.inf" | "+.Inf" | "-.Inf" | "+.INF" | "-.INF") {
+    if text.is_empty()
+        || matches!(text, "<<" | "=" | "+.inf" | "-.inf" | "+.Inf" | "-.Inf" | "+.INF" | "-.INF")
+    {
         return true;
     }
     if text.len() <= 5 && WORDS.iter().any(|word| word.eq_ignore_ascii_case(text)) {
         return true;
     }
     let first = text.as_bytes().first().copied().unwrap_or_default();
-    matches!(first, b'0'..=b'9' | b'+' | b'-' | b'.') && (number(text) || sexagesimal(text) || timestamp(text))
+    matches!(first, b'0'..=b'9' | b'+' | b'-' | b'.')
+        && (number(text) || sexagesimal(text) || timestamp(text))
 }
 
 fn number(text: &str) -> bool {
