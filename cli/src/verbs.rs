@@ -3,25 +3,36 @@
 //! What is printed for its content goes to standard output, everything said about it to standard error.
 
 mod apply;
+mod auth;
+mod config;
 mod create;
 mod delete;
 mod describe;
 mod discovery;
+mod drain;
 mod error;
+mod events;
+mod exec;
 mod get;
+mod info;
 mod jsonpath;
+mod label;
 mod logs;
 mod manifest;
 mod merge;
 mod output;
+mod patch;
 mod pods;
 mod rollout;
 mod scale;
 mod select;
 mod session;
 mod set;
+mod status;
 mod table;
 mod tabs;
+mod taint;
+mod wait;
 mod watching;
 mod yaml;
 
@@ -44,6 +55,26 @@ pub enum Verb {
     Scale(Box<scale::Scale>),
     Rollout(Box<rollout::Rollout>),
     Set(Box<set::Set>),
+    Exec(Box<exec::Exec>),
+    Attach(Box<exec::Attach>),
+    Label(Box<label::Label>),
+    Annotate(Box<label::Annotate>),
+    Taint(Box<taint::Taint>),
+    Cordon(Box<drain::Cordon>),
+    Uncordon(Box<drain::Cordon>),
+    Drain(Box<drain::Drain>),
+    Wait(Box<wait::Wait>),
+    Patch(Box<patch::Patch>),
+    Replace(Box<patch::Replace>),
+    Edit(Box<patch::Edit>),
+    Events(Box<events::Events>),
+    Auth(Box<auth::Auth>),
+    Config(Box<config::Config>),
+    ApiResources(Box<info::ApiResources>),
+    ApiVersions(Box<info::ApiVersions>),
+    ClusterInfo(Box<info::ClusterInfo>),
+    Version(Box<info::Version>),
+    Status(Box<status::Status>),
 }
 
 /// Runs a verb and returns its exit status. Errors were told when it returns.
@@ -79,6 +110,26 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::Scale(arguments) => scale::run(arguments).await,
         Verb::Rollout(arguments) => rollout::run(arguments).await,
         Verb::Set(arguments) => set::run(arguments).await,
+        Verb::Exec(arguments) => exec::run(arguments).await,
+        Verb::Attach(arguments) => exec::attach(arguments).await,
+        Verb::Label(arguments) => label::label(arguments).await,
+        Verb::Annotate(arguments) => label::annotate(arguments).await,
+        Verb::Taint(arguments) => taint::run(arguments).await,
+        Verb::Cordon(arguments) => drain::cordon(arguments, true).await,
+        Verb::Uncordon(arguments) => drain::cordon(arguments, false).await,
+        Verb::Drain(arguments) => drain::drain(arguments).await,
+        Verb::Wait(arguments) => wait::run(arguments).await,
+        Verb::Patch(arguments) => patch::run(arguments).await,
+        Verb::Replace(arguments) => patch::replace(arguments).await,
+        Verb::Edit(arguments) => patch::edit(arguments).await,
+        Verb::Events(arguments) => events::run(arguments).await,
+        Verb::Auth(arguments) => auth::run(arguments).await,
+        Verb::Config(arguments) => config::run(arguments).await,
+        Verb::ApiResources(arguments) => info::api_resources(arguments).await,
+        Verb::ApiVersions(arguments) => info::api_versions(arguments).await,
+        Verb::ClusterInfo(arguments) => info::cluster_info(arguments).await,
+        Verb::Version(arguments) => info::version(arguments).await,
+        Verb::Status(arguments) => status::run(arguments).await,
     }
 }
 

@@ -12,9 +12,10 @@ use super::session::{Connection, Session, text_at};
 use super::{pods, tabs};
 
 mod container;
-mod events;
+pub mod events;
+pub use self::events as event;
 mod generic;
-mod node;
+pub mod node;
 mod pod;
 mod service;
 mod text;

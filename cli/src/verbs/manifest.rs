@@ -232,6 +232,6 @@ mod tests {
         check("kind: Pod\n", "error: error validating \"f.yaml\": error validating data: apiVersion not set");
         check("- 1\n", "error: error parsing f.yaml: a document is not an object with apiVersion and kind");
         let text = parse(b"kind: Pod\n\tx: 1\n", "f.yaml").expect_err("a tab").lines().join("");
-        assert!(text.starts_with("error: error parsing f.yaml: line 2, column "), "{text}");
+        assert!(text.starts_with("error: error parsing f.yaml: line 1, column 7: "), "{text}");
     }
 }

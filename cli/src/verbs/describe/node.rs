@@ -18,7 +18,7 @@ pub struct Asked {
 }
 
 /// Writes a node.
-pub fn write(text: &mut Text, node: &Value, around: &Around, now: Timestamp) {
+pub(super) fn write(text: &mut Text, node: &Value, around: &Around, now: Timestamp) {
     text.field(0, "Name", text_at(node, "/metadata/name"));
     text.field_or_none(0, "Roles", &roles(node).join(","));
     text.pairs(0, "Labels", node.pointer("/metadata/labels"));

@@ -32,8 +32,8 @@ fn merges_anchors() {
 fn tells_where_it_is_wrong() {
     let error = parse(b"a: 1\nb: [1, 2\nc: 3\n").expect_err("not closed");
     assert!(error.line >= 2, "{error}");
-    let error = parse(b"a: 1\n\tb: 2\n").expect_err("a tab");
-    assert_eq!(error.line, 2, "{error}");
+    let error = parse(b"a: 1\nb: 2\n\tc: 3\n").expect_err("a tab");
+    assert_eq!((error.line, error.column), (2, 4), "the scalar before the tab: {error}");
     let error = parse(b"a: 1\nb: \xff\n").expect_err("not UTF-8");
     assert_eq!((error.line, error.column), (2, 4));
     let error = parse(b"{\"a\": 1,, }").expect_err("not JSON");
@@ -60,9 +60,9 @@ fn check(value: Value, expected: &str) {
 #[test]
 fn writes_documents() {
     check(
-        json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [{"name": "a", "args": ["x", "y"], "env": []}], "n": {}},
+        json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [{"name": "a", "args": ["x", "y"], "env": []}], "m": {}},
                "metadata": {"labels": {"app": "web"}}}),
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    app: web\nspec:\n  containers:\n  - args:\n    - x\n    - \"y\"\n    env: []\n    name: a\n  n: {}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    app: web\nspec:\n  containers:\n  - args:\n    - x\n    - \"y\"\n    env: []\n    name: a\n  m: {}\n",
     );
     check(json!([[1, 2], [{"a": 1}], null]), "- - 1\n  - 2\n- - a: 1\n- null\n");
 }
