@@ -207,6 +207,8 @@ impl Shell {
                     },
                     Err(error) => return commit_failure(&error).into_http(),
                 },
+                // A watch that ends at once would only be asked for again.
+                Prepared::Watch(_) if self.stop.is_cancelled() => return failure::stopping().into_http(),
                 Prepared::Watch(plan) => {
                     let guard = self.metrics.long_running(&request.info);
                     return match self.hub.watch(*plan) {

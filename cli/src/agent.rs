@@ -3,9 +3,8 @@
 //! `up` starts it with a file that says everything, and holds its standard input: the word `stop` there ends the
 //! containers too, the end of the input leaves them running for the next agent.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::networks::Networks;
-use crate::pod_routes;
+use crate::{layout, lock, pod_routes};
 
 /// What pods may name without any registry.
 pub const DEMO_IMAGE: &str = "orlop.dev/demo";
@@ -30,7 +29,6 @@ pub const DEMO_RELEASES: [&str; 2] = ["v1", "v2"];
 const IDENTITY_INTERVAL: Duration = Duration::from_secs(600);
 /// Layers fetched at the same time.
 const PARALLEL_LAYERS: usize = 3;
-const LOCK_FILE: &str = "agent.lock";
 
 /// What an agent process is told. Kept as JSON in the node's directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -102,36 +100,6 @@ pub async fn run(path: &Path) -> Result<()> {
             }
         }
         Role::Embedded { .. } => Node::start(&file, client, shutdown).await?.run().await,
-    }
-}
-
-/// Waits until no agent process uses the state of a node.
-pub fn wait_for_lock(state_dir: &Path, patience: Duration) -> Result<()> {
-    let deadline = std::time::Instant::now() + patience;
-    while lock(state_dir)?.is_none() {
-        if std::time::Instant::now() > deadline {
-            bail!("another process uses {}; stop it first", state_dir.display());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-/// Holds the state of a node for this process, as long as the file lives; `None` when another process does.
-fn lock(state_dir: &Path) -> Result<Option<File>> {
-    let path = state_dir.join(LOCK_FILE);
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("{} is missing", state_dir.display())
-        }
-        Err(error) => return Err(error).with_context(|| format!("opening {}", path.display())),
-    };
-    match rustix::fs::flock(file.as_fd(), rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("locking {}", path.display())),
     }
 }
 
@@ -207,7 +175,9 @@ impl Node {
         let Role::Embedded { name, address, netns, cgroup_root, state_dir, images } = &file.role else {
             bail!("not a node with containers");
         };
-        let Some(held) = lock(state_dir)? else { bail!("another process uses {}", state_dir.display()) };
+        let Some(held) = lock::take(&state_dir.join(layout::AGENT_LOCK))? else {
+            bail!("another process uses {}", state_dir.display())
+        };
         let store = open_images(images.clone(), name.clone()).await?;
         let runtime = EmbeddedRuntime::open(EmbeddedConfig {
             state_dir: state_dir.clone(),

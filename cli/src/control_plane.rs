@@ -43,6 +43,8 @@ pub struct ControlPlane {
     authority: Arc<Authority>,
     components: JoinSet<()>,
     stopping: CancellationToken,
+    /// A component has ended by itself.
+    failed: CancellationToken,
 }
 
 impl ControlPlane {
@@ -72,7 +74,14 @@ impl ControlPlane {
             &administrator,
         )?;
         let stopping = CancellationToken::new();
-        let mut plane = ControlPlane { server, store, authority, components: JoinSet::new(), stopping };
+        let mut plane = ControlPlane {
+            server,
+            store,
+            authority,
+            components: JoinSet::new(),
+            stopping,
+            failed: CancellationToken::new(),
+        };
         plane.start_components(&networks, &node_lifecycle)?;
         Ok(plane)
     }
@@ -92,6 +101,11 @@ impl ControlPlane {
         &self.authority
     }
 
+    /// Returns when a component has ended by itself: a cluster without it would only seem to work.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
     /// Ends the components, then the API, then the store.
     pub async fn stop(mut self) {
         self.stopping.cancel();
@@ -108,9 +122,11 @@ impl ControlPlane {
             caches.clone(),
             self.stopping.clone(),
         );
+        let failed = self.failed.clone();
         self.components.spawn(async move {
             if let Err(error) = scheduler.await {
                 error!(error = &error as &dyn std::error::Error, "the scheduler ended");
+                failed.cancel();
             }
         });
         let service = self.server.service();
@@ -128,9 +144,11 @@ impl ControlPlane {
         };
         let config = controller::Config { settings, ..controller::Config::default() };
         let controllers = controller::run(config, identities, caches, self.stopping.clone());
+        let failed = self.failed.clone();
         self.components.spawn(async move {
             if let Err(error) = controllers.await {
                 error!(error = &error as &dyn std::error::Error, "the controllers ended");
+                failed.cancel();
             }
         });
         Ok(())

@@ -6,12 +6,15 @@ mod load;
 mod stage;
 mod steps;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use controller::NodeLifecycleOptions;
 use jiff::SignedDuration;
 
+use crate::layout::Layout;
 use crate::up::{Cluster, RuntimeKind, Up};
 use board::Board;
 use stage::Stage;
@@ -38,6 +41,7 @@ pub async fn run() -> Result<bool> {
         eviction_interval: SignedDuration::from_millis(100),
         ..NodeLifecycleOptions::default()
     };
+    let before = Host::now()?;
     let mut board = Board::new();
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -46,6 +50,7 @@ pub async fn run() -> Result<bool> {
         board.finish();
         return Ok(false);
     };
+    let bridge = cluster.fabric().map(|fabric| fabric.bridge.clone()).unwrap_or_default();
     let stage = Stage::new(cluster);
     let interrupted = tokio::select! {
         () = steps::all(&stage, &mut board) => false,
@@ -55,10 +60,10 @@ pub async fn run() -> Result<bool> {
     let data_dir = folder.path().to_owned();
     board
         .step("everything is gone", async move {
-            stage.cluster.stop().await?;
+            stage.leave().stop().await?;
             folder.close().context("removing the cluster's folder")?;
-            leftovers(&data_dir)
-                .map(|()| "no process, mount, namespace, link, table or cgroup stays".to_owned())
+            before.is_clean_of(&data_dir, &bridge)?;
+            Ok("no process, mount, namespace, link, route, table or cgroup stays".to_owned())
         })
         .await;
     let succeeded = board.finish();
@@ -86,9 +91,44 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?.local_addr()?.port())
 }
 
-/// Looks for what a cluster could have left on this machine.
-fn leftovers(data_dir: &std::path::Path) -> Result<()> {
-    let cluster = crate::layout::Layout::new(data_dir).cluster();
+/// What a cluster could leave on this machine.
+struct Host {
+    links: BTreeSet<String>,
+    routes: String,
+}
+
+impl Host {
+    fn now() -> Result<Host> {
+        let links = std::fs::read_dir("/sys/class/net")?.flatten();
+        let links = links.map(|link| link.file_name().to_string_lossy().into_owned()).collect();
+        Ok(Host { links, routes: std::fs::read_to_string("/proc/net/route")? })
+    }
+
+    /// Fails when something of the cluster at `data_dir` is still there.
+    fn is_clean_of(&self, data_dir: &Path, bridge: &str) -> Result<()> {
+        let cluster = Layout::new(data_dir).cluster();
+        let now = Host::now()?;
+        // Other clusters of this machine come and go: only links with our bridge's number are ours.
+        let number = bridge.trim_start_matches("orlop");
+        let ours = |link: &&String| *link == bridge || link.starts_with(&format!("orl{number}n"));
+        if let Some(link) = now.links.difference(&self.links).find(ours) {
+            bail!("the link {link} stays");
+        }
+        if let Some(route) = now.routes.lines().find(|route| route.starts_with(&format!("{bridge}\t"))) {
+            bail!("a route stays: {route}");
+        }
+        if proxy::egress::is_installed(bridge)? {
+            bail!("a table of nf_tables stays");
+        }
+        if Path::new("/run/orlop").join(&cluster).exists() {
+            bail!("a namespace stays in /run/orlop/{cluster}");
+        }
+        no_mount_or_process(data_dir, &cluster)?;
+        no_cgroup(Path::new("/sys/fs/cgroup"), &cluster)
+    }
+}
+
+fn no_mount_or_process(data_dir: &Path, cluster: &str) -> Result<()> {
     let marks = [
         data_dir.to_string_lossy().into_owned(),
         format!("/run/orlop/{cluster}"),
@@ -108,8 +148,17 @@ fn leftovers(data_dir: &std::path::Path) -> Result<()> {
             bail!("process {} stays", name.to_string_lossy());
         }
     }
-    if std::path::Path::new("/run/orlop").join(&cluster).exists() {
-        bail!("a namespace stays in /run/orlop/{cluster}");
+    Ok(())
+}
+
+/// Looks into every hierarchy: cgroup v2 has one, v1 has one for each controller.
+fn no_cgroup(root: &Path, cluster: &str) -> Result<()> {
+    let hierarchies = std::fs::read_dir(root)?.flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        let path = hierarchy.join("orlop").join(cluster);
+        if path.exists() {
+            bail!("the cgroup {} stays", path.display());
+        }
     }
     Ok(())
 }

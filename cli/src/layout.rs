@@ -7,6 +7,9 @@ pub const DATA_DIR_VARIABLE: &str = "ORLOP_DATA_DIR";
 /// Where the data directory is when nobody names one.
 pub const DATA_DIR: &str = "/var/lib/orlop";
 
+/// In a node's directory: held by the process that runs the node.
+pub const AGENT_LOCK: &str = "agent.lock";
+
 /// The paths below one data directory.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -32,6 +35,11 @@ impl Layout {
                 (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
             });
         format!("{:08x}", hash >> 32)
+    }
+
+    /// Held by the process that runs the cluster.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
     }
 
     /// The administrator's way in.

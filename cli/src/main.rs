@@ -5,11 +5,13 @@ mod control_plane;
 mod demo;
 mod doctor;
 mod layout;
+mod lock;
 mod networks;
 mod pod_routes;
 mod up;
 mod workload;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(arguments) => served(up::run(arguments)),
-        Command::Demo => served_with(demo::run()),
+        Command::Demo => served_with(demo::run(), "error"),
         Command::Agent { file } => served(agent::run(&file)),
         Command::Doctor => Ok(show_checks(&doctor::run())),
         Command::Internal(Internal::Workload(arguments)) => {
@@ -84,13 +86,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Runs a role of the cluster, with its log on standard error.
 fn served(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
-    served_with(async { role.await.map(|()| true) })
+    served_with(async { role.await.map(|()| true) }, "warn")
 }
 
 /// As [`served`]; the role says whether it succeeded.
-fn served_with(role: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+fn served_with(role: impl Future<Output = anyhow::Result<bool>>, level: &str) -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     let outcome = runtime.block_on(role);
     // Nothing that still blocks a thread may hold the process up.

@@ -2,6 +2,7 @@
 
 mod nodes;
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use apiserver::User;
 use clap::{Args, ValueEnum};
 use client::{Client, Informers, Scope};
 use controller::NodeLifecycleOptions;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use nodeagent::network::fabric::{self, Fabric, FabricConfig};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::control_plane::{self, ControlPlane};
 use crate::layout::{self, Layout};
 use crate::networks::Networks;
-use crate::{agent, doctor};
+use crate::{doctor, lock};
 use nodes::Nodes;
 
 /// An agent of an earlier `up` may take this long to end.
@@ -55,8 +57,20 @@ pub enum RuntimeKind {
 /// A cluster that runs in this process and its children.
 pub struct Cluster {
     layout: Layout,
+    /// Held for as long as this process uses the data directory.
+    _lock: File,
     plane: ControlPlane,
     nodes: Nodes,
+    fabric: Option<Fabric>,
+    started: Instant,
+}
+
+/// What a cluster is started on: the machine's part is ready.
+struct Ground {
+    layout: Layout,
+    lock: File,
+    names: Vec<String>,
+    networks: Networks,
     fabric: Option<Fabric>,
     started: Instant,
 }
@@ -73,13 +87,19 @@ pub async fn run(arguments: Up) -> Result<()> {
         }
         std::future::pending::<()>().await;
     };
+    let mut failed = false;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
         () = ready => {}
+        () = cluster.plane.failed() => failed = true,
     }
     eprintln!("orlop: stopping");
-    cluster.stop().await
+    cluster.stop().await?;
+    if failed {
+        bail!("a part of the control plane ended by itself");
+    }
+    Ok(())
 }
 
 impl Cluster {
@@ -93,30 +113,29 @@ impl Cluster {
         }
         check_port(arguments.port)?;
         let layout = prepare(&arguments.data_dir)?;
+        let Some(lock) = lock::take(&layout.lock())? else {
+            bail!(
+                "another cluster runs on {}; stop it first, or choose another with --data-dir",
+                layout.root().display()
+            );
+        };
         let networks = Networks::for_nodes(names.len());
         let fabric = if embedded { Some(build_fabric(&layout, &names, &networks).await?) } else { None };
-        let cluster =
-            Self::start_on(arguments, layout, names, networks, fabric.clone(), node_lifecycle, started).await;
+        let ground = Ground { layout, lock, names, networks, fabric: fabric.clone(), started };
+        let cluster = Self::start_on(ground, arguments.port, node_lifecycle).await;
         if let (Err(_), Some(fabric)) = (&cluster, &fabric) {
             take_down(fabric).await;
         }
         cluster
     }
 
-    async fn start_on(
-        arguments: &Up,
-        layout: Layout,
-        names: Vec<String>,
-        networks: Networks,
-        fabric: Option<Fabric>,
-        node_lifecycle: NodeLifecycleOptions,
-        started: Instant,
-    ) -> Result<Cluster> {
+    async fn start_on(ground: Ground, port: u16, node_lifecycle: NodeLifecycleOptions) -> Result<Cluster> {
+        let Ground { layout, lock, names, networks, fabric, started } = ground;
         let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
         addresses.extend(fabric.iter().map(|fabric| IpAddr::V4(fabric.bridge_ip)));
         let plane = ControlPlane::start(control_plane::Options {
             layout: layout.clone(),
-            listen: addresses.into_iter().map(|address| SocketAddr::new(address, arguments.port)).collect(),
+            listen: addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
             addresses: Vec::new(),
             networks: networks.clone(),
             node_lifecycle,
@@ -127,7 +146,7 @@ impl Cluster {
             None => Nodes::hollow(&layout, &plane, names, &networks),
         };
         match nodes {
-            Ok(nodes) => Ok(Cluster { layout, plane, nodes, fabric, started }),
+            Ok(nodes) => Ok(Cluster { layout, _lock: lock, plane, nodes, fabric, started }),
             Err(error) => {
                 plane.stop().await;
                 Err(error)
@@ -138,18 +157,21 @@ impl Cluster {
     /// Waits until all nodes are Ready; returns the line that says so.
     pub async fn wait_until_ready(&self) -> Result<String> {
         let count = self.nodes.names().len();
+        // A resumed cluster remembers nodes as Ready: what counts is what they have said since the start.
+        let since = Timestamp::now() - self.started.elapsed().try_into().unwrap_or(SignedDuration::ZERO);
+        let since = since.as_second();
         let informers = Informers::new(self.administrator());
         let nodes = informers.get::<Node>(Scope::all());
         let mut changes = nodes.subscribe();
         let all = async {
-            while nodes.store().iter().filter(|node| is_ready(node)).count() < count {
+            while nodes.store().iter().filter(|node| is_ready_since(node, since)).count() < count {
                 if changes.next().await.is_none() {
                     break;
                 }
             }
         };
         if tokio::time::timeout(READY_PATIENCE, all).await.is_err() {
-            let ready = nodes.store().iter().filter(|node| is_ready(node)).count();
+            let ready = nodes.store().iter().filter(|node| is_ready_since(node, since)).count();
             bail!("{ready} of {count} nodes are Ready after {} s", READY_PATIENCE.as_secs());
         }
         let nodes = if count == 1 { "1 node is".to_owned() } else { format!("{count} nodes are") };
@@ -193,8 +215,16 @@ impl Cluster {
 
 /// Whether a node is Ready.
 pub fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+    is_ready_since(node, 0)
+}
+
+/// Whether a node has said that it is Ready in this second since 1970 or later.
+fn is_ready_since(node: &Node, second: i64) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|one| {
+        let said = one.last_heartbeat_time.as_ref().map_or(0, |time| time.0.as_second());
+        one.type_ == "Ready" && one.status == "True" && said >= second
+    })
 }
 
 fn check_port(port: u16) -> Result<()> {
@@ -229,15 +259,15 @@ async fn build_fabric(layout: &Layout, names: &[String], networks: &Networks) ->
     };
     let fabric = fabric::up(&config).await?;
     let inside = proxy::Network { address: fabric.bridge_ip, prefix: fabric.prefix };
-    if let Err(error) = proxy::egress::install(inside) {
+    if let Err(error) = proxy::egress::install(&fabric.bridge, inside) {
         take_down(&fabric).await;
         return Err(error).context("letting the nodes reach the world");
     }
     Ok(fabric)
 }
 
-/// Kills and removes what the agents of a killed `up` have left on this machine. The store's own lock is asked first: a
-/// running cluster is left alone.
+/// Kills and removes what the agents of a killed `up` have left on this machine. Nobody else runs a cluster there: the data
+/// directory is locked.
 fn clear_leftovers(layout: &Layout) -> Result<()> {
     let nodes = match std::fs::read_dir(layout.nodes()) {
         Ok(nodes) => nodes,
@@ -246,14 +276,14 @@ fn clear_leftovers(layout: &Layout) -> Result<()> {
     };
     for node in nodes {
         let path = node?.path();
-        agent::wait_for_lock(&path, LEFTOVER_PATIENCE)?;
+        lock::wait(&path.join(layout::AGENT_LOCK), LEFTOVER_PATIENCE)?;
         nodeagent::embedded::purge(&path)?;
     }
     Ok(())
 }
 
 async fn take_down(fabric: &Fabric) {
-    if let Err(error) = proxy::egress::remove() {
+    if let Err(error) = proxy::egress::remove(&fabric.bridge) {
         eprintln!("orlop: the table that let the nodes reach the world stays behind: {error}");
     }
     if let Err(error) = fabric::down(fabric).await {

@@ -144,6 +144,8 @@ impl Informers {
         let shared = Arc::clone(&informer.shared);
         tokio::spawn(async move {
             tokio::select! {
+                // A server that stops after us must not be asked again.
+                biased;
                 () = stop.cancelled() => {}
                 () = source.run(&shared) => {}
             }

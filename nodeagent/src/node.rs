@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::Client;
+use client::core::cache::Change;
+use client::core::object::Object;
 use client::core::plan::PatchKind;
 use client::params::Patch;
+use client::{Client, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, NodeSpec, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -79,10 +81,13 @@ pub(crate) async fn keep(node: Arc<Node>) {
     let mut registered = register(&node.client, &node.machine, &node.config, &health, &known).await;
     let mut sent_at = tokio::time::Instant::now();
     let mut renewals: u32 = 0;
+    let mut changes = node.informers.get::<core::Node>(Scope::all()).subscribe();
     loop {
         renew_lease(&node.client, &node.config.node_name, registered.metadata.uid.as_deref(), renewals == 0)
             .await;
-        tokio::time::sleep(RENEW).await;
+        if let Some(contradicted) = contradiction(&node.config.node_name, &registered, &mut changes).await {
+            registered.status = contradicted.status.clone();
+        }
         renewals = renewals.wrapping_add(1).max(1);
         if renewals.is_multiple_of(LOOK) {
             health = self::health(&node.config);
@@ -98,6 +103,38 @@ pub(crate) async fn keep(node: Arc<Node>) {
             sent_at = tokio::time::Instant::now();
         }
     }
+}
+
+/// Waits until the next renewal is due, or until somebody else says of this node what is not true: after a silence the
+/// cluster takes a node for lost, and learns only from the node itself that it is not.
+async fn contradiction(
+    name: &str,
+    said: &core::Node,
+    changes: &mut client::Changes<core::Node>,
+) -> Option<Arc<core::Node>> {
+    let due = tokio::time::sleep(RENEW);
+    tokio::pin!(due);
+    loop {
+        tokio::select! {
+            () = &mut due => return None,
+            change = changes.next() => match change {
+                Some(Change::Applied { new, .. }) if new.name() == name && readiness(&new) != readiness(said) => {
+                    return Some(new);
+                }
+                Some(_) => {}
+                // The caches have ended: only time counts.
+                None => {
+                    due.await;
+                    return None;
+                }
+            },
+        }
+    }
+}
+
+fn readiness(node: &core::Node) -> Option<&str> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|one| one.type_ == "Ready").map(|one| one.status.as_str())
 }
 
 fn health(config: &Config) -> Health {

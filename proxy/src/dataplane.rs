@@ -17,6 +17,8 @@ pub struct DataPlane {
     table: Table,
     /// The kernel holds what `table` says.
     whole: bool,
+    /// Flows of a transaction that was refused: to be forgotten with the next.
+    stale: Vec<StaleFlow>,
 }
 
 impl DataPlane {
@@ -24,7 +26,13 @@ impl DataPlane {
     pub fn open(netns: Option<&Path>, networks: Networks) -> Result<DataPlane, Error> {
         let opened = netns::within(netns, || Socket::open().map_err(std::io::Error::other));
         let socket = opened.map_err(|source| Error::Open { what: "netfilter netlink", source })?;
-        Ok(DataPlane { socket: Arc::new(socket), networks, table: Table::default(), whole: true })
+        Ok(DataPlane {
+            socket: Arc::new(socket),
+            networks,
+            table: Table::default(),
+            whole: true,
+            stale: Vec::new(),
+        })
     }
 
     /// The kernel holds what it was told.
@@ -40,18 +48,19 @@ impl DataPlane {
 
     /// Sets the rules of services, each by its key, in one transaction. After a failure the kernel is told everything anew.
     pub async fn apply(&mut self, services: Vec<(String, ServiceRules)>) -> Result<(), netlink::Error> {
-        let (mut changes, mut stale) = (Vec::new(), Vec::new());
+        let mut changes = Vec::new();
         for (key, rules) in services {
             let transaction = self.table.set(&key, rules);
             changes.extend(transaction.changes);
-            stale.extend(transaction.stale);
+            self.stale.extend(transaction.stale);
         }
         if !self.whole {
             self.install().await?;
             changes = self.table.rebuild().changes;
         }
         self.whole = false;
-        self.send(changes, stale).await?;
+        self.send(changes, self.stale.clone()).await?;
+        self.stale.clear();
         self.whole = true;
         Ok(())
     }

@@ -12,6 +12,7 @@ const FAMILY_NONE: u8 = 0;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const DELETE_CHAIN: u16 = 5;
@@ -117,12 +118,12 @@ pub enum Expression {
 /// Changes of one table, applied together or not at all.
 pub struct Transaction {
     batch: Batch,
-    table: &'static str,
+    table: String,
 }
 
 impl Transaction {
     /// Starts a transaction on a table of the IPv4 family.
-    pub fn new(table: &'static str) -> Transaction {
+    pub fn new(table: &str) -> Transaction {
         let mut batch = Batch::default();
         batch.message(
             BATCH_BEGIN,
@@ -132,24 +133,24 @@ impl Transaction {
             &Attributes::default(),
             "the start of a batch".to_owned(),
         );
-        Transaction { batch, table }
+        Transaction { batch, table: table.to_owned() }
     }
 
     /// Makes the table if it is not there.
     pub fn add_table(&mut self) {
-        let attributes = Attributes::default().text(1, self.table);
+        let attributes = Attributes::default().text(1, &self.table);
         self.message(NEW_TABLE, NLM_F_CREATE, &attributes, format!("table {}", self.table));
     }
 
     /// Removes the table with all that is in it.
     pub fn delete_table(&mut self) {
-        let attributes = Attributes::default().text(1, self.table);
+        let attributes = Attributes::default().text(1, &self.table);
         self.message(DELETE_TABLE, 0, &attributes, format!("removal of table {}", self.table));
     }
 
     /// Makes a chain; with a hook, a base chain.
     pub fn add_chain(&mut self, name: &str, hook: Option<Hook>) {
-        let mut attributes = Attributes::default().text(1, self.table).text(3, name);
+        let mut attributes = Attributes::default().text(1, &self.table).text(3, name);
         if let Some(hook) = hook {
             let place = Attributes::default().number(1, hook.number).number(2, hook.priority as u32);
             attributes = attributes.nested(4, place).text(7, hook.kind);
@@ -159,7 +160,7 @@ impl Transaction {
 
     /// Removes a chain with its rules.
     pub fn delete_chain(&mut self, name: &str) {
-        let attributes = Attributes::default().text(1, self.table).text(3, name);
+        let attributes = Attributes::default().text(1, &self.table).text(3, name);
         self.message(DELETE_CHAIN, 0, &attributes, format!("removal of chain {name}"));
     }
 
@@ -167,7 +168,7 @@ impl Transaction {
     pub fn add_set(&mut self, name: &str, key_bytes: u32, leads: Leads) {
         // The kernel does not look into these types; nft shows them.
         const TYPE_OPAQUE: u32 = 0;
-        let mut attributes = Attributes::default().text(1, self.table).text(2, name);
+        let mut attributes = Attributes::default().text(1, &self.table).text(2, name);
         attributes = match leads {
             Leads::Nowhere => attributes.number(3, 0),
             Leads::Verdict => attributes.number(3, SET_MAP).number(6, TYPE_VERDICT),
@@ -200,7 +201,7 @@ impl Transaction {
             }
             list = list.nested(LIST_ELEMENT, element);
         }
-        let attributes = Attributes::default().text(1, self.table).text(2, chain).nested(4, list);
+        let attributes = Attributes::default().text(1, &self.table).text(2, chain).nested(4, list);
         self.message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &attributes, format!("a rule of chain {chain}"));
     }
 
@@ -208,7 +209,7 @@ impl Transaction {
     pub fn commit(mut self, socket: &Socket) -> Result<(), Error> {
         // Reading the generation changes nothing and carries the only acknowledgement: it comes when all is applied.
         let last = self.batch.count();
-        let attributes = Attributes::default().text(1, self.table);
+        let attributes = Attributes::default().text(1, &self.table);
         self.message(NEW_TABLE, NLM_F_CREATE | NLM_F_ACK, &attributes, "the end of a batch".to_owned());
         self.batch.message(
             BATCH_END,
@@ -224,7 +225,7 @@ impl Transaction {
     /// Sends a transaction that ends with the table gone; as [`Transaction::commit`], which would leave it there empty.
     pub fn commit_removal(mut self, socket: &Socket) -> Result<(), Error> {
         let last = self.batch.count();
-        let attributes = Attributes::default().text(1, self.table);
+        let attributes = Attributes::default().text(1, &self.table);
         self.message(DELETE_TABLE, NLM_F_ACK, &attributes, format!("removal of table {}", self.table));
         self.batch.message(
             BATCH_END,
@@ -261,8 +262,27 @@ impl Transaction {
     }
 
     fn portion(&mut self, kind: u16, flags: u16, set: &str, portion: Attributes) {
-        let attributes = Attributes::default().text(1, self.table).text(2, set).nested(3, portion);
+        let attributes = Attributes::default().text(1, &self.table).text(2, set).nested(3, portion);
         self.message(kind, flags, &attributes, format!("elements of {set}"));
+    }
+}
+
+/// Whether there is a table of that name.
+pub fn has_table(socket: &Socket, table: &str) -> Result<bool, Error> {
+    let mut request = Batch::default();
+    let attributes = Attributes::default().text(1, table);
+    request.message(
+        SUBSYSTEM << 8 | GET_TABLE,
+        NLM_F_ACK,
+        FAMILY_IPV4,
+        0,
+        &attributes,
+        format!("table {table}"),
+    );
+    match socket.send(&request, 0) {
+        Ok(()) => Ok(true),
+        Err(Error::Refused { errno: nix::errno::Errno::ENOENT, .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -61,9 +61,14 @@ pub fn install(socket: &Socket, networks: &Networks) -> Result<(), Error> {
     transaction.commit(socket)
 }
 
-/// Removes the table.
+/// Removes the table of the service rules.
 pub fn remove(socket: &Socket) -> Result<(), Error> {
-    let mut transaction = Transaction::new(TABLE);
+    remove_table(socket, TABLE)
+}
+
+/// Removes a table; one that is not there is no error.
+pub fn remove_table(socket: &Socket, table: &str) -> Result<(), Error> {
+    let mut transaction = Transaction::new(table);
     transaction.add_table();
     transaction.commit_removal(socket)
 }
@@ -78,9 +83,9 @@ pub fn apply(socket: &Socket, changes: &[Change]) -> Result<(), Error> {
     transaction.commit(socket)
 }
 
-/// Makes a table that only masquerades what leaves `inside`.
-pub fn install_egress(socket: &Socket, inside: Network) -> Result<(), Error> {
-    let mut transaction = Transaction::new(TABLE);
+/// Makes the table `table` that only masquerades what leaves `inside`.
+pub fn install_egress(socket: &Socket, table: &str, inside: Network) -> Result<(), Error> {
+    let mut transaction = Transaction::new(table);
     transaction.add_table();
     transaction.delete_table();
     transaction.add_table();

@@ -252,9 +252,12 @@ fn names(node: Node) -> Result<(), Failed> {
 fn removes(mut node: Node) -> Result<(), Failed> {
     node.apply(rules(Protocol::Tcp, VIP, &[POD_A], Selection::Random));
     node.runtime.block_on(node.data_plane.remove())?;
-    // Making the egress table would fail on chains of a table that stayed.
+    // Removing what is gone is no error.
+    node.runtime.block_on(node.data_plane.remove())?;
     let inside: Network = "10.89.0.0/24".parse().unwrap();
-    proxy::egress::install(inside)?;
-    proxy::egress::remove()?;
+    proxy::egress::install("orlop0", inside)?;
+    assert!(proxy::egress::is_installed("orlop0")? && !proxy::egress::is_installed("orlop1")?);
+    proxy::egress::remove("orlop0")?;
+    proxy::egress::remove("orlop0")?;
     Ok(())
 }

@@ -41,6 +41,11 @@ pub fn not_acceptable(offered: &str) -> Refused {
     Box::new(Response::failure(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", &message))
 }
 
+/// 503: the server is stopping.
+pub fn stopping() -> Refused {
+    Status::unavailable("the server is stopping").into()
+}
+
 /// 500: something that should have worked did not.
 pub fn internal(message: &str) -> Refused {
     Status::internal(message).into()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -38,6 +39,8 @@ pub struct Stage {
     pub daemon_sets: Informer<DaemonSet>,
     /// Nodes.
     pub nodes: Informer<Node>,
+    /// The generation of `web` that was last asked for: caches may be behind.
+    web_generation: AtomicI64,
     _informers: Informers,
 }
 
@@ -55,6 +58,7 @@ impl Stage {
             replica_sets: informers.get(here()),
             daemon_sets: informers.get(here()),
             nodes: informers.get(Scope::all()),
+            web_generation: AtomicI64::new(0),
             _informers: informers,
         }
     }
@@ -83,7 +87,8 @@ impl Stage {
     /// Patches the Deployment `web`.
     pub async fn patch_web(&self, body: Value) -> Result<()> {
         let patch = Patch::new(PatchKind::Strategic, body);
-        self.client.patch::<Deployment>(Some(NAMESPACE), "web", &patch).await?;
+        let web: Deployment = self.client.patch(Some(NAMESPACE), "web", &patch).await?;
+        self.web_generation.store(web.metadata.generation.unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }
 
@@ -151,7 +156,9 @@ impl Stage {
             let counts =
                 [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas];
             let wanted = i32::try_from(count).ok()?;
-            let settled = status.observed_generation == web.metadata.generation
+            let asked = self.web_generation.load(Ordering::Relaxed);
+            let settled = status.observed_generation >= Some(asked)
+                && status.observed_generation == web.metadata.generation
                 && counts.iter().all(|has| has.unwrap_or(0) == wanted);
             let pods = self.pods_of("web");
             (settled && pods.len() == count && pods.values().all(|pod| is_ready(pod))).then_some(())
@@ -167,6 +174,11 @@ impl Stage {
         let node =
             self.cluster.fabric().and_then(|fabric| fabric.nodes.first()).context("there is no node")?;
         Ok(Load::start(node.netns.clone(), SocketAddr::from((address, 80))))
+    }
+
+    /// Ends the caches and hands the cluster back.
+    pub fn leave(self) -> Cluster {
+        self.cluster
     }
 
     /// Pods in a few words, for errors.

@@ -294,10 +294,13 @@ impl<T: Object> ListWatch<T> {
     }
 
     fn watched(&mut self, event: WatchEvent<T>) {
-        if let State::Watching { events, .. } = &mut self.state {
+        // A server that is stopping ends every watch with a bookmark: that is no sign that the next one will last.
+        if !matches!(event, WatchEvent::Bookmark { .. })
+            && let State::Watching { events, .. } = &mut self.state
+        {
             *events += 1;
+            self.backoff.reset();
         }
-        self.backoff.reset();
         match event {
             WatchEvent::Applied(item) => {
                 let version = item.resource_version().to_owned();

@@ -161,7 +161,8 @@ pub async fn down(fabric: &Fabric) -> Result<(), FabricError> {
 pub async fn set_link(node: &FabricNode, up: bool) -> Result<(), FabricError> {
     let host = Netlink::open(None)?;
     let index = host.index_of(&node.link).await?.unwrap_or(0);
-    Ok(if up { host.up(index).await? } else { host.down(index).await? })
+    let set = if up { host.up(index).await } else { host.down(index).await };
+    Ok(set?)
 }
 
 /// Takes down what an earlier process with this state directory has left.

@@ -140,7 +140,8 @@ fn own_node(node: &str, attributes: &Attributes<'_>) -> Decision {
     }
 }
 
-/// The node's lease: its heartbeat.
+/// The node's lease: its heartbeat. All nodes read all leases: they say which revision of the services each proxy has put
+/// into effect, and a pod is stopped only when all have let go of it.
 fn lease(node: &str, attributes: &Attributes<'_>) -> Decision {
     if attributes.namespace != "kube-node-lease" {
         return no("can only access leases in the \"kube-node-lease\" system namespace");
@@ -148,6 +149,7 @@ fn lease(node: &str, attributes: &Attributes<'_>) -> Decision {
     match attributes.verb {
         "create" => yes(),
         "get" | "update" | "patch" | "delete" if attributes.name == node => yes(),
+        _ if matches!(attributes.verb, "get" | "list" | "watch") => yes(),
         _ => no("can only access node lease with the same name as the requesting node"),
     }
 }

@@ -148,6 +148,19 @@ fn lists_pages_then_watches() {
 }
 
 #[test]
+fn a_server_that_ends_every_watch_is_not_asked_at_once() {
+    check(
+        "page 10
+         bookmark 11
+         ended",
+        "LIST
+         synced
+         WATCH 10
+         wait 1000",
+    );
+}
+
+#[test]
 fn too_old_a_version_lists_anew_and_reports_the_difference() {
     check(
         "page 10 a@1 b@2 c@3
