@@ -85,13 +85,18 @@ impl Home {
     /// # Errors
     /// Without the binary.
     pub fn up(&self) -> Result<Command> {
-        let mut command = Command::new(binary::path()?);
+        Ok(self.up_with(binary::path()?))
+    }
+
+    /// As [`Home::up`], with another executable.
+    pub fn up_with(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command
             .args(["up", "--nodes", &self.nodes.to_string(), "--port", &self.port.to_string(), "--data-dir"])
             .arg(self.data_dir())
             .env_remove("ORLOP_LOG")
             .stdin(Stdio::null());
-        Ok(command)
+        command
     }
 
     /// Starts a cluster and waits until it is ready.
@@ -99,9 +104,22 @@ impl Home {
     /// # Errors
     /// With what it said when it does not come up.
     pub fn start(&self) -> Result<Cluster> {
+        self.start_command(self.up()?)
+    }
+
+    /// As [`Home::start`], with nodes that run no containers.
+    ///
+    /// # Errors
+    /// With what it said when it does not come up.
+    pub fn start_hollow(&self) -> Result<Cluster> {
+        let mut command = self.up()?;
+        command.args(["--runtime", "hollow"]);
+        self.start_command(command)
+    }
+
+    fn start_command(&self, mut command: Command) -> Result<Cluster> {
         let errors = self.folder.path().join("up.stderr");
-        let mut process = self
-            .up()?
+        let mut process = command
             // Signals are meant for the cluster or for the test, never for both.
             .process_group(0)
             .stdout(Stdio::piped())

@@ -39,6 +39,6 @@ pub fn isolate() -> Result<()> {
 
 /// A test that is ignored, with the reason, where something is missing.
 pub fn trial(name: &str, missing: Option<&str>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-    let run = move || test().map_err(|error| Failed::from(format!("{error:?}")));
+    let run = move || test().map_err(|error| Failed::from(format!("{error:#}")));
     Trial::test(name, run).with_kind(missing.unwrap_or_default()).with_ignored_flag(missing.is_some())
 }

@@ -21,7 +21,7 @@ pub const TOOL: &str = "orlop.dev/e2e-tool:v1";
 pub fn pack(tool: &Path, archive: &Path) -> Result<()> {
     let mut layer = tar::Builder::new(Vec::new());
     for folder in ["etc", "proc", "sys", "dev", "tmp"] {
-        let mut header = tar::Header::new_gnu();
+        let mut header = header();
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(if folder == "tmp" { 0o1777 } else { 0o755 });
         header.set_size(0);
@@ -75,10 +75,19 @@ pub fn load(archive: &Path, data_dir: &Path, nodes: usize) -> Result<()> {
 }
 
 fn append(out: &mut tar::Builder<impl Write>, path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let mut header = tar::Header::new_gnu();
+    let mut header = header();
     header.set_mode(mode);
     header.set_size(bytes.len() as u64);
     out.append_data(&mut header, path, bytes).with_context(|| format!("packing {}", path.display()))
+}
+
+/// A header in which every number is one; a fresh one has none.
+fn header() -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
 }
 
 /// The loader and the libraries that the executable maps, by its own word.

@@ -86,14 +86,14 @@ fn main() -> ExitCode {
     if let Some(Ok(shared)) = SHARED.get()
         && let Err(error) = shared.end()
     {
-        eprintln!("{error:?}");
+        eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()
 }
 
 fn shared() -> Result<&'static Shared> {
-    let shared = SHARED.get_or_init(|| Shared::start().map_err(|error| format!("{error:?}")));
+    let shared = SHARED.get_or_init(|| Shared::start().map_err(|error| format!("{error:#}")));
     shared.as_ref().map_err(|error| anyhow!(error.clone()))
 }
 
