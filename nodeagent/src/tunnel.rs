@@ -143,11 +143,24 @@ async fn session(
         let incoming = client.session(request).await?.into_inner();
         Ok::<_, tonic::Status>(incoming)
     };
-    let incoming = serve.await?;
+    let incoming = heard(serve.await?);
     if let Err(Refusal(code, message)) = serve_request(open.request, incoming, &frames, &pods).await {
         send(&frames, frame::Frame::Failure(Failure { code, message })).await;
     }
     Ok(())
+}
+
+/// What the server sends. It is read to its end whatever becomes of the receiver: an answer that is dropped before resets
+/// the stream, and what this side has sent last is lost with it.
+fn heard(mut incoming: Streaming<Frame>) -> mpsc::Receiver<Frame> {
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let mut wanted = true;
+        while let Ok(Some(frame)) = incoming.message().await {
+            wanted = wanted && sender.send(frame).await.is_ok();
+        }
+    });
+    receiver
 }
 
 async fn send(frames: &Frames, frame: frame::Frame) -> bool {
@@ -158,7 +171,7 @@ async fn send(frames: &Frames, frame: frame::Frame) -> bool {
 
 async fn serve_request(
     request: Option<open::Request>,
-    incoming: Streaming<Frame>,
+    incoming: mpsc::Receiver<Frame>,
     frames: &Frames,
     pods: &Arc<Pods>,
 ) -> Result<(), Refusal> {
@@ -232,11 +245,15 @@ fn running(
     }
 }
 
-async fn interact(session: Session, mut incoming: Streaming<Frame>, frames: &Frames) -> Result<(), Refusal> {
+async fn interact(
+    session: Session,
+    mut incoming: mpsc::Receiver<Frame>,
+    frames: &Frames,
+) -> Result<(), Refusal> {
     send(frames, frame::Frame::Ready(true)).await;
     let Session { mut input, mut output } = session;
     let feed = tokio::spawn(async move {
-        while let Ok(Some(Frame { frame: Some(frame) })) = incoming.message().await {
+        while let Some(Frame { frame: Some(frame) }) = incoming.recv().await {
             let item = match frame {
                 frame::Frame::Stdin(bytes) => SessionInput::Stdin(bytes.into()),
                 frame::Frame::CloseStdin(_) => SessionInput::CloseStdin,
@@ -274,14 +291,14 @@ async fn interact(session: Session, mut incoming: Streaming<Frame>, frames: &Fra
 
 async fn carry(
     stream: std::io::Result<TcpStream>,
-    mut incoming: Streaming<Frame>,
+    mut incoming: mpsc::Receiver<Frame>,
     frames: &Frames,
 ) -> Result<(), Refusal> {
     let stream = stream.map_err(|error| Refusal(502, error.to_string()))?;
     send(frames, frame::Frame::Ready(true)).await;
     let (mut read, mut write) = stream.into_split();
     let inbound = async move {
-        while let Ok(Some(Frame { frame: Some(frame) })) = incoming.message().await {
+        while let Some(Frame { frame: Some(frame) }) = incoming.recv().await {
             if let frame::Frame::Data(bytes) = frame
                 && write.write_all(&bytes).await.is_err()
             {

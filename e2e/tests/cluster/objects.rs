@@ -8,7 +8,6 @@ use crate::{Stage, Test};
 pub const TESTS: &[Test] = &[
     ("three_kinds_of_patch", patches),
     ("apply_remembers_what_it_said", apply),
-    ("server_side_apply_guards_fields", server_side),
     ("an_edit_replaces", replace),
     ("labels_and_annotations_change", labels),
     ("selectors_choose", selectors),
@@ -105,39 +104,6 @@ fn apply(stage: &Stage) -> Result<()> {
         &PLAIN.replace("plain", "other"),
     )?;
     ensure!(pruned.contains("configmap/plain pruned"), "{pruned}");
-    Ok(())
-}
-
-fn server_side(stage: &Stage) -> Result<()> {
-    let kubectl = &stage.kubectl;
-    let apply = |manager: &str, manifest: &str, more: &[&str]| {
-        let manager = format!("--field-manager={manager}");
-        kubectl.run_with(&[&["apply", "--server-side", &manager, "-f", "-"], more].concat(), manifest)
-    };
-    let first = apply("first", PLAIN, &[])?;
-    ensure!(first.code == 0 && first.stdout == "configmap/plain serverside-applied\n", "{first:?}");
-    let other = PLAIN.replace(r#"two: "2""#, r#"two: "other""#);
-    let conflict = apply("second", &other, &[])?;
-    ensure!(
-        conflict.code != 0 && conflict.stderr.contains("conflict with \"first\": .data.two"),
-        "{conflict:?}"
-    );
-    let forced = apply("second", &other, &["--force-conflicts"])?;
-    ensure!(forced.code == 0, "{forced:?}");
-    ensure!(kubectl.path("configmap/plain", "{.data.two}")? == "other");
-    // What the first no longer says goes, unless somebody else has said it too.
-    let less = apply("first", "{apiVersion: v1, kind: ConfigMap, metadata: {name: plain}}", &[])?;
-    ensure!(less.code == 0, "{less:?}");
-    ensure!(kubectl.path("configmap/plain", "{.data}")? == r#"{"one":"1","two":"other"}"#);
-    let managers = kubectl.ok(&[
-        "get",
-        "configmap",
-        "plain",
-        "--show-managed-fields",
-        "-o",
-        "jsonpath={.metadata.managedFields[*].manager}",
-    ])?;
-    ensure!(managers == "second" || managers == "first second" || managers == "second first", "{managers}");
     Ok(())
 }
 

@@ -150,7 +150,8 @@ fn paused(stage: &Stage) -> Result<()> {
     ensure!(kubectl.ok(&["rollout", "pause", "deployment/web"])? == "deployment.apps/web paused\n");
     kubectl.ok(&["set", "env", "deployment/web", "RELEASE=two"])?;
     kubectl.ok(&["set", "resources", "deployment/web", "--limits=memory=100Mi"])?;
-    kubectl.until("deployment/web", "{.status.observedGeneration}", "4")?;
+    let generation = kubectl.path("deployment/web", "{.metadata.generation}")?;
+    kubectl.until("deployment/web", "{.status.observedGeneration}", &generation)?;
     ensure!(kubectl.ok(&["get", "replicasets", "-o", "name"])?.lines().count() == 1);
     let refused = kubectl.fails(&["rollout", "undo", "deployment/web"])?;
     ensure!(refused.contains("paused"), "{refused}");
