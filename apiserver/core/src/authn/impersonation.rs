@@ -118,6 +118,7 @@ mod tests {
     use store_core::Snapshot;
 
     use super::*;
+    use crate::authn::jwt::SigningKey;
     use crate::config::Config;
     use crate::user::MASTERS;
     use crate::world::Derived;
@@ -126,7 +127,7 @@ mod tests {
     fn check(caller: &User, headers: &[(&str, &str)], expected: &str) {
         let snapshot = Snapshot::default();
         let derived = Derived::build(&snapshot);
-        let config = Config::default();
+        let config = Config::new(SigningKey::from_seed(&[1; 32]).unwrap());
         let world = World { snapshot: &snapshot, derived: &derived, config: &config };
         let mut map = HeaderMap::new();
         for (name, value) in headers {
