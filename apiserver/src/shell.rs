@@ -10,6 +10,7 @@ use std::{
 };
 
 use api::status::Status;
+use apiserver_core::authn::impersonation;
 use apiserver_core::authz::{Attributes, check};
 use apiserver_core::failure::Refused;
 use apiserver_core::request::Verb;
@@ -109,6 +110,10 @@ impl Shell {
             Ok(caller) => caller,
             Err(refusal) => return refusal.into_http(),
         };
+        let caller = match self.acting(&parts.headers, caller) {
+            Ok(caller) => caller,
+            Err(refusal) => return refusal.into_http(),
+        };
         let info = match RequestInfo::parse(&parts.method, path, parts.uri.query().unwrap_or_default()) {
             Ok(info) => info,
             Err(refusal) => return refusal.into_http(),
@@ -179,6 +184,18 @@ impl Shell {
                 Err(Status::unauthorized().into())
             }
         }
+    }
+
+    /// Who the request acts as. Its count stays with the one who has sent it.
+    fn acting(&self, headers: &HeaderMap, caller: Caller) -> Result<Caller, Refused> {
+        if !impersonation::is_asked(headers) {
+            return Ok(caller);
+        }
+        let snapshot = self.store.snapshot();
+        let derived = self.derived.load();
+        let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+        let user = impersonation::impersonated(&world, &caller.user, headers)?;
+        Ok(Caller { user: Arc::new(user), ..caller })
     }
 
     /// Plans the request, and plans it again while the state moves on under it.

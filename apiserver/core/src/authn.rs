@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::user::User;
 use crate::{keys, scan};
 
+pub mod impersonation;
 pub mod jwt;
 
 /// The extra fact that holds the names of the pod that a token is bound to.

@@ -101,7 +101,10 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if !call.resource.stored {
         return review::plan(call);
     }
+    let whole = call.name().is_empty() && matches!(verb, Verb::Update | Verb::Patch);
     match verb {
+        // A collection can be neither replaced nor patched.
+        _ if whole => Err(Status::method_not_allowed_here().into()),
         Verb::Get => read::get(call),
         Verb::List => read::list(call),
         Verb::Watch => watching::plan(call),

@@ -1,0 +1,59 @@
+//! Network namespaces: one for the whole test, and calls made inside those of the nodes.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns, unshare};
+
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Moves this process into a network namespace of its own, with nothing but a loopback device.
+///
+/// # Errors
+/// Without the right to.
+pub fn isolate() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        let up = rtnetlink::LinkUnspec::new_with_index(1).up().build();
+        handle.link().set(up).execute().await.context("starting the loopback device")
+    })
+}
+
+/// Calls `inside` in the network namespace at `path`.
+///
+/// # Errors
+/// When the namespace cannot be entered, and those of `inside`.
+pub fn within<T: Send + 'static>(
+    path: &Path,
+    inside: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let namespace = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let thread = std::thread::spawn(move || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).context("entering a network namespace")?;
+        inside()
+    });
+    thread.join().map_err(|_| anyhow!("a thread in another namespace failed"))?
+}
+
+/// What a web server answers to `GET path`: status line, headers and body.
+///
+/// # Errors
+/// When it does not answer.
+pub fn get(address: Ipv4Addr, port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), CONNECT)
+        .with_context(|| format!("connecting to {address}:{port}"))?;
+    stream.set_read_timeout(Some(CONNECT))?;
+    stream.write_all(
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).context("reading the answer")?;
+    Ok(answer)
+}
