@@ -235,7 +235,7 @@ fn bad_values(stage: &Stage) -> Result<()> {
         "data[not/a/key]",
         "a valid config key",
     )?;
-    check(&maps, &json!({"metadata": {"name": "a"}, "data": {"x": "v".repeat(1 << 20)}}), "", "Too long")?;
+    check(&maps, &json!({"metadata": {"name": "a"}, "data": {"x": "v".repeat((1 << 20) + 1)}}), "", "Too long")?;
     let template = |labels: Value| json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let body = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template(json!({"a": "c"}))}});
     check(
