@@ -9,6 +9,7 @@ mod lock;
 mod networks;
 mod pod_routes;
 mod up;
+mod verbs;
 mod workload;
 
 use std::io::IsTerminal;
@@ -45,6 +46,8 @@ enum Command {
     },
     /// Check whether this host can run a node.
     Doctor,
+    #[command(flatten)]
+    Verb(verbs::Verb),
     /// What Orlop starts by itself.
     #[command(hide = true, subcommand)]
     Internal(Internal),
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
     if let Some(code) = nodeagent::shim::dispatch() {
         return code;
     }
-    match run(Arguments::parse().command) {
+    match run(Arguments::parse_from(verbs::arguments(std::env::args_os())).command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("orlop: {error:#}");
@@ -76,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo => served_with(demo::run(), "error"),
         Command::Agent { file } => served(agent::run(&file)),
         Command::Doctor => Ok(show_checks(&doctor::run())),
+        Command::Verb(verb) => Ok(verbs::run(&verb)),
         Command::Internal(Internal::Workload(arguments)) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(workload::run(arguments))?;

@@ -1,6 +1,7 @@
 //! The world, the queues, and the workers between them.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -147,14 +148,14 @@ impl Host {
     async fn attempt(&self, work: &Work, desk: &Desk) -> Result<Option<Timestamp>, ()> {
         let failure = lock(&self.failures).get(work).cloned();
         let mut attempt = Attempt { failure: failure.as_ref(), ..Attempt::default() };
-        let mut planned = self.plan(work, &attempt);
+        let mut planned = self.plan(work, &attempt)?;
         for _ in 0..ROUNDS {
             if planned.0.questions.is_empty() {
                 break;
             }
             let questions = std::mem::take(&mut planned.0.questions);
             attempt.answers.extend(execute::ask(&desk.client, questions, self.writes).await);
-            planned = self.plan(work, &attempt);
+            planned = self.plan(work, &attempt)?;
         }
         let (Plan { steps, look_again_at, questions }, Report { events, why }) = planned;
         self.why.record(work, Timestamp::now(), why);
@@ -179,9 +180,15 @@ impl Host {
         }
     }
 
-    fn plan(&self, work: &Work, attempt: &Attempt) -> (Plan, Report) {
-        let mut rng = StdRng::from_os_rng();
-        dispatch::plan(&mut lock(&self.world), work, attempt, Timestamp::now(), &mut rng)
+    /// Plans one key. An object that breaks its planner must not take the others with it: it is tried again like any failure.
+    fn plan(&self, work: &Work, attempt: &Attempt) -> Result<(Plan, Report), ()> {
+        let plan = || {
+            let mut rng = StdRng::from_os_rng();
+            dispatch::plan(&mut lock(&self.world), work, attempt, Timestamp::now(), &mut rng)
+        };
+        catch_unwind(AssertUnwindSafe(plan)).map_err(|_| {
+            tracing::error!(controller = ?work.controller, key = ?work.key, "planning panicked");
+        })
     }
 
     /// Forgets what no watch has confirmed.

@@ -1,6 +1,7 @@
 //! All pods of the node: from the watch to their machines, and what the runtime says to whom it concerns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::driver::PodHandle;
 use crate::hands::{Node, NodeHands, nothing};
 use crate::volumes;
 
+/// A termination message is cut to this.
+const MESSAGE_BYTES_MAX: u64 = 4096;
 /// How often the runtime is looked at although it said nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -223,8 +226,12 @@ impl Pods {
         let ContainerState::Exited { message, exit_code, .. } = &mut status.state else { return };
         let Some(spec) = pod::container(of, &status.name).filter(|_| message.is_empty()) else { return };
         let path = self.node.message_path(of, &status.name, status.attempt);
-        if let Ok(words) = std::fs::read(path) {
-            *message = String::from_utf8_lossy(&words[..words.len().min(4096)]).into_owned();
+        // The container may have written there without bound.
+        let mut words = Vec::new();
+        let read =
+            std::fs::File::open(path).and_then(|file| file.take(MESSAGE_BYTES_MAX).read_to_end(&mut words));
+        if read.is_ok() {
+            *message = String::from_utf8_lossy(&words).into_owned();
         }
         let falls_back = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         if message.is_empty() && falls_back && *exit_code != 0 {

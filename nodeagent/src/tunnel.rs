@@ -19,8 +19,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream_of::receiver;
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Streaming};
 
 use crate::agent::TunnelConfig;
 use crate::driver::PodHandle;
@@ -30,6 +30,8 @@ use crate::{podlogs, sockets};
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 const DIAL: Duration = Duration::from_secs(20);
+/// How long the server may take to end its side of a session.
+const DRAIN: Duration = Duration::from_secs(30);
 
 type Frames = mpsc::Sender<Frame>;
 
@@ -138,29 +140,23 @@ async fn session(
     let (frames, out) = mpsc::channel(16);
     let mut request = Request::new(receiver(out));
     request.metadata_mut().insert("orlop-session", open.session.into());
-    let serve = async {
-        // Answers flow before the server's end has said anything: the request must be under way first.
-        let incoming = client.session(request).await?.into_inner();
-        Ok::<_, tonic::Status>(incoming)
-    };
-    let incoming = heard(serve.await?);
-    if let Err(Refusal(code, message)) = serve_request(open.request, incoming, &frames, &pods).await {
-        send(&frames, frame::Frame::Failure(Failure { code, message })).await;
-    }
-    Ok(())
-}
-
-/// What the server sends. It is read to its end whatever becomes of the receiver: an answer that is dropped before resets
-/// the stream, and what this side has sent last is lost with it.
-fn heard(mut incoming: Streaming<Frame>) -> mpsc::Receiver<Frame> {
-    let (sender, receiver) = mpsc::channel(16);
-    tokio::spawn(async move {
-        let mut wanted = true;
+    let mut incoming = client.session(request).await?.into_inner();
+    let (inbound, frames_in) = mpsc::channel(16);
+    // Read to its end, also when nobody listens any more: dropped earlier, the stream is reset and loses what was sent.
+    let relay = tokio::spawn(async move {
         while let Ok(Some(frame)) = incoming.message().await {
-            wanted = wanted && sender.send(frame).await.is_ok();
+            // An error means that the request has ended.
+            let _ = inbound.send(frame).await;
         }
     });
-    receiver
+    if let Err(Refusal(code, message)) = serve_request(open.request, frames_in, &frames, &pods).await {
+        send(&frames, frame::Frame::Failure(Failure { code, message })).await;
+    }
+    drop(frames);
+    if tokio::time::timeout(DRAIN, relay).await.is_err() {
+        tracing::debug!("the server did not end a session");
+    }
+    Ok(())
 }
 
 async fn send(frames: &Frames, frame: frame::Frame) -> bool {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, HostPathVolumeSource, Pod, ProjectedVolumeSource, Volume};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nodeagent_core::fields::FieldContext;
 use nodeagent_core::projection::{self, File, Files};
 use nodeagent_core::runtime::{Mount, Propagation};
@@ -249,7 +249,7 @@ pub(crate) fn mounts(
             let failed = |error: io::Error| {
                 format!("failed to prepare subPath for volumeMount \"{}\": {error}", wanted.name)
             };
-            release(&target);
+            crate::netns::unmount(&target).map_err(failed)?;
             let found = subpath::open(&host_path, &path).map_err(failed)?;
             subpath::bind(&found, &target).map_err(failed)?;
             host_path = target;
@@ -272,26 +272,17 @@ pub(crate) fn mounts(
     Ok(mounts)
 }
 
-fn release(target: &Path) {
-    // Not being a mount is the usual case.
-    let _ = umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
-}
-
 /// Takes down everything that a pod has on the disk, but its logs.
+///
+/// While anything is mounted below, nothing is removed: behind a bind mount lie files that are not the pod's.
 pub(crate) fn tear_down(dir: &Path) -> io::Result<()> {
-    for sub in ["subpaths", "volumes"] {
-        for entry in fs::read_dir(dir.join(sub)).into_iter().flatten().flatten() {
-            for inner in
-                fs::read_dir(entry.path()).into_iter().flatten().flatten().filter(|_| sub == "subpaths")
-            {
-                release(&inner.path());
-            }
-            if is_mount(&entry.path()).unwrap_or(false) {
-                release(&entry.path());
-            }
-        }
-    }
-    match fs::remove_dir_all(dir) {
+    let dir = match dir.canonicalize() {
+        Ok(dir) => dir,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    crate::netns::unmount_below(&dir)?;
+    match fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -6,6 +6,9 @@ use store_core::Value as Stored;
 
 use crate::scan;
 
+/// Most objects are smaller.
+const USUAL_SIZE: usize = 2048;
+
 /// A string of the metadata; empty when it is not there.
 pub fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
@@ -72,7 +75,12 @@ pub fn parse(bytes: &[u8]) -> Option<Value> {
 /// The bytes to store, with the place where the store writes the revision.
 pub fn encode(object: &mut Value) -> Stored {
     meta_mut(object).insert("resourceVersion".into(), "".into());
-    let bytes = Bytes::from(object.to_string());
+    let mut bytes = Vec::with_capacity(USUAL_SIZE);
+    // A document with keys of text is always JSON, and memory takes every byte.
+    if serde_json::to_writer(&mut bytes, object).is_err() {
+        bytes = object.to_string().into_bytes();
+    }
+    let bytes = Bytes::from(bytes);
     let at = scan::locate(&bytes, &["metadata", "resourceVersion"]).map(|range| range.start as u32 + 1);
     Stored { bytes, splice_at: at }
 }

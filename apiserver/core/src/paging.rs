@@ -18,6 +18,8 @@ pub struct Token {
     pub revision: u64,
     /// The first key of the next page, below the list's prefix.
     pub start: String,
+    /// How many objects are still to come, where that is told.
+    pub remaining: Option<u64>,
 }
 
 // === impl Token ===
@@ -25,21 +27,26 @@ pub struct Token {
 impl Token {
     /// The token as clients carry it.
     pub fn encode(&self) -> String {
-        BASE64.encode(format!("v1\n{}\n{}", self.revision, self.start))
+        let remaining = self.remaining.map(|count| count.to_string()).unwrap_or_default();
+        BASE64.encode(format!("v1\n{}\n{remaining}\n{}", self.revision, self.start))
     }
 
     /// Reads a token that [`Token::encode`] made.
     pub fn parse(text: &str) -> Option<Token> {
         let bytes = BASE64.decode(text).ok()?;
         let text = String::from_utf8(bytes).ok()?;
-        let mut parts = text.splitn(3, '\n');
+        let mut parts = text.splitn(4, '\n');
         if parts.next() != Some("v1") {
             return None;
         }
         let revision = parts.next()?.parse().ok()?;
+        let remaining = match parts.next()? {
+            "" => None,
+            count => Some(count.parse().ok()?),
+        };
         let start = parts.next()?;
         let safe = !start.starts_with('/') && !start.split('/').any(|part| part == "..");
-        safe.then(|| Token { revision, start: start.to_owned() })
+        safe.then(|| Token { revision, start: start.to_owned(), remaining })
     }
 }
 
@@ -49,9 +56,11 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_round_trip_and_garbage_does_not_parse() {
-        let token = Token { revision: 17, start: "default/web-1".into() };
-        assert_eq!(Token::parse(&token.encode()), Some(token));
+        for remaining in [None, Some(3)] {
+            let token = Token { revision: 17, start: "default/web-1".into(), remaining };
+            assert_eq!(Token::parse(&token.encode()), Some(token));
+        }
         assert_eq!(Token::parse("nonsense!"), None);
-        assert_eq!(Token::parse(&BASE64.encode("v1\n3\n/secrets/x")), None);
+        assert_eq!(Token::parse(&BASE64.encode("v1\n3\n\n/secrets/x")), None);
     }
 }

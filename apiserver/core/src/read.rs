@@ -34,7 +34,8 @@ pub(crate) fn list(call: &Call<'_>) -> Planned {
     if let Some(body) = memo.and_then(|lists| lists.get(&prefix, call.resource, snapshot.revision())) {
         return Ok(Prepared::Respond(crate::Response::json(StatusCode::OK, body)));
     }
-    let start = start(call, &prefix)?;
+    let token = token(call)?;
+    let start = token.as_ref().map_or_else(|| prefix.clone(), |token| format!("{prefix}{}", token.start));
     let limit = if options.limit == 0 { usize::MAX } else { options.limit as usize };
     let mut items: Vec<&Bytes> = Vec::new();
     let mut rest = candidates(call, &selection, &prefix, &start);
@@ -52,10 +53,16 @@ pub(crate) fn list(call: &Call<'_>) -> Planned {
     let mut meta = ListMeta { revision: snapshot.revision(), ..ListMeta::default() };
     if let Some(next) = next {
         let start = String::from_utf8_lossy(&next[prefix.len()..]).into_owned();
-        meta.continue_token = Token { revision: snapshot.revision(), start }.encode();
         if selection.is_everything() {
-            meta.remaining = Some(rest.count() as u64 + 1);
+            let ahead = match &token {
+                Some(token) => token.remaining,
+                None => call.world.counted(&prefix),
+            };
+            let left = ahead.and_then(|ahead| ahead.checked_sub(items.len() as u64));
+            meta.remaining = Some(left.unwrap_or_else(|| rest.count() as u64 + 1));
         }
+        let token = Token { revision: snapshot.revision(), start, remaining: meta.remaining };
+        meta.continue_token = token.encode();
     }
     let response = call.output().list(&items, &meta);
     if let (Some(lists), crate::Body::One(body)) = (memo, &response.body) {
@@ -100,18 +107,18 @@ pub(crate) fn candidates<'a>(
     Box::new(snapshot.range(start.as_bytes(), &end))
 }
 
-/// The key at which the list begins.
-fn start(call: &Call<'_>, prefix: &str) -> Result<String, Refused> {
+/// Where the list goes on, when it is not its first page.
+fn token(call: &Call<'_>) -> Result<Option<Token>, Refused> {
     let token = &call.options().continue_token;
     if token.is_empty() {
-        return Ok(prefix.to_owned());
+        return Ok(None);
     }
     let token = Token::parse(token)
         .ok_or_else(|| failure::bad_request("continue key is not valid: the token is malformed"))?;
     if token.revision != call.world.snapshot.revision() {
         return Err(paging::expired());
     }
-    Ok(format!("{prefix}{}", token.start))
+    Ok(Some(token))
 }
 
 /// Checks the combination of resourceVersion, its match rule and the token.

@@ -31,7 +31,18 @@ pub struct Derived {
     node_of_pod: OrdMap<Bytes, Arc<str>>,
     /// (node, key of a pod on it).
     pods_of_node: OrdMap<(Arc<str>, Bytes), ()>,
+    /// How many objects there are below the prefix of each resource and of each of its namespaces.
+    counts: OrdMap<Bytes, u64>,
     lists: Lists,
+}
+
+// === impl World ===
+
+impl World<'_> {
+    /// How many objects there are below a prefix; `None` when the indexes show another revision than the snapshot.
+    pub(crate) fn counted(&self, prefix: &str) -> Option<u64> {
+        (self.derived.revision() == self.snapshot.revision()).then(|| self.derived.count_of(prefix))
+    }
 }
 
 // === impl Derived ===
@@ -45,6 +56,9 @@ impl Derived {
             rules.put(key, &entry.value);
         }
         derived.rules = Arc::new(rules);
+        for (key, _) in snapshot.prefix(b"/") {
+            derived.count(key, true);
+        }
         for (key, entry) in snapshot.prefix(keys::PODS) {
             derived.put_pod(key, &entry.value);
         }
@@ -55,6 +69,11 @@ impl Derived {
     pub fn apply<'e>(&mut self, events: impl IntoIterator<Item = &'e Event>) {
         for event in events {
             self.revision = event.revision;
+            match &event.change {
+                Change::Put { previous: None, .. } => self.count(&event.key, true),
+                Change::Put { .. } => {}
+                Change::Delete { .. } => self.count(&event.key, false),
+            }
             if event.key.starts_with(keys::PODS) {
                 match &event.change {
                     Change::Put { value, .. } => self.put_pod(&event.key, value),
@@ -85,6 +104,11 @@ impl Derived {
         &self.lists
     }
 
+    /// How many objects there are below the prefix of a resource or of one of its namespaces.
+    pub fn count_of(&self, prefix: &str) -> u64 {
+        self.counts.get(prefix.as_bytes()).copied().unwrap_or(0)
+    }
+
     /// The keys of the pods that are bound to `node`.
     pub fn pods_of<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Bytes> + use<'a> {
         let from: (Arc<str>, Bytes) = (node.into(), Bytes::new());
@@ -99,6 +123,21 @@ impl Derived {
     /// The node that the pod at `key` is bound to.
     pub fn node_of(&self, key: &[u8]) -> Option<&str> {
         self.node_of_pod.get(key).map(|node| &**node)
+    }
+
+    /// Counts a key that came or went, in "/group/resource/" and, where it has one, "/group/resource/namespace/".
+    fn count(&mut self, key: &Bytes, came: bool) {
+        let slashes = key.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for slash in slashes.skip(2).take(2) {
+            let prefix = &key[..=slash];
+            match (self.counts.get_mut(prefix), came) {
+                (Some(count), true) => *count += 1,
+                (Some(count), false) if *count > 1 => *count -= 1,
+                (Some(_), false) => drop(self.counts.remove(prefix)),
+                (None, true) => drop(self.counts.insert(Bytes::copy_from_slice(prefix), 1)),
+                (None, false) => {}
+            }
+        }
     }
 
     fn put_pod(&mut self, key: &Bytes, value: &[u8]) {

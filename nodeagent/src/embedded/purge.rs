@@ -9,6 +9,9 @@ use super::{NODE_FILE, NodeFile};
 use crate::network::NetworkError;
 use crate::shim::{sys_start_time, task};
 
+/// In the state directory: the volumes of pods, some of them mounts.
+const POD_VOLUMES: &str = "pods";
+
 /// Why something was left.
 #[derive(Debug, thiserror::Error)]
 pub enum PurgeError {
@@ -35,6 +38,7 @@ pub fn purge(state_dir: &Path) -> Result<(), PurgeError> {
     remove_cgroups(&Cgroups::detect().map_err(failed)?, &node.cgroup_root).map_err(failed)?;
     crate::netns::unmount_below(&layout.sandboxes()).map_err(failed)?;
     crate::netns::unmount_below(&layout.containers()).map_err(failed)?;
+    crate::netns::unmount_below(&state_dir.join(POD_VOLUMES)).map_err(failed)?;
     if node.netns.as_ref().is_none_or(|netns| is_namespace(netns)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         runtime.block_on(crate::network::remove_leftovers(node.netns.as_deref()))?;

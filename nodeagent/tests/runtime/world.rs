@@ -54,8 +54,8 @@ pub fn run(test: Test) -> Outcome {
         .build()
         .map_err(|error| error.to_string())?;
     runtime.block_on(async {
-        let before = traces();
         let mut world = World::new().await?;
+        let marks = Marks::of(&world);
         let test = std::panic::AssertUnwindSafe(async {
             tokio::time::timeout(Duration::from_secs(60), test(&mut world))
                 .await
@@ -64,38 +64,64 @@ pub fn run(test: Test) -> Outcome {
         let outcome = test.catch_unwind().await.unwrap_or_else(|_| Err("panicked".to_owned()));
         let closed = world.close().await;
         outcome.and(closed)?;
-        let mut left = traces();
+        // A process that was killed takes a moment to be gone.
         for _ in 0..200 {
-            left.retain(|trace| !before.contains(trace));
-            if left.is_empty() {
-                break;
+            if marks.traces().is_empty() {
+                return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
-            left = traces();
         }
-        if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:?}")) }
+        Err(format!("left behind: {:?}", marks.traces()))
     })
 }
 
-/// Mounts, links, cgroups and processes that could be ours.
-fn traces() -> Vec<String> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut traces: Vec<String> =
-        mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect();
-    for dir in ["/sys/class/net", "/sys/fs/cgroup/memory/orlop", "/sys/fs/cgroup/orlop", "/run/orlop"] {
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            traces.push(entry.path().display().to_string());
-        }
+/// What tells the traces of one world from those of others on the same machine.
+struct Marks {
+    words: Vec<String>,
+    bridge: String,
+}
+
+impl Marks {
+    fn of(world: &World) -> Marks {
+        let cluster = &world.fabric.cluster;
+        let words =
+            vec![world.dir.path().display().to_string(), format!("/{cluster}/"), format!("/{cluster}-")];
+        Marks { words, bridge: world.fabric.bridge.clone() }
     }
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        // A dead process that its parent has not looked at is not ours to bury.
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        if name.starts_with("orlop-") && !stat.contains(") Z ") {
-            traces.push(format!("{} {}", name.trim(), entry.file_name().to_string_lossy()));
-        }
+
+    fn mark(&self, text: &str) -> bool {
+        self.words.iter().any(|word| text.contains(word.as_str()))
     }
-    traces
+
+    /// Mounts, links, cgroups and processes that are still there.
+    fn traces(&self) -> Vec<String> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        let mut traces: Vec<String> = mounts.filter(|mount| self.mark(mount)).map(str::to_owned).collect();
+        let links = format!("orl{}n", self.bridge.trim_start_matches("orlop"));
+        for (dir, ours) in [
+            ("/sys/class/net", [self.bridge.as_str(), links.as_str()].as_slice()),
+            ("/sys/fs/cgroup/memory/orlop", &[]),
+            ("/sys/fs/cgroup/orlop", &[]),
+        ] {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = entry.path().display().to_string();
+                if self.mark(&path) || ours.iter().any(|prefix| name.starts_with(prefix)) {
+                    traces.push(path);
+                }
+            }
+        }
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let cgroups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+            // A dead process that its parent has not looked at is not ours to bury.
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            if self.mark(&cgroups) && !stat.contains(") Z ") {
+                traces.push(format!("process {}", entry.file_name().to_string_lossy()));
+            }
+        }
+        traces
+    }
 }
 
 impl World {

@@ -45,7 +45,7 @@ fn shrink_old(sets: &mut Sets) -> bool {
         }
     }
     // Pods above a set's planned size are going already and do not count as available.
-    let available: i32 = sets.iter().map(|set| set.lasting()).sum();
+    let available = sets.iter().fold(0i32, |sum, set| sum.saturating_add(set.lasting()));
     let mut spare = available - floor;
     for place in &old {
         let fewer = sets.at(*place).replicas.min(spare);

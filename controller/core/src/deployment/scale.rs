@@ -53,7 +53,7 @@ fn is_saturated(sets: &Sets) -> bool {
 }
 
 fn share(sets: &mut Sets) {
-    let allowed = if sets.wanted() > 0 { sets.wanted() + sets.max_surge() } else { 0 };
+    let allowed = if sets.wanted() > 0 { sets.most() } else { 0 };
     let change = allowed - sets.total();
     let mut active: Vec<usize> = places(sets).filter(|place| sets.at(*place).replicas > 0).collect();
     // The largest first; of equal ones the younger grows and the older shrinks first.
@@ -90,7 +90,7 @@ fn fraction(sets: &Sets, set: &Set) -> i32 {
     if sets.wanted() == 0 {
         return -set.replicas;
     }
-    let max_now = i64::from(sets.wanted() + sets.max_surge());
+    let max_now = i64::from(sets.most());
     let before = set.noted(MAX_REPLICAS).filter(|noted| *noted != 0);
     let before = before.or_else(|| sets.deployment.status.as_ref()?.replicas).filter(|count| *count > 0);
     let Some(before) = before.map(i64::from) else { return 0 };

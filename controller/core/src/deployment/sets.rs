@@ -108,6 +108,11 @@ impl<'a> Sets<'a> {
         self.deployment.spec.replicas.unwrap_or(1)
     }
 
+    /// The most pods that there may be at a time.
+    pub fn most(&self) -> i32 {
+        self.wanted().saturating_add(self.max_surge())
+    }
+
     /// How many pods beyond the size a rolling update may make.
     pub fn max_surge(&self) -> i32 {
         self.fenceposts().0
@@ -165,7 +170,7 @@ impl<'a> Sets<'a> {
 
     /// The sum of all planned sizes.
     pub fn total(&self) -> i32 {
-        self.all.iter().map(|set| set.replicas).sum()
+        self.all.iter().fold(0i32, |sum, set| sum.saturating_add(set.replicas))
     }
 
     /// Whether the new set is only planned.
@@ -191,7 +196,7 @@ impl<'a> Sets<'a> {
         if !self.is_rolling() {
             return self.wanted();
         }
-        let room = self.wanted() + self.max_surge() - self.total();
+        let room = self.most().saturating_sub(self.total());
         if room <= 0 { current } else { current + room.min(self.wanted() - current) }
     }
 
@@ -235,7 +240,7 @@ impl<'a> Sets<'a> {
         let mut notes = BTreeMap::new();
         annotations::copy(&self.deployment.metadata, &mut notes);
         annotations::raise_revision(&mut notes, self.next_revision());
-        annotations::note_sizes(&mut notes, self.wanted(), self.wanted() + self.max_surge());
+        annotations::note_sizes(&mut notes, self.wanted(), self.most());
         let replicas = self.next_new_size();
         let document = self.document(&set_name, &hash, replicas, &notes);
         let subject = Subject::of(self.deployment);
@@ -281,7 +286,7 @@ impl<'a> Sets<'a> {
 
     /// Gives the set at `place` the size `to`. Returns whether that is a change.
     pub fn scale(&mut self, place: usize, to: i32) -> bool {
-        let (wanted, max) = (self.wanted(), self.wanted() + self.max_surge());
+        let (wanted, max) = (self.wanted(), self.most());
         let set = &mut self.all[place];
         let from = set.replicas;
         let before = set.annotations.clone();

@@ -106,7 +106,7 @@ impl<'a> Draft<'a> {
 
     /// The counts, and whether enough pods are available.
     pub fn count(&mut self, sets: &Sets, now: Timestamp) {
-        let sum = |read: fn(&Set) -> i32| sets.iter().map(read).sum::<i32>();
+        let sum = |read: fn(&Set) -> i32| sets.iter().map(read).fold(0i32, i32::saturating_add);
         let available = sum(Set::available);
         let status = &mut self.status;
         status.observed_generation =

@@ -103,6 +103,21 @@ fn a_rollout_stays_within_its_bounds_and_ends() {
 }
 
 #[test]
+fn the_largest_size_does_not_wrap() {
+    let mut model = rollouts(5);
+    // Without pods: nobody waits for two thousand million of them.
+    model.running = vec![Controller::Deployment];
+    model.put("deployments", deployment(i64::from(i32::MAX), "v1", rolling(json!("25%"), json!("25%"))));
+    model.settle();
+    set_image(&mut model, "v2");
+    model.settle();
+    let sizes: Vec<i64> =
+        model.of("replicasets").iter().map(|set| set["spec"]["replicas"].as_i64().unwrap()).collect();
+    assert_eq!(sizes.iter().sum::<i64>(), i64::from(i32::MAX), "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size >= 0), "{sizes:?}");
+}
+
+#[test]
 fn a_bad_release_stalls_and_is_taken_back() {
     for seed in 0..6 {
         let mut model = rollouts(seed);
