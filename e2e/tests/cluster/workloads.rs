@@ -46,7 +46,9 @@ fn examples(stage: &Stage) -> Result<()> {
     kubectl.ok(&["apply", "-f", folder])?;
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
     kubectl.ok(&["rollout", "status", "daemonset/node-watch", "--timeout=60s"])?;
-    let versions = || kubectl.ok(&["get", "deployment,service,daemonset", "-o", "jsonpath={.items[*].metadata.generation}"]);
+    let versions = || {
+        kubectl.ok(&["get", "deployment,service,daemonset", "-o", "jsonpath={.items[*].metadata.generation}"])
+    };
     let before = versions()?;
     let again = kubectl.ok(&["apply", "-f", folder])?;
     ensure!(again.contains("service/web unchanged"), "{again}");
