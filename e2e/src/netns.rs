@@ -53,7 +53,23 @@ pub fn get(address: Ipv4Addr, port: u16, path: &str) -> Result<String> {
     stream.write_all(
         format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
     )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).context("reading the answer")?;
-    Ok(answer)
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while !is_complete(&answer) {
+        let length = stream.read(&mut chunk).context("reading the answer")?;
+        if length == 0 {
+            break;
+        }
+        answer.extend_from_slice(chunk.get(..length).unwrap_or_default());
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Whether an answer that tells its length is all there: not every server closes what it is asked to close.
+fn is_complete(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer).to_ascii_lowercase();
+    let Some((head, _)) = text.split_once("\r\n\r\n") else { return false };
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() >= head.len() + 4 + length)
 }

@@ -137,8 +137,9 @@ pub(crate) fn settle(
 ) -> Result<(), Refused> {
     preconditions(call, new, old)?;
     carry_over(new, old);
-    kinds::prepare_update(call.resource, part, new, old);
+    // First the defaults: what a writer leaves out and gets back is no change, and makes no new generation.
     kinds::default(call.resource, new);
+    kinds::prepare_update(call.resource, part, new, old);
     admission::update(call, new, old, part)?;
     if part == Part::Main {
         escalation::check(call, new, Some(old))?;

@@ -46,8 +46,13 @@ fn examples(stage: &Stage) -> Result<()> {
     kubectl.ok(&["apply", "-f", folder])?;
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
     kubectl.ok(&["rollout", "status", "daemonset/node-watch", "--timeout=60s"])?;
+    let versions = || {
+        kubectl.ok(&["get", "deployment,service,daemonset", "-o", "jsonpath={.items[*].metadata.generation}"])
+    };
+    let before = versions()?;
     let again = kubectl.ok(&["apply", "-f", folder])?;
-    ensure!(again.lines().count() == 3 && again.lines().all(|line| line.ends_with("unchanged")), "{again}");
+    ensure!(again.contains("service/web unchanged"), "{again}");
+    ensure!(versions()? == before, "applied again, it is another");
     let nodes = kubectl.ok(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].spec.nodeName}"])?;
     let mut nodes: Vec<&str> = nodes.split(' ').collect();
     nodes.sort_unstable();
@@ -153,7 +158,7 @@ fn paused(stage: &Stage) -> Result<()> {
     let generation = kubectl.path("deployment/web", "{.metadata.generation}")?;
     kubectl.until("deployment/web", "{.status.observedGeneration}", &generation)?;
     ensure!(kubectl.ok(&["get", "replicasets", "-o", "name"])?.lines().count() == 1);
-    let refused = kubectl.fails(&["rollout", "undo", "deployment/web"])?;
+    let refused = kubectl.fails(&["rollout", "undo", "deployment/web", "--to-revision=1"])?;
     ensure!(refused.contains("paused"), "{refused}");
     ensure!(kubectl.ok(&["rollout", "resume", "deployment/web"])? == "deployment.apps/web resumed\n");
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
