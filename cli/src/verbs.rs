@@ -134,7 +134,8 @@ async fn dispatch(verb: &Verb) -> Result<()> {
 }
 
 /// Flags that may stand before the verb, as `orlop -n web get pods`, and take a value.
-const BEFORE: [&str; 10] = [
+const BEFORE: [&str; 11] = [
+    "--request-timeout",
     "-n",
     "--namespace",
     "--context",

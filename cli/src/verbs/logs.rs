@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::Args;
 use client::Client;
 use client::params::ListParams;
-use client::watch::Lines;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use http::Method;
@@ -213,26 +212,30 @@ async fn print(session: &Session, log: &Log) -> Result<()> {
     let request = Client::build(Method::GET, &log.path)?;
     let answer = session.client.stream(request).await.map_err(|error| session.refused(error.into()))?;
     let mut body = answer.into_body();
-    if !log.prefix.is_empty() {
-        let mut lines = Lines::new(body);
-        while let Some(batch) = lines.next_batch().await? {
-            let mut out = std::io::stdout().lock();
-            for line in batch {
-                out.write_all(log.prefix.as_bytes())?;
-                out.write_all(&line)?;
-                out.write_all(b"\n")?;
-            }
-            out.flush()?;
-        }
-        return Ok(());
-    }
+    // With a prefix, lines are kept back until they are whole.
+    let mut rest: Vec<u8> = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::Server(client::Error::Transport(error)))?;
-        if let Ok(data) = frame.into_data() {
-            let mut out = std::io::stdout().lock();
+        let Ok(data) = frame.into_data() else { continue };
+        let mut out = std::io::stdout().lock();
+        if log.prefix.is_empty() {
             out.write_all(&data)?;
-            out.flush()?;
+        } else {
+            rest.extend_from_slice(&data);
+            let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let lines: Vec<u8> = rest.drain(..whole).collect();
+            for line in lines.split_inclusive(|byte| *byte == b'\n') {
+                out.write_all(log.prefix.as_bytes())?;
+                out.write_all(line)?;
+            }
         }
+        out.flush()?;
+    }
+    if !rest.is_empty() {
+        let mut out = std::io::stdout().lock();
+        out.write_all(log.prefix.as_bytes())?;
+        out.write_all(&rest)?;
+        out.write_all(b"\n")?;
     }
     Ok(())
 }

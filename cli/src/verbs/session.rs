@@ -36,6 +36,9 @@ pub struct Connection {
     /// Bearer token for authentication
     #[arg(long, global = true, value_name = "TOKEN", help_heading = "Connection")]
     pub token: Option<String>,
+    /// How long one answer may take; 0 is the usual
+    #[arg(long, global = true, value_name = "DURATION", default_value = "0", value_parser = super::watching::duration, help_heading = "Connection")]
+    pub request_timeout: std::time::Duration,
     /// User to impersonate
     #[arg(long = "as", global = true, value_name = "USER", help_heading = "Connection")]
     pub impersonate: Option<String>,
@@ -110,6 +113,10 @@ impl Connection {
         };
         if let Some(server) = &self.server {
             config.cluster_url = parse_url(server)?;
+        }
+        if !self.request_timeout.is_zero() {
+            config.connect_timeout = Some(self.request_timeout);
+            config.read_timeout = Some(self.request_timeout);
         }
         if let Some(token) = &self.token {
             config.auth_info.token = Some(token.clone().into());

@@ -24,6 +24,7 @@ pub fn write(text: &mut Text, object: &Value) {
 fn members(text: &mut Text, map: &Map<String, Value>, level: usize) {
     let title_of = |name: &str| match name {
         "apiVersion" => "API Version".to_owned(),
+        "uid" => "UID".to_owned(),
         name => title(name),
     };
     let mut entries: Vec<(String, &Value)> =
@@ -84,7 +85,6 @@ pub fn config_map(text: &mut Text, object: &Value) {
     for (name, value) in object.get("binaryData").and_then(Value::as_object).into_iter().flatten() {
         text.line(0, format!("{name}: {} bytes", decoded_length(value)));
     }
-    text.line(0, "");
 }
 
 /// Writes a service account.

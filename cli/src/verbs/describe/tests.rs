@@ -121,7 +121,7 @@ Annotations:  <none>
 API Version:  example.com/v1
 Kind:         Widget
 Metadata:
-  Uid:  u
+  UID:  u
 Spec:
   Max Size:  3
   Parts:

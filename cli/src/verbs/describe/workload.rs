@@ -41,9 +41,8 @@ pub fn deployment(text: &mut Text, object: &Value, sets: &[Value]) {
     write_template(text, object.pointer("/spec/template"));
     text.conditions(object, CONDITIONS);
     let revision = text_at(object, REVISION);
-    let shown = |set: &&Value| number(set, "/spec/replicas") > 0 || text_at(set, REVISION) == revision;
     let (new, old): (Vec<&Value>, Vec<&Value>) =
-        sets.iter().filter(shown).partition(|set| text_at(set, REVISION) == revision);
+        sets.iter().partition(|set| text_at(set, REVISION) == revision);
     let line = |sets: &[&Value]| {
         let all: Vec<String> = sets
             .iter()
