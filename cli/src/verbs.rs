@@ -134,8 +134,18 @@ async fn dispatch(verb: &Verb) -> Result<()> {
 }
 
 /// Flags that may stand before the verb, as `orlop -n web get pods`, and take a value.
-const BEFORE: [&str; 9] =
-    ["-n", "--namespace", "--context", "--cluster", "--user", "--kubeconfig", "-s", "--server", "--token"];
+const BEFORE: [&str; 10] = [
+    "-n",
+    "--namespace",
+    "--context",
+    "--cluster",
+    "--kubeconfig",
+    "-s",
+    "--server",
+    "--token",
+    "--as",
+    "--as-group",
+];
 
 /// The arguments with the connection's flags put after the verb, where they are understood.
 pub fn arguments(all: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -172,6 +182,20 @@ mod tests {
         let found = arguments(line.split(' ').map(OsString::from));
         let found: Vec<_> = found.iter().map(|argument| argument.to_string_lossy()).collect();
         assert_eq!(found.join(" "), expected);
+    }
+
+    #[derive(clap::Parser)]
+    struct All {
+        #[command(subcommand)]
+        verb: Verb,
+    }
+
+    #[test]
+    fn flags_do_not_collide() {
+        use clap::{CommandFactory as _, Parser as _};
+        All::command().debug_assert();
+        let all = All::parse_from(["orlop", "create", "rolebinding", "b", "--role=r", "--user=u", "-n", "x"]);
+        assert!(matches!(all.verb, Verb::Create(_)));
     }
 
     #[test]

@@ -80,9 +80,9 @@ async fn serve(stream: TcpStream, answer: Arc<Answer>, mut stopping: watch::Rece
             request = tokio::time::timeout(patience, read_request(&mut stream)) => request,
             _ = stopping.changed(), if !first => return,
         };
-        let Ok(Ok(Some(path))) = request else { return };
-        let last = *stopping.borrow();
-        let (status, text) = match path.as_str() {
+        let Ok(Ok(Some(request))) = request else { return };
+        let last = request.last || *stopping.borrow();
+        let (status, text) = match request.path.as_str() {
             "/readyz" if !answer.ready => ("503 Service Unavailable", "not ready\n"),
             _ => ("200 OK", answer.text.as_str()),
         };
@@ -99,9 +99,16 @@ async fn serve(stream: TcpStream, answer: Arc<Answer>, mut stopping: watch::Rece
     }
 }
 
-/// The path of the next request; `None` when the peer has closed or talks nonsense.
-async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<String>> {
-    let mut path = None;
+/// What is known of a request.
+struct Request {
+    path: String,
+    /// The client wants the connection closed behind the answer.
+    last: bool,
+}
+
+/// The next request; `None` when the peer has closed or talks nonsense.
+async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
+    let mut request: Option<Request> = None;
     loop {
         let mut line = Vec::new();
         let read = tokio::io::AsyncReadExt::take(&mut *stream, LINE_BYTES_MAX as u64)
@@ -112,10 +119,16 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Opti
         }
         let line = String::from_utf8_lossy(&line);
         let line = line.trim_end();
-        match &path {
-            None => path = Some(line.split(' ').nth(1).unwrap_or("/").to_owned()),
-            Some(_) if line.is_empty() => return Ok(path),
-            Some(_) => {}
+        match request.take() {
+            None => {
+                let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
+                request = Some(Request { path, last: line.ends_with("HTTP/1.0") });
+            }
+            Some(complete) if line.is_empty() => return Ok(Some(complete)),
+            Some(mut partial) => {
+                partial.last |= line.eq_ignore_ascii_case("connection: close");
+                request = Some(partial);
+            }
         }
     }
 }
@@ -151,6 +164,13 @@ mod tests {
         let answer = ask(address, "GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("connection: close"), "{answer}");
         assert!(answer.ends_with("web v1\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_wants_to_leave_is_let_go() {
+        let (address, _stop) = started(true, false).await;
+        let answer = ask(address, "GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+        assert!(answer.contains("connection: close") && answer.ends_with("web v1\n"), "{answer}");
     }
 
     #[tokio::test]

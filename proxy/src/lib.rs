@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use client::{Client, Informer, Informers, Scope};
 use client_core::cache::Change;
 use client_core::object::Object;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proxy_core::names::Zone;
 use tokio_util::sync::CancellationToken;
@@ -107,6 +107,7 @@ pub async fn run(
     let mut proxy = Proxy {
         services: informers.get(Scope::all()),
         slices: informers.get(Scope::all()),
+        pods: informers.get(Scope::fields(format!("spec.nodeName={}", config.node_name))),
         node_name: config.node_name,
         data_plane,
         zone,
@@ -148,6 +149,8 @@ fn open_links(netns: Option<&Path>) -> Result<rtnetlink::Handle, Error> {
 struct Proxy {
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
+    /// Of this node only.
+    pods: Informer<Pod>,
     node_name: String,
     data_plane: DataPlane,
     zone: Arc<ArcSwap<Zone>>,
@@ -160,42 +163,41 @@ type Key = (String, String);
 impl Proxy {
     /// Applies changes as they come; what has come together is applied together.
     async fn follow(&mut self) {
-        let (mut services, mut slices) = (self.services.subscribe(), self.slices.subscribe());
-        self.services.synced().await;
-        self.slices.synced().await;
-        let mut dirty = BTreeSet::new();
-        let mut observed = 0;
+        let mut services = self.services.subscribe();
+        let mut slices = self.slices.subscribe();
+        let mut pods = self.pods.subscribe();
+        tokio::join!(self.services.synced(), self.slices.synced(), self.pods.synced());
+        let mut news = News::default();
         loop {
             while let Some(change) = services.try_next() {
-                note(&change, &mut dirty, &mut observed, |service| Some(key(service)));
+                news.service(&change);
             }
             while let Some(change) = slices.try_next() {
-                note(&change, &mut dirty, &mut observed, slice_key);
+                news.slice(&change);
             }
-            if !self.apply(std::mem::take(&mut dirty)).await {
+            while let Some(change) = pods.try_next() {
+                news.pod(&change);
+            }
+            let observed = news.observed;
+            if !self.apply(std::mem::take(&mut news.services), std::mem::take(&mut news.pods)).await {
                 tokio::time::sleep(REBUILD_PAUSE).await;
                 continue;
             }
             self.observed.send_if_modified(|published| std::mem::replace(published, observed) != observed);
-            let (ended, ()) = tokio::select! {
-                change = services.next() => {
-                    let ended = change.is_none();
-                    (ended, change.iter().for_each(|change| note(change, &mut dirty, &mut observed, |service| Some(key(service)))))
-                }
-                change = slices.next() => {
-                    let ended = change.is_none();
-                    (ended, change.iter().for_each(|change| note(change, &mut dirty, &mut observed, slice_key)))
-                }
+            let told = tokio::select! {
+                change = services.next() => change.map(|change| news.service(&change)),
+                change = slices.next() => change.map(|change| news.slice(&change)),
+                change = pods.next() => change.map(|change| news.pod(&change)),
             };
-            if ended {
+            if told.is_none() {
                 return;
             }
         }
     }
 
     /// Puts the services into effect. On failure everything is to be rebuilt, and it is called again.
-    async fn apply(&mut self, dirty: BTreeSet<Key>) -> bool {
-        if dirty.is_empty() && self.data_plane.is_whole() {
+    async fn apply(&mut self, dirty: BTreeSet<Key>, pods: BTreeSet<Key>) -> bool {
+        if dirty.is_empty() && pods.is_empty() && self.data_plane.is_whole() {
             return true;
         }
         let (services, slices) = (self.services.store(), self.slices.store());
@@ -217,6 +219,12 @@ impl Proxy {
             rules.push((index, planned.unwrap_or_default()));
         }
         self.zone.store(Arc::new(zone));
+        let running = self.pods.store();
+        rules.extend(pods.into_iter().map(|(namespace, name)| {
+            let planned = running.find(&namespace, &name).map(|pod| proxy_core::host_ports::plan(pod));
+            // No service has such a key: its parts hold no second slash.
+            (format!("pod/{namespace}/{name}"), planned.unwrap_or_default())
+        }));
         match self.data_plane.apply(rules).await {
             Ok(()) => true,
             Err(error) => {
@@ -227,7 +235,7 @@ impl Proxy {
     }
 }
 
-fn key(object: &impl Object) -> Key {
+fn key<T: Object>(object: &T) -> Key {
     (object.namespace().to_owned(), object.name().to_owned())
 }
 
@@ -239,19 +247,45 @@ fn service_of(slice: &EndpointSlice) -> Vec<Arc<str>> {
     slice_key(slice).map(|(namespace, name)| format!("{namespace}/{name}").into()).into_iter().collect()
 }
 
-fn note<T: Object>(
-    change: &Change<T>,
-    dirty: &mut BTreeSet<Key>,
-    observed: &mut u64,
-    key: fn(&T) -> Option<Key>,
-) {
-    let touched = match change {
+/// What has changed and is not in effect yet.
+#[derive(Default)]
+struct News {
+    services: BTreeSet<Key>,
+    pods: BTreeSet<Key>,
+    /// The highest resource version of Services and EndpointSlices that was seen.
+    observed: u64,
+}
+
+impl News {
+    fn service(&mut self, change: &Change<Service>) {
+        for service in touched(change) {
+            self.services.insert(key(service));
+            self.observe(service);
+        }
+    }
+
+    fn slice(&mut self, change: &Change<EndpointSlice>) {
+        for slice in touched(change) {
+            self.services.extend(slice_key(slice));
+            self.observe(slice);
+        }
+    }
+
+    fn pod(&mut self, change: &Change<Pod>) {
+        self.pods.extend(touched(change).map(key));
+    }
+
+    fn observe(&mut self, object: &impl Object) {
+        self.observed = self.observed.max(object.resource_version().parse().unwrap_or(0));
+    }
+}
+
+/// The objects that a change is about: as it was, and as it is.
+fn touched<T>(change: &Change<T>) -> impl Iterator<Item = &T> {
+    let objects = match change {
         Change::Applied { new, old } => [Some(new), old.as_ref()],
         Change::Deleted { last } => [Some(last), None],
         Change::Synced => [None, None],
     };
-    for object in touched.into_iter().flatten() {
-        dirty.extend(key(object));
-        *observed = (*observed).max(object.resource_version().parse().unwrap_or(0));
-    }
+    objects.into_iter().flatten().map(AsRef::as_ref)
 }

@@ -38,6 +38,9 @@ pub struct Describe {
     connection: Connection,
 }
 
+/// Whose kinds nothing ever happens to.
+const RBAC: &str = "rbac.authorization.k8s.io";
+
 /// What a description is made of, besides the object.
 #[derive(Debug, Default)]
 struct Around {
@@ -132,7 +135,10 @@ async fn around(session: &Session, found: &Found, with_events: bool) -> Result<A
     let value = &found.value;
     let namespace = found.target.key.namespace_opt();
     let mut around = Around::default();
-    if with_events {
+    // Nothing is ever told about these.
+    let eventful =
+        found.api.resource.group != RBAC && !matches!(&*found.api.resource.kind, "Namespace" | "Secret");
+    if with_events && eventful {
         around.events = Some(events::of(session, found).await);
     }
     match &*found.api.resource.kind {
@@ -215,6 +221,9 @@ fn describe(found: &Found, around: &Around, now: Timestamp) -> String {
         ("", "ConfigMap") => generic::config_map(&mut text, value),
         ("", "Secret") => generic::secret(&mut text, value),
         ("", "Namespace") => generic::namespace(&mut text, value),
+        ("", "ServiceAccount") => generic::service_account(&mut text, value),
+        (RBAC, "Role" | "ClusterRole") => generic::role(&mut text, value),
+        (RBAC, "RoleBinding" | "ClusterRoleBinding") => generic::binding(&mut text, value),
         ("apps", "Deployment") => workload::deployment(&mut text, value, &around.related),
         ("apps", "ReplicaSet") => workload::replica_set(&mut text, value, &around.related),
         ("apps", "DaemonSet") => workload::daemon_set(&mut text, value, &around.related),

@@ -152,7 +152,15 @@ impl Logs {
     }
 
     async fn single(&self, session: &Session, word: &str, container: Option<&str>) -> Result<Value> {
-        let mut pod = pods::one(session, word).await?;
+        let mut pod = match pods::one(session, word).await {
+            Err(error) if error.is_not_found() && !word.contains('/') => {
+                return message(format!(
+                    "error from server (NotFound): pods \"{word}\" not found in namespace \"{}\"",
+                    session.namespace
+                ));
+            }
+            pod => pod?,
+        };
         if word.contains('/') && !word.starts_with("po") {
             eprintln!("Using pod/{}", text_at(&pod, "/metadata/name"));
         }

@@ -148,7 +148,7 @@ async fn pause(session: &Session, found: &Found, paused: bool) -> Result<()> {
     let now = found.value.pointer("/spec/paused").and_then(Value::as_bool).unwrap_or(false);
     if now == paused {
         let state = if paused { "already paused" } else { "not paused" };
-        return message(format!("{name} is {state}"));
+        return message(format!("{} \"{}\" is {state}", found.api.qualified_plural(), found.target.key.name));
     }
     let body = json!({"spec": {"paused": if paused { json!(true) } else { Value::Null }}});
     patch(session, found, body, DryRun::None).await?;

@@ -27,9 +27,6 @@ pub struct Connection {
     /// The kubeconfig cluster to use
     #[arg(long, global = true, value_name = "NAME", help_heading = "Connection")]
     pub cluster: Option<String>,
-    /// The kubeconfig user to use
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Connection")]
-    pub user: Option<String>,
     /// The namespace
     #[arg(short, long, global = true, value_name = "NAMESPACE", help_heading = "Connection")]
     pub namespace: Option<String>,
@@ -98,11 +95,8 @@ impl Connection {
     }
 
     async fn config(&self) -> Result<kube::Config> {
-        let options = KubeConfigOptions {
-            context: self.context.clone(),
-            cluster: self.cluster.clone(),
-            user: self.user.clone(),
-        };
+        let options =
+            KubeConfigOptions { context: self.context.clone(), cluster: self.cluster.clone(), user: None };
         let mut config = match self.read()? {
             Some(kubeconfig) => match kube::Config::from_custom_kubeconfig(kubeconfig, &options).await {
                 Ok(config) => config,

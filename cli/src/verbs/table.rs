@@ -160,7 +160,7 @@ pub fn sort(rows: &mut [Row], path: &Template) -> Result<(), jsonpath::Error> {
     Ok(())
 }
 
-/// Orders values of one field: nothing first, numbers and quantities by size, text naturally.
+/// Orders values of one field: nothing first, numbers and quantities by size, text by its characters.
 pub fn compare(left: Option<&Value>, right: Option<&Value>) -> Ordering {
     match (left, right) {
         (Some(Value::Number(left)), Some(Value::Number(right))) => {
@@ -171,36 +171,12 @@ pub fn compare(left: Option<&Value>, right: Option<&Value>) -> Ordering {
             let quantity = |text: &str| text.parse::<api::quantity::Quantity>().ok();
             match (quantity(left), quantity(right)) {
                 (Some(left), Some(right)) => left.cmp(&right),
-                _ => natural(left, right),
+                _ => left.cmp(right),
             }
         }
         (Some(Value::Bool(left)), Some(Value::Bool(right))) => left.cmp(right),
         (left, right) => left.is_some().cmp(&right.is_some()),
     }
-}
-
-/// Text in which runs of digits count as numbers.
-fn natural(left: &str, right: &str) -> Ordering {
-    let (mut a, mut b) = (left.as_bytes(), right.as_bytes());
-    while let (Some(x), Some(y)) = (a.first(), b.first()) {
-        if x.is_ascii_digit() && y.is_ascii_digit() {
-            let run = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let ((da, ra), (db, rb)) = (a.split_at(run(a)), b.split_at(run(b)));
-            let trimmed =
-                |digits: &[u8]| digits.iter().skip_while(|byte| **byte == b'0').copied().collect::<Vec<u8>>();
-            let (da, db) = (trimmed(da), trimmed(db));
-            match da.len().cmp(&db.len()).then_with(|| da.cmp(&db)) {
-                Ordering::Equal => (a, b) = (ra, rb),
-                order => return order,
-            }
-            continue;
-        }
-        if x != y {
-            return x.cmp(y);
-        }
-        (a, b) = (a.get(1..).unwrap_or_default(), b.get(1..).unwrap_or_default());
-    }
-    a.len().cmp(&b.len()).then_with(|| left.cmp(right))
 }
 
 fn shown<'a>(columns: &'a [Column], view: &'a View) -> impl Iterator<Item = (usize, &'a Column)> {
@@ -325,7 +301,7 @@ mod tests {
             sort(&mut rows, &Template::relaxed(path).expect("a path")).expect("sorted");
             rows.iter().map(|row| row.cells[0].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(sorted(".metadata.name"), ["web-9", "web-10"]);
+        assert_eq!(sorted(".metadata.name"), ["web-10", "web-9"]);
         assert_eq!(sorted(".n"), ["web-10", "web-9"]);
         assert_eq!(sorted(".metadata.labels.app"), ["web-9", "web-10"]);
         let mut rows = table().rows;

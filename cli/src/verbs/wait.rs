@@ -63,11 +63,15 @@ pub async fn run(arguments: &Wait) -> Result<()> {
     for (api, target) in targets {
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let name = format!("{}/{}", api.qualified_kind(), target.key.name);
-        if !matches!(goal, Goal::Gone | Goal::There)
-            && let Err(error) = session.client.get_object(&target).await
-        {
-            errors.push(session.refused(error.into()));
-            continue;
+        match session.client.get_object(&target).await {
+            // It is gone already: nothing happened that could be told.
+            Err(error) if error.is_not_found() && goal == Goal::Gone => continue,
+            Err(error) if error.is_not_found() && goal == Goal::There => {}
+            Err(error) => {
+                errors.push(session.refused(error.into()));
+                continue;
+            }
+            Ok(_) => {}
         }
         let met =
             watching::until(&session.client, &target, Some(left.max(Duration::from_millis(200))), |object| {
@@ -102,9 +106,8 @@ fn parse(text: &str) -> Result<Goal> {
         return Ok(Goal::Condition(name.to_owned(), value.to_owned()));
     }
     if let Some(rest) = text.strip_prefix("jsonpath=") {
-        let rest = rest.trim_matches('\'');
         // The value stands after the brace that closes the path, or after the last equals sign.
-        let (path, value) = match rest.find("}=") {
+        let (path, value) = match rest.find("}=").or_else(|| rest.find("}'=").map(|at| at + 1)) {
             Some(at) => rest.split_at(at + 1),
             None if rest.ends_with('}') => (rest, ""),
             None => rest.rfind('=').map_or((rest, ""), |at| rest.split_at(at)),
@@ -113,7 +116,7 @@ fn parse(text: &str) -> Result<Goal> {
         if value.as_deref() == Some("") {
             return message("jsonpath wait has to have a value after equal sign");
         }
-        return Ok(Goal::Path(Template::relaxed(path)?, value));
+        return Ok(Goal::Path(Template::relaxed(path.trim_matches('\''))?, value));
     }
     message(format!("unrecognized condition: \"{text}\""))
 }

@@ -27,7 +27,7 @@ impl Protocol {
         }
     }
 
-    fn parse(name: Option<&str>) -> Option<Protocol> {
+    pub(crate) fn parse(name: Option<&str>) -> Option<Protocol> {
         match name.unwrap_or("TCP") {
             "TCP" => Some(Protocol::Tcp),
             "UDP" => Some(Protocol::Udp),
@@ -141,7 +141,7 @@ fn ingress_addresses(service: &Service) -> Vec<String> {
     ingress.into_iter().flatten().filter_map(|one| one.ip.clone()).collect()
 }
 
-fn number(port: i32) -> Option<u16> {
+pub(crate) fn number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port > 0)
 }
 

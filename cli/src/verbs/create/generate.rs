@@ -424,6 +424,7 @@ impl PriorityClass {
     pub fn object(&self) -> Value {
         let mut object = plain("scheduling.k8s.io/v1", "PriorityClass", &self.name);
         object["value"] = json!(self.value);
+        object["preemptionPolicy"] = json!("PreemptLowerPriority");
         if self.global_default {
             object["globalDefault"] = json!(true);
         }

@@ -15,6 +15,8 @@ pub fn write_all(
 ) {
     let Some(containers) = containers.and_then(Value::as_array).filter(|all| !all.is_empty()) else { return };
     text.line(level, format!("{title}:"));
+    // Names within a template are set in by one more blank, what follows them is not.
+    let indent = if level > 0 { " " } else { "" };
     for container in containers {
         let name = text_at(container, "/name");
         let status = statuses
@@ -22,16 +24,16 @@ pub fn write_all(
             .into_iter()
             .flatten()
             .find(|status| text_at(status, "/name") == name);
-        text.line(level + 1, format!("{name}:"));
-        basics(text, container, status, level + 2);
-        command(text, container, level + 2);
+        text.line(1, format!("{indent}{name}:"));
+        basics(text, container, status, 2);
+        command(text, container, 2);
         if let Some(status) = status {
-            states(text, status, level + 2);
+            states(text, status, 2);
         }
-        resources(text, container, level + 2);
-        probes(text, container, level + 2);
-        environment(text, container, level + 2);
-        mounts(text, container, level + 2);
+        resources(text, container, 2);
+        probes(text, container, 2);
+        environment(text, container, 2);
+        mounts(text, container, 2);
     }
 }
 

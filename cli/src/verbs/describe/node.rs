@@ -42,7 +42,7 @@ pub(super) fn write(text: &mut Text, node: &Value, around: &Around, now: Timesta
             text.line(
                 1,
                 format!(
-                    "{} \t{} \t{} \t{} \t{} \t{} ",
+                    "{} \t{} \t{} \t{} \t{} \t{}",
                     text_at(condition, "/type"),
                     text_at(condition, "/status"),
                     long_time(text_at(condition, "/lastHeartbeatTime")),
@@ -157,7 +157,11 @@ fn pods(text: &mut Text, node: &Value, pods: &[Value], now: Timestamp) {
     text.line(1, "(Total limits may be over 100 percent, i.e., overcommitted.)");
     text.line(1, "Resource\tRequests\tLimits");
     text.line(1, "--------\t--------\t------");
-    for resource in ["cpu", "memory", "ephemeral-storage"] {
+    const FIRST: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+    let allocatable_names = node.pointer("/status/allocatable").and_then(Value::as_object);
+    let others = allocatable_names.into_iter().flatten().map(|(name, _)| name.as_str());
+    let others = others.filter(|name| *name != "pods" && !FIRST.contains(name));
+    for resource in FIRST.into_iter().chain(others) {
         let total = sum(pods.iter().map(|pod| asked(pod, resource)));
         text.line(
             1,

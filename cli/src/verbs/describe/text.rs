@@ -80,7 +80,7 @@ impl Text {
         }
     }
 
-    /// The conditions of a workload: type, status, reason.
+    /// The conditions of an object, in these columns.
     pub fn conditions(&mut self, object: &Value, columns: &[(&str, &str)]) {
         let Some(conditions) = object.pointer("/status/conditions").and_then(Value::as_array) else { return };
         if conditions.is_empty() {
@@ -94,14 +94,11 @@ impl Text {
             self.line(1, dashes.join("\t"));
         }
         for condition in conditions {
-            let cells: Vec<String> = columns
-                .iter()
-                .map(|(_, pointer)| match text_at(condition, pointer) {
-                    value if pointer.ends_with("Time") => long_time(value),
-                    value => value.to_owned(),
-                })
-                .collect();
-            self.line(1, format!("{} ", cells.join("\t")));
+            let cells: Vec<&str> = columns.iter().map(|(_, pointer)| text_at(condition, pointer)).collect();
+            let (first, rest) =
+                (cells.first().copied().unwrap_or_default(), cells.get(1..).unwrap_or_default());
+            let end = if columns.len() > 2 { "" } else { " " };
+            self.line(1, format!("{first} \t{}{end}", rest.join("\t")));
         }
     }
 

@@ -12,8 +12,9 @@ pub fn write_all(text: &mut Text, volumes: Option<&Value>, level: usize) {
     };
     text.line(level, "Volumes:");
     for volume in volumes {
-        text.line(level + 1, format!("{}:", text_at(volume, "/name")));
-        write(text, volume, level + 2);
+        let indent = if level > 0 { " " } else { "" };
+        text.line(1, format!("{indent}{}:", text_at(volume, "/name")));
+        write(text, volume, 2);
     }
 }
 
