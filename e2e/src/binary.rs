@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail};
 /// Names another binary to test.
 pub const VARIABLE: &str = "ORLOP_TEST_BINARY";
 
+/// Where the sources are.
+const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
 /// Path of the binary, built first where it is missing or older than its sources.
 ///
 /// Cargo builds a package's binaries for that package's tests only, so this may be the first to need it.
@@ -37,7 +40,7 @@ fn find() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Whether nothing that the binary was made from is newer than it.
+/// Whether the binary was made from these very sources, and none of them is newer.
 fn is_fresh(binary: &Path) -> bool {
     let modified = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
     let (Some(built), Ok(sources)) = (modified(binary), std::fs::read_to_string(binary.with_extension("d")))
@@ -45,15 +48,22 @@ fn is_fresh(binary: &Path) -> bool {
         return false;
     };
     let older = |path: &str| modified(Path::new(path)).is_some_and(|at: SystemTime| at <= built);
-    let mut listed = sources.lines().filter_map(|line| line.split_once(": ")).peekable();
-    listed.peek().is_some() && listed.all(|(_, paths)| paths.split_whitespace().all(older))
+    let paths: Vec<&str> = sources
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .flat_map(|(_, paths)| paths.split(' '))
+        .collect();
+    let main = Path::new(WORKSPACE).join("cli/src/main.rs").canonicalize();
+    // A build directory may be shared with another copy of the sources.
+    let ours = main.is_ok_and(|main| paths.iter().any(|path| Path::new(path) == main));
+    ours && paths.into_iter().all(older)
 }
 
 fn build(profile_dir: &Path) -> Result<()> {
     let profile = profile_dir.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
     let target_dir = profile_dir.parent().context("a build directory has a parent")?;
     let output = Command::new(env!("CARGO"))
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .current_dir(WORKSPACE)
         .args(["build", "--quiet", "--package", "cli", "--bin", "orlop", "--profile"])
         .arg(if profile == "debug" { "dev" } else { profile })
         .arg("--target-dir")
