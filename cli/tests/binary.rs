@@ -1,5 +1,7 @@
 //! The binary as a person meets it at a prompt: what it says, and how it ends.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, outside of them")]
+
 use std::net::TcpListener;
 use std::process::{Command, Output};
 

@@ -63,8 +63,7 @@ fn claims_of(service: &Value) -> BTreeSet<String> {
 
 fn held_ports(spec: &Value) -> impl Iterator<Item = u16> {
     let ports = items(&spec["ports"]).iter().filter_map(|port| port["nodePort"].as_u64());
-    let check = spec["healthCheckNodePort"].as_u64();
-    ports.chain(check).filter(|port| *port > 0).map(|port| port as u16)
+    ports.filter(|port| *port > 0).map(|port| port as u16)
 }
 
 fn is_address(text: &str) -> bool {

@@ -48,6 +48,14 @@ pub fn admit<'a>(
                 .into(),
         });
     }
+    let spec = pod::spec(pod);
+    let asked = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    for sysctl in asked {
+        if crate::sysctls::path(&sysctl.name, spec.host_network == Some(true)).is_none() {
+            let message = format!("forbidden sysctl: \"{}\" not allowlisted", sysctl.name);
+            return Err(Rejection { reason: "SysctlForbidden".into(), message });
+        }
+    }
     let taken: Vec<_> = others.flat_map(host_ports).collect();
     if host_ports(pod).iter().any(|port| taken.iter().any(|it| conflict(it, port))) {
         return Err(Rejection {

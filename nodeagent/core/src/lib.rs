@@ -17,5 +17,6 @@ pub mod probe;
 pub mod projection;
 pub mod runtime;
 pub mod security;
+pub mod sysctls;
 
 pub use lifecycle::PodMachine;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nodeagent_core::runtime::{Resources, RuntimeError, SandboxConfig, SandboxId, SandboxStatus};
+use nodeagent_core::sysctls;
 
 use super::state::{SandboxRecord, new_id};
 use super::{EmbeddedRuntime, blocking, internal};
@@ -126,7 +127,9 @@ impl EmbeddedRuntime {
                     nix::unistd::sethostname(&record.hostname)?;
                 }
                 for (name, value) in &making.sysctls {
-                    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+                    let path = sysctls::path(name, record.host_network).ok_or_else(|| {
+                        std::io::Error::other(format!("sysctl {name} may not be set by a pod"))
+                    })?;
                     fs::write(&path, value).map_err(|error| {
                         std::io::Error::new(error.kind(), format!("sysctl {name}: {error}"))
                     })?;
