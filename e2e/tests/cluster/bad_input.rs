@@ -200,7 +200,10 @@ fn bad_values(stage: &Stage) -> Result<()> {
         let answer = stage.api.post(path, body.to_string())?;
         let value = status(&answer, 422, "Invalid", &[words])?;
         let causes = value["details"]["causes"].as_array().context("no causes")?;
-        ensure!(causes.iter().any(|cause| cause["field"] == field), "no cause at {field:?} in {value}");
+        ensure!(
+            causes.iter().any(|cause| cause["field"].as_str().unwrap_or_default() == field),
+            "no cause at {field:?} in {value}"
+        );
         Ok(())
     };
     let maps = path(stage, "configmaps");
