@@ -280,9 +280,9 @@ fn agent_config(file: &AgentFile) -> Result<nodeagent::Config> {
     config.tunnels = vec![nodeagent::TunnelConfig {
         server_name: host,
         address,
-        ca_pem: std::fs::read_to_string(&file.authority)?,
-        cert_pem: std::fs::read_to_string(&file.certificate)?,
-        key_pem: std::fs::read_to_string(&file.key)?,
+        authority: file.authority.clone(),
+        certificate: file.certificate.clone(),
+        key: file.key.clone(),
     }];
     Ok(config)
 }

@@ -10,6 +10,9 @@ pub const DATA_DIR: &str = "/var/lib/orlop";
 /// In a node's directory: held by the process that runs the node.
 pub const AGENT_LOCK: &str = "agent.lock";
 
+/// In a node's directory: what its agent is told.
+pub const AGENT_FILE: &str = "agent.json";
+
 /// The paths below one data directory.
 #[derive(Clone, Debug)]
 pub struct Layout {

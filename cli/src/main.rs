@@ -4,6 +4,7 @@ mod agent;
 mod control_plane;
 mod demo;
 mod doctor;
+mod image;
 mod layout;
 mod lock;
 mod networks;
@@ -46,6 +47,9 @@ enum Command {
     },
     /// Check whether this host can run a node.
     Doctor,
+    /// Load images into the nodes of a cluster on this machine.
+    #[command(subcommand)]
+    Image(image::Image),
     #[command(flatten)]
     Verb(verbs::Verb),
     /// What Orlop starts by itself.
@@ -79,6 +83,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo => served_with(demo::run(), "error"),
         Command::Agent { file } => served(agent::run(&file)),
         Command::Doctor => Ok(show_checks(&doctor::run())),
+        Command::Image(image) => image::run(&image).map(|()| ExitCode::SUCCESS),
         Command::Verb(verb) => Ok(verbs::run(&verb)),
         Command::Internal(Internal::Workload(arguments)) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

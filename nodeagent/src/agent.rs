@@ -48,25 +48,19 @@ pub struct Config {
     pub tunnels: Vec<TunnelConfig>,
 }
 
-/// A server to keep a tunnel to.
-#[derive(Clone)]
+/// A server to keep a tunnel to. The files are read anew for each connection: certificates are replaced while the agent runs.
+#[derive(Clone, Debug)]
 pub struct TunnelConfig {
     /// `host:port`.
     pub address: String,
     /// The name that its certificate must have.
     pub server_name: String,
-    /// Certificates of the CA.
-    pub ca_pem: String,
-    /// The node's certificate.
-    pub cert_pem: String,
-    /// The key to it.
-    pub key_pem: String,
-}
-
-impl std::fmt::Debug for TunnelConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TunnelConfig").field("address", &self.address).finish_non_exhaustive()
-    }
+    /// Certificates of the CA, PEM.
+    pub authority: PathBuf,
+    /// The node's certificate, PEM.
+    pub certificate: PathBuf,
+    /// The key to it, PEM.
+    pub key: PathBuf,
 }
 
 /// Why an agent cannot run.

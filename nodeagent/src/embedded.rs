@@ -248,6 +248,19 @@ impl Runtime for EmbeddedRuntime {
         format!("orlop://{}", env!("CARGO_PKG_VERSION"))
     }
 
+    fn problem(&self) -> BoxFuture<'_, Option<String>> {
+        async {
+            let missing = self.network.pod_cidr().await.is_none();
+            missing.then(|| {
+                format!(
+                    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{}",
+                    NetworkError::NoPodCidr
+                )
+            })
+        }
+        .boxed()
+    }
+
     fn run_sandbox(&self, config: SandboxConfig) -> BoxFuture<'_, Result<SandboxStatus, RuntimeError>> {
         self.run_sandbox_now(config).boxed()
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use client::core::events::{EventNote, EventType};
 use client::core::object::Target;
@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret, Service};
 use nodeagent_core::build::{self, ContainerParts};
 use nodeagent_core::fields::FieldContext;
 use nodeagent_core::lifecycle::{
-    Action, CreateFailure, Event, Hook, ImageFailure, NodeFacts, Note, Observed, PatchFailure,
+    Action, CreateFailure, Event, Hook, ImageFailure, NodeFacts, Note, Observed, PatchFailure, State,
 };
 use nodeagent_core::netfiles::{self, DnsSettings};
 use nodeagent_core::runtime::{
@@ -32,6 +32,12 @@ use crate::objects::Objects;
 use crate::pods::Pods;
 use crate::tokens::Tokens;
 use crate::{agent, drain, node, prober, volumes};
+
+/// A node that has just started gets its part of the pod network soon: only a longer wait is worth telling.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the network is looked at, rarer and rarer.
+const NETWORK_PAUSE: Duration = Duration::from_millis(20);
+const NETWORK_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What everything in one agent shares.
 pub(crate) struct Node {
@@ -330,6 +336,11 @@ async fn carry_out(
             Event::Image { container, outcome }
         }
         Action::RunSandbox { attempt } => {
+            if !pod::host_network(of)
+                && let Err(problem) = await_network(node, pods, of).await
+            {
+                return Some(Event::SandboxRan(Err(problem)));
+            }
             let config = build::sandbox(of, attempt, &node.config.node_name, &node.config.cluster_domain);
             let outcome = text(node.runtime.run_sandbox(config).await);
             if let Ok(status) = &outcome {
@@ -385,6 +396,31 @@ async fn carry_out(
             return None;
         }
     })
+}
+
+/// Waits until the node has its part of the pod network, or until the pod is not to run any more.
+async fn await_network(node: &Node, pods: &Weak<Pods>, of: &Pod) -> Result<(), String> {
+    let (began, mut told, mut pause) = (Instant::now(), false, NETWORK_PAUSE);
+    while let Some(problem) = node.runtime.problem().await {
+        let found =
+            pods.upgrade().and_then(|pods| pods.find(pod::namespace(of), pod::name(of), pod::uid(of)));
+        if found.is_none_or(|handle| handle.machine().state() != State::Active) {
+            return Err(problem);
+        }
+        if !told && began.elapsed() >= NETWORK_PATIENCE {
+            told = true;
+            let note = Note {
+                warning: true,
+                reason: "NetworkNotReady".into(),
+                message: format!("network is not ready: {problem}"),
+                field_path: String::new(),
+            };
+            emit(&node.recorder, of, note);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(NETWORK_PAUSE_MAX);
+    }
+    Ok(())
 }
 
 fn absent_is_fine(outcome: Result<(), RuntimeError>) -> Result<(), String> {

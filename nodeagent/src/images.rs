@@ -220,6 +220,15 @@ impl ImageStore {
         archive::load(self, path)
     }
 
+    /// Makes an image known to this node that another node of the same content directory has. Blocks.
+    pub fn share(&self, record: &Record) -> Result<Arc<Record>, ImageError> {
+        let _importing = self.content.importing()?;
+        if !record.layers.iter().all(|layer| self.content.has_layer(layer)) {
+            return Err(ImageError::NotFound(record.id.clone()));
+        }
+        self.adopt(Record { last_used: None, ..record.clone() })
+    }
+
     /// Packs this executable with the loader and the libraries that it maps as an image. Blocks.
     pub fn pack_self(&self, image: &SelfImage) -> Result<Arc<Record>, ImageError> {
         let _importing = self.content.importing()?;

@@ -27,6 +27,9 @@ const LOOK: u32 = 3;
 /// The status is sent at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_millis(500);
+/// A node that cannot run pods looks this often whether it can, rarer and rarer.
+const MEND_PAUSE: Duration = Duration::from_millis(20);
+const MEND_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
@@ -77,6 +80,7 @@ fn meminfo(field: &str) -> Option<i64> {
 pub(crate) async fn keep(node: Arc<Node>) {
     let images = || async { node.runtime.list_images().await.unwrap_or_default() };
     let mut health = health(&node.config);
+    health.not_ready = node.runtime.problem().await;
     let mut known = images().await;
     let mut registered = register(&node.client, &node.machine, &node.config, &health, &known).await;
     let mut sent_at = tokio::time::Instant::now();
@@ -85,7 +89,9 @@ pub(crate) async fn keep(node: Arc<Node>) {
     loop {
         renew_lease(&node.client, &node.config.node_name, registered.metadata.uid.as_deref(), renewals == 0)
             .await;
-        if let Some(contradicted) = contradiction(&node.config.node_name, &registered, &mut changes).await {
+        if let Some(contradicted) =
+            contradiction(&node, &registered, &mut changes, health.not_ready.is_some()).await
+        {
             registered.status = contradicted.status.clone();
         }
         renewals = renewals.wrapping_add(1).max(1);
@@ -93,6 +99,7 @@ pub(crate) async fn keep(node: Arc<Node>) {
             health = self::health(&node.config);
             known = images().await;
         }
+        health.not_ready = node.runtime.problem().await;
         let status =
             node::status(&node.machine, &health, &known, registered.status.as_ref(), Timestamp::now());
         let changed = registered.status.as_ref().is_none_or(|old| node::differs(old, &status));
@@ -105,20 +112,35 @@ pub(crate) async fn keep(node: Arc<Node>) {
     }
 }
 
-/// Waits until the next renewal is due, or until somebody else says of this node what is not true: after a silence the
+/// Waits until the runtime can run pods; for ever if it can already.
+async fn mended(node: &Node, unwell: bool) {
+    if !unwell {
+        return std::future::pending().await;
+    }
+    let mut pause = MEND_PAUSE;
+    while node.runtime.problem().await.is_some() {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MEND_PAUSE_MAX);
+    }
+}
+
+/// Waits until the next renewal is due, until the node has become able to run pods, or until somebody else says of this node what is not true: after a silence the
 /// cluster takes a node for lost, and learns only from the node itself that it is not.
 async fn contradiction(
-    name: &str,
+    node: &Node,
     said: &core::Node,
     changes: &mut client::Changes<core::Node>,
+    unwell: bool,
 ) -> Option<Arc<core::Node>> {
-    let due = tokio::time::sleep(RENEW);
-    tokio::pin!(due);
+    let name = &node.config.node_name;
+    let (due, mended) = (tokio::time::sleep(RENEW), mended(node, unwell));
+    tokio::pin!(due, mended);
     loop {
         tokio::select! {
             () = &mut due => return None,
+            () = &mut mended => return None,
             change = changes.next() => match change {
-                Some(Change::Applied { new, .. }) if new.name() == name && readiness(&new) != readiness(said) => {
+                Some(Change::Applied { new, .. }) if new.name() == *name && readiness(&new) != readiness(said) => {
                     return Some(new);
                 }
                 Some(_) => {}
@@ -207,6 +229,11 @@ async fn try_register(
             if stale {
                 let patch = Patch::new(PatchKind::Strategic, json!({"metadata": {"labels": labels}}));
                 client.patch::<core::Node>(None, &config.node_name, &patch).await?;
+            }
+            if health.not_ready.is_some() {
+                // An agent that starts anew is not ready for a moment, while its pods run on: they must not lose their
+                // traffic for that. If it lasts, the next renewal says so.
+                return Ok(old);
             }
             old
         }

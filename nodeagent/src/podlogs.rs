@@ -14,7 +14,9 @@ pub(crate) const MAX_BYTES: u64 = 10 << 20;
 pub(crate) const MAX_FILES: usize = 5;
 
 const CHUNK: usize = 32 * 1024;
-const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
+/// A follower looks again after this long, longer and longer while nothing is written.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(25);
+const FOLLOW_PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// The last `bytes` of a file, from the beginning of a line.
 pub(crate) fn end_of(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
@@ -83,6 +85,7 @@ pub(crate) fn read(
         let is_last = index + 1 == files.len();
         let mut reader = BufReader::with_capacity(CHUNK, opened);
         let mut line = Vec::new();
+        let mut pause = FOLLOW_PAUSE;
         loop {
             let read = reader.read_until(b'\n', &mut line)?;
             if line.ends_with(b"\n") {
@@ -101,6 +104,7 @@ pub(crate) fn read(
                 return Ok(());
             }
             if !idle {
+                pause = FOLLOW_PAUSE;
                 continue;
             }
             if !(is_last && follow) {
@@ -117,7 +121,8 @@ pub(crate) fn read(
             if over && reader.fill_buf()?.is_empty() {
                 return Ok(());
             }
-            std::thread::sleep(FOLLOW_PAUSE);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(FOLLOW_PAUSE_MAX);
         }
     }
     Ok(())
@@ -160,6 +165,18 @@ mod tests {
             text.extend(chunk);
         }
         String::from_utf8(text).expect("text")
+    }
+
+    #[test]
+    fn a_follower_ends_when_nobody_listens() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("0.log");
+        fs::write(&path, "2026-01-01T00:00:01Z stdout F a\n").expect("written");
+        let (sender, mut receiver) = mpsc::channel(64);
+        let follower = std::thread::spawn(move || read(&path, Filter::default(), true, || false, &sender));
+        assert_eq!(receiver.blocking_recv().expect("a line"), b"a\n");
+        drop(receiver);
+        follower.join().expect("ended").expect("read");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{self as core, Pod};
 use nodeagent_core::lifecycle::{Event, Observed, PodMachine};
 use nodeagent_core::runtime::{ContainerState, ContainerStatus, RuntimeError, SandboxStatus};
 use nodeagent_core::{admission, logs, node, pod};
+use tokio::sync::Semaphore;
 
 use crate::driver::PodHandle;
 use crate::hands::{Node, NodeHands, nothing};
@@ -23,9 +24,14 @@ const MESSAGE_BYTES_MAX: u64 = 4096;
 /// How often the runtime is looked at although it said nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
+/// Logs that may be followed at the same time: each takes a thread.
+pub(crate) const FOLLOWERS_MAX: usize = 128;
+
 /// The pods of one node.
 pub(crate) struct Pods {
     pub(crate) node: Arc<Node>,
+    /// Places of those who follow a log.
+    pub(crate) followers: Arc<Semaphore>,
     handles: Mutex<BTreeMap<String, PodHandle>>,
     me: std::sync::Weak<Pods>,
 }
@@ -34,7 +40,12 @@ pub(crate) struct Pods {
 
 impl Pods {
     pub(crate) fn new(node: Arc<Node>) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self { node, handles: Mutex::default(), me: me.clone() })
+        Arc::new_cyclic(|me| Self {
+            node,
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            handles: Mutex::default(),
+            me: me.clone(),
+        })
     }
 
     pub(crate) fn handles(&self) -> MutexGuard<'_, BTreeMap<String, PodHandle>> {

@@ -1,6 +1,7 @@
 //! The agent's end of the tunnel: it dials the server, listens for sessions and serves them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::agent::TunnelConfig;
 use crate::driver::PodHandle;
-use crate::pods::Pods;
+use crate::pods::{FOLLOWERS_MAX, Pods};
 use crate::{podlogs, sockets};
 
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
@@ -53,14 +54,17 @@ struct Refusal(u32, String);
 // === the connection ===
 
 fn tls(config: &TunnelConfig) -> Result<TlsConnector, Box<dyn std::error::Error + Send + Sync>> {
+    let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let (authority, certificate, key) =
+        (read(&config.authority)?, read(&config.certificate)?, read(&config.key)?);
     let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_pemfile::certs(&mut config.ca_pem.as_bytes()) {
+    for certificate in rustls_pemfile::certs(&mut authority.as_slice()) {
         roots.add(certificate?)?;
     }
     let chain =
-        rustls_pemfile::certs(&mut config.cert_pem.as_bytes()).collect::<Result<Vec<CertificateDer>, _>>()?;
+        rustls_pemfile::certs(&mut certificate.as_slice()).collect::<Result<Vec<CertificateDer>, _>>()?;
     let key: PrivateKeyDer =
-        rustls_pemfile::private_key(&mut config.key_pem.as_bytes())?.ok_or("the node has no private key")?;
+        rustls_pemfile::private_key(&mut key.as_slice())?.ok_or("the node has no private key")?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut client = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -184,7 +188,7 @@ async fn serve_request(
             let session = pods.node.runtime.attach(&status.id).await.map_err(refuse)?;
             interact(session, incoming, frames).await
         }
-        Some(open::Request::Logs(request)) => read_logs(pods, request, frames).await,
+        Some(open::Request::Logs(request)) => read_logs(pods, request, incoming, frames).await,
         Some(open::Request::Dial(dial)) => {
             let ip: IpAddr = dial
                 .address
@@ -248,41 +252,45 @@ async fn interact(
 ) -> Result<(), Refusal> {
     send(frames, frame::Frame::Ready(true)).await;
     let Session { mut input, mut output } = session;
-    let feed = tokio::spawn(async move {
-        while let Some(Frame { frame: Some(frame) }) = incoming.recv().await {
+    let feed = async move {
+        while let Some(Frame { frame }) = incoming.recv().await {
             let item = match frame {
-                frame::Frame::Stdin(bytes) => SessionInput::Stdin(bytes.into()),
-                frame::Frame::CloseStdin(_) => SessionInput::CloseStdin,
-                frame::Frame::Resize(size) => SessionInput::Resize {
+                Some(frame::Frame::Stdin(bytes)) => SessionInput::Stdin(bytes.into()),
+                Some(frame::Frame::CloseStdin(_)) => SessionInput::CloseStdin,
+                Some(frame::Frame::Resize(size)) => SessionInput::Resize {
                     width: u16::try_from(size.width).unwrap_or(u16::MAX),
                     height: u16::try_from(size.height).unwrap_or(u16::MAX),
                 },
                 _ => continue,
             };
             if input.send(item).await.is_err() {
+                // The process listens no more; what it still has to say comes by the output.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let say = async {
+        while let Some(item) = output.next().await {
+            let (frame, last) = match item {
+                Ok(SessionOutput::Stdout(bytes)) => (frame::Frame::Stdout(bytes.into()), false),
+                Ok(SessionOutput::Stderr(bytes)) => (frame::Frame::Stderr(bytes.into()), false),
+                Ok(SessionOutput::Exit(code)) => (frame::Frame::Exit(Exit { code }), true),
+                Err(error) => return Err(refuse(error)),
+            };
+            if !send(frames, frame).await || last {
                 break;
             }
         }
-        // Keeps the input open: whoever reads the output decides when the session ends.
-        input
-    });
-    let mut result = Ok(());
-    while let Some(item) = output.next().await {
-        let (frame, last) = match item {
-            Ok(SessionOutput::Stdout(bytes)) => (frame::Frame::Stdout(bytes.into()), false),
-            Ok(SessionOutput::Stderr(bytes)) => (frame::Frame::Stderr(bytes.into()), false),
-            Ok(SessionOutput::Exit(code)) => (frame::Frame::Exit(Exit { code }), true),
-            Err(error) => {
-                result = Err(refuse(error));
-                break;
-            }
-        };
-        if !send(frames, frame).await || last {
-            break;
-        }
+        Ok(())
+    };
+    // Whoever is first: the process has ended, or nobody is there any more whom it could talk to. An end of the standard
+    // input alone comes as a frame. Dropping the session hangs up a terminal and closes the standard input of others.
+    tokio::select! {
+        biased;
+        result = say => result,
+        () = feed => Ok(()),
+        () = frames.closed() => Ok(()),
     }
-    feed.abort();
-    result
 }
 
 async fn carry(
@@ -320,7 +328,12 @@ async fn carry(
     Ok(())
 }
 
-async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(), Refusal> {
+async fn read_logs(
+    pods: &Arc<Pods>,
+    request: Logs,
+    mut incoming: mpsc::Receiver<Frame>,
+    frames: &Frames,
+) -> Result<(), Refusal> {
     let handle =
         pods.find(&request.namespace, &request.pod, &request.uid).ok_or_else(|| not_found(&request.pod))?;
     let of = handle.pod();
@@ -359,9 +372,15 @@ async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(
         limit_bytes: unsigned(request.limit_bytes),
         timestamps: request.timestamps,
     };
+    let follow = request.follow;
+    let place = match follow {
+        true => Some(pods.followers.clone().try_acquire_owned().map_err(|_| {
+            Refusal(429, format!("{FOLLOWERS_MAX} logs of this node are followed already; try again later"))
+        })?),
+        false => None,
+    };
     send(frames, frame::Frame::Ready(true)).await;
     let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(4);
-    let follow = request.follow;
     let ended = move || {
         let machine = handle.machine();
         let current = machine
@@ -371,10 +390,30 @@ async fn read_logs(pods: &Arc<Pods>, request: Logs, frames: &Frames) -> Result<(
             .is_some_and(|(id, state)| id == status.id && !matches!(state, ContainerState::Exited { .. }));
         !runs || machine.state() == State::Gone
     };
-    let reader = tokio::task::spawn_blocking(move || podlogs::read(&path, filter, follow, ended, &sender));
-    while let Some(chunk) = chunks.recv().await {
-        if !send(frames, frame::Frame::Data(chunk)).await {
-            return Ok(());
+    let reader = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        podlogs::read(&path, filter, follow, ended, &sender)
+    });
+    // A quiet container says nothing that could fail to be sent: the client's end must be heard too. The reader ends by
+    // itself when nobody listens.
+    let gone = async {
+        tokio::select! {
+            () = frames.closed() => {}
+            () = async { while incoming.recv().await.is_some() {} } => {}
+        }
+    };
+    tokio::pin!(gone);
+    loop {
+        tokio::select! {
+            chunk = chunks.recv() => match chunk {
+                Some(chunk) => {
+                    if !send(frames, frame::Frame::Data(chunk)).await {
+                        return Ok(());
+                    }
+                }
+                None => break,
+            },
+            () = &mut gone => return Ok(()),
         }
     }
     match reader.await {

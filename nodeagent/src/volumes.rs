@@ -9,7 +9,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, HostPathVolumeSource, Pod, ProjectedVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, HostPathVolumeSource, Pod, ProjectedVolumeSource, Volume, VolumeProjection,
+};
 use nix::mount::{MsFlags, mount};
 use nodeagent_core::fields::FieldContext;
 use nodeagent_core::projection::{self, File, Files};
@@ -29,8 +31,14 @@ pub(crate) enum Error {
     Disk { volume: String, source: io::Error },
     #[error("MountVolume.SetUp failed for volume \"{volume}\" : hostPath type check failed: {detail}")]
     HostPath { volume: String, detail: String },
-    #[error("volume \"{volume}\" is of a type that this node does not know")]
+    #[error(
+        "MountVolume.SetUp failed for volume \"{volume}\" : its source is of a type that this node does not know"
+    )]
     Unknown { volume: String },
+    #[error(
+        "MountVolume.SetUp failed for volume \"{volume}\" : projected source {index} ({kind}) is of a type that this node does not know"
+    )]
+    UnknownPart { volume: String, index: usize, kind: &'static str },
 }
 
 /// The directory of everything that belongs to one pod.
@@ -77,7 +85,30 @@ async fn set_up_one(node: &Node, of: &Pod, volume: &Volume, dir: &Path) -> Resul
         Some(files) => files,
         None => return Err(Error::Unknown { volume: name() }),
     };
+    if is_kept_in_memory(volume) {
+        memory(dir).map_err(disk)?;
+    }
     atomic::write(dir, &files, group(of)).map_err(disk).map(|_| ())
+}
+
+/// Secrets and tokens never reach the disk; ConfigMaps are not secret.
+fn is_kept_in_memory(volume: &Volume) -> bool {
+    volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+}
+
+/// Makes `dir` a file system in memory, never swapped out where the kernel can promise that.
+fn memory(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    if is_mount(dir)? {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let make = |options: &str| mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options));
+    match make("mode=0755,noswap") {
+        // Kernels before 6.4 do not know the option.
+        Err(nix::Error::EINVAL) => Ok(make("mode=0755")?),
+        outcome => Ok(outcome?),
+    }
 }
 
 /// The files of a volume that is made of objects; `None` for other volumes.
@@ -126,7 +157,10 @@ async fn projected(
     let mode = mode(source.default_mode);
     let namespace = pod::namespace(of);
     let mut all = Files::new();
-    for part in source.sources.iter().flatten() {
+    for (index, part) in source.sources.iter().flatten().enumerate() {
+        if let Some(kind) = unknown_part(part) {
+            return Err(Error::UnknownPart { volume: volume.name.clone(), index, kind });
+        }
         if let Some(it) = &part.config_map {
             let object = node.objects.config_maps.get(namespace, &it.name).await.map_err(api)?;
             let optional = it.optional.unwrap_or(false);
@@ -157,6 +191,21 @@ async fn projected(
         }
     }
     Ok(all)
+}
+
+/// The kind of a source that this node cannot make files from. A file that is silently missing would be worse than no pod.
+fn unknown_part(part: &VolumeProjection) -> Option<&'static str> {
+    if part.cluster_trust_bundle.is_some() {
+        return Some("clusterTrustBundle");
+    }
+    if part.pod_certificate.is_some() {
+        return Some("podCertificate");
+    }
+    let known = part.config_map.is_some()
+        || part.secret.is_some()
+        || part.downward_api.is_some()
+        || part.service_account_token.is_some();
+    (!known).then_some("unknown")
 }
 
 fn empty_dir(dir: &Path, memory: bool, size: Option<i64>, group: Option<u32>) -> io::Result<()> {
@@ -285,5 +334,23 @@ pub(crate) fn tear_down(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn projected_sources_that_nobody_makes_are_named() {
+        let check = |text: &str, expected: Option<&str>| {
+            let part: VolumeProjection = serde_json::from_str(text).expect("a source");
+            assert_eq!(unknown_part(&part), expected, "{text}");
+        };
+        check(r#"{"configMap":{"name":"a"}}"#, None);
+        check(r#"{"serviceAccountToken":{"path":"token"}}"#, None);
+        check(r#"{"clusterTrustBundle":{"path":"ca.pem","name":"a"}}"#, Some("clusterTrustBundle"));
+        check(r#"{"podCertificate":{"signerName":"a/b","keyType":"ED25519"}}"#, Some("podCertificate"));
+        check("{}", Some("unknown"));
     }
 }

@@ -19,7 +19,7 @@ use tracing::warn;
 
 use crate::agent::{AgentFile, Role};
 use crate::control_plane::ControlPlane;
-use crate::layout::Layout;
+use crate::layout::{self, Layout};
 use crate::networks::Networks;
 
 /// An agent that ends by itself is started anew after this long.
@@ -180,7 +180,7 @@ impl Nodes {
         };
         std::fs::write(&file.authority, plane.authority().ca_pem())?;
         let issued = user.issue(plane.authority(), &file)?;
-        let path = dir.join("agent.json");
+        let path = dir.join(layout::AGENT_FILE);
         std::fs::write(&path, serde_json::to_vec_pretty(&file)?)?;
         self.supervisors.spawn(renew(plane.authority().clone(), user, file, issued, self.stopping.clone()));
         let pid = Arc::new(AtomicU32::new(0));

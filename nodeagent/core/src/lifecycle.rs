@@ -498,6 +498,9 @@ impl PodMachine {
             }
             Err(message) => {
                 self.run_sandbox.answer(false, now);
+                if self.state != State::Active {
+                    return;
+                }
                 let message = format!("Failed to create pod sandbox: {message}");
                 self.note(true, "FailedCreatePodSandBox", message, String::new());
             }

@@ -404,6 +404,10 @@ pub enum RuntimeError {
 pub trait Runtime: Send + Sync {
     /// Name and version, as `status.nodeInfo.containerRuntimeVersion` shows it.
     fn version(&self) -> String;
+    /// Why pods with a network of their own cannot run right now; `None` when they can.
+    fn problem(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
     /// Makes a sandbox with its network.
     fn run_sandbox(&self, config: SandboxConfig) -> BoxFuture<'_, Result<SandboxStatus, RuntimeError>>;
     /// Kills what still runs in the sandbox and takes its network down.
