@@ -88,6 +88,9 @@ impl Kubectl {
             .spawn()
             .context("starting kubectl")?;
         let stdin = child.stdin.take();
+        // Before 1.33 kubectl takes whatever begins with a brace for JSON, YAML's flow style too.
+        let flow = input.starts_with('{') && serde_json::from_str::<Value>(input).is_err();
+        let input = if flow { format!("---\n{input}") } else { input.to_owned() };
         let output = std::thread::scope(|scope| {
             scope.spawn(move || {
                 // A kubectl that does not read its input says so itself.
