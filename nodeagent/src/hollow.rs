@@ -18,6 +18,7 @@ use nodeagent_core::node::Health;
 use nodeagent_core::pod;
 use nodeagent_core::probe::Outcome;
 use nodeagent_core::runtime::{ContainerId, Image, SandboxId, SandboxStatus};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,9 @@ use crate::{hands, node};
 const RENEW: Duration = Duration::from_secs(10);
 /// Nodes registered at the same time.
 const REGISTRATIONS: usize = 32;
+/// Writes about pods at the same time, of all nodes together: each needs a connection while it is under way, and a
+/// connection costs more than many writes.
+const WRITES: usize = 32;
 
 /// How hollow nodes are set up.
 #[derive(Clone, Debug)]
@@ -66,6 +70,7 @@ struct Hollow {
     client: Client,
     recorder: Recorder,
     next_ip: AtomicU32,
+    writes: Semaphore,
 }
 
 struct HollowHands(Arc<Hollow>);
@@ -81,7 +86,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let recorder = if config.events { Recorder::new(&client, "kubelet", None) } else { Recorder::disabled() };
-    let hollow = Arc::new(Hollow { config, client, recorder, next_ip: AtomicU32::new(1) });
+    let hollow = Arc::new(Hollow {
+        config,
+        client,
+        recorder,
+        next_ip: AtomicU32::new(1),
+        writes: Semaphore::new(WRITES),
+    });
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(nodes(hollow.clone()));
     tasks.spawn(pods(hollow, informers));
@@ -243,6 +254,8 @@ impl Hands for HollowHands {
             Action::PatchStatus(body) => {
                 let (hollow, of, reply) = (hollow.clone(), of.clone(), reply.clone());
                 tokio::spawn(async move {
+                    // Never closed: a place always comes.
+                    let _place = hollow.writes.acquire().await;
                     let outcome = hands::patch_status(&hollow.client, &of, body).await;
                     let _ = reply.send(Event::Patched(outcome));
                 });
@@ -251,6 +264,7 @@ impl Hands for HollowHands {
             Action::DeletePod { uid } => {
                 let (hollow, of, reply) = (hollow.clone(), of.clone(), reply.clone());
                 tokio::spawn(async move {
+                    let _place = hollow.writes.acquire().await;
                     let outcome = hands::delete_pod(&hollow.client, &of, uid).await;
                     let _ = reply.send(Event::Deleted(outcome));
                 });
