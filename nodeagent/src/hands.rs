@@ -125,6 +125,8 @@ impl Node {
         let policy = spec.and_then(|it| it.image_pull_policy.as_deref()).unwrap_or("IfNotPresent");
         let failed = |error: RuntimeError| match error {
             RuntimeError::InvalidImageName { detail, .. } => ImageFailure::InvalidName(detail),
+            // Whoever tells it names the image.
+            RuntimeError::Pull { detail, .. } => ImageFailure::Pull(detail),
             error => ImageFailure::Pull(error.to_string()),
         };
         let present = self.runtime.image_status(name).await.map_err(failed)?;

@@ -83,7 +83,8 @@ pub(crate) async fn keep(node: Arc<Node>) {
     health.not_ready = node.runtime.problem().await;
     let mut known = images().await;
     let mut registered = register(&node.client, &node.machine, &node.config, &health, &known).await;
-    let mut sent_at = tokio::time::Instant::now();
+    // Nothing was sent about a node that was known before and is not ready yet.
+    let mut sent_at = health.not_ready.is_none().then(tokio::time::Instant::now);
     let mut renewals: u32 = 0;
     let mut changes = node.informers.get::<core::Node>(Scope::all()).subscribe();
     loop {
@@ -103,11 +104,11 @@ pub(crate) async fn keep(node: Arc<Node>) {
         let status =
             node::status(&node.machine, &health, &known, registered.status.as_ref(), Timestamp::now());
         let changed = registered.status.as_ref().is_none_or(|old| node::differs(old, &status));
-        if (changed || sent_at.elapsed() >= HEARTBEAT)
+        if (changed || sent_at.is_none_or(|at| at.elapsed() >= HEARTBEAT))
             && let Some(now) = send_status(&node.client, &node.config.node_name, &status).await
         {
             registered.status = Some(now);
-            sent_at = tokio::time::Instant::now();
+            sent_at = Some(tokio::time::Instant::now());
         }
     }
 }

@@ -153,11 +153,18 @@ impl PodMachine {
         let generation = self.pod.metadata.generation;
         let ended = matches!(phase, "Succeeded" | "Failed");
         let sandbox = self.current_sandbox().is_some() && !self.is_over();
-        let initialized = ended || self.is_initialized();
+        let succeeded = phase == "Succeeded";
+        // One that failed while it was being initialized says so for ever: people look for the reason there.
+        let app_ran = || {
+            let mut apps = self.units.iter().filter(|unit| unit.role == Role::App);
+            apps.any(|unit| unit.is_running() || unit.exited().is_some() || unit.previous.is_some())
+        };
+        let no_init = || self.units.iter().all(|unit| unit.role == Role::App);
+        let initialized = succeeded || self.is_initialized() || ended && (no_init() || app_ran());
         let list = status.conditions.get_or_insert_default();
         let mut set = |kind: &str, ok: bool, reason: Option<&str>, message: Option<String>| {
             let value = if ok { "True" } else { "False" };
-            let reason = reason.filter(|_| !ok || ended).map(str::to_owned);
+            let reason = reason.filter(|_| !ok || succeeded).map(str::to_owned);
             let message = message.filter(|_| !ok);
             let position = list.iter().position(|it| it.type_ == kind);
             let since = position.map(|at| &list[at]).filter(|it| it.status == value);
@@ -180,7 +187,7 @@ impl PodMachine {
         set("PodReadyToStartContainers", sandbox, None, None);
         let waiting = self.unready(|unit| unit.role != Role::App && !self.init_done(unit));
         let detail = format!("containers with incomplete status: [{waiting}]");
-        let reason = if ended { "PodCompleted" } else { "ContainersNotInitialized" };
+        let reason = if succeeded { "PodCompleted" } else { "ContainersNotInitialized" };
         set("Initialized", initialized, Some(reason), Some(detail));
 
         let unready = self.unready(|unit| unit.role != Role::Init && !unit.ready);

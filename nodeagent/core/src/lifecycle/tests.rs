@@ -196,6 +196,30 @@ fn init_containers_come_first_and_sidecars_stop_last() {
 }
 
 #[test]
+fn an_ended_pod_says_whether_it_was_initialized() {
+    let check = |init: i32, app: Option<i32>, expected: &str| {
+        let mut world = World::new(pod(json!({
+            "restartPolicy": "Never",
+            "initContainers": [{"name": "i", "image": "x"}],
+            "containers": [{"name": "a", "image": "x"}],
+        })));
+        world.settle();
+        world.exit("i", init);
+        if let Some(code) = app {
+            world.exit("a", code);
+        }
+        let (_, status) = world.machine.acknowledged.as_ref().expect("a status");
+        let mut conditions = status.conditions.iter().flatten();
+        let found = conditions.find(|it| it.type_ == "Initialized").expect("a condition");
+        let text = format!("{} {}", found.status, found.reason.as_deref().unwrap_or_default());
+        assert_eq!(text.trim_end(), expected);
+    };
+    check(3, None, "False ContainersNotInitialized");
+    check(0, Some(1), "True");
+    check(0, Some(0), "True PodCompleted");
+}
+
+#[test]
 fn a_crashing_container_backs_off() {
     let mut world = World::new(pod(json!({"containers": [{"name": "a", "image": "x"}]})));
     world.settle();
