@@ -244,7 +244,7 @@ impl Node {
     }
 }
 
-/// Opens the node's images and makes sure that the demo's are among them.
+/// Opens the node's images. The demo's are packed beside what else is to be done.
 async fn open_images(content: PathBuf, owner: String) -> Result<Arc<ImageStore>> {
     let opened = tokio::task::spawn_blocking(move || {
         let store = ImageStore::open(ImageStoreConfig {
@@ -254,17 +254,17 @@ async fn open_images(content: PathBuf, owner: String) -> Result<Arc<ImageStore>>
             plain_http: Vec::new(),
             parallel_layers: PARALLEL_LAYERS,
         })?;
-        for release in DEMO_RELEASES {
-            store.pack_self(&SelfImage {
-                reference: format!("{DEMO_IMAGE}:{release}"),
-                arguments: vec!["internal".to_owned(), "workload".to_owned()],
-                env: vec![("RELEASE".to_owned(), release.to_owned())],
-                labels: Default::default(),
-            })?;
-        }
         Ok::<_, nodeagent::images::ImageError>(store)
     });
-    Ok(opened.await??)
+    let store = opened.await??;
+    let demo = DEMO_RELEASES.map(|release| SelfImage {
+        reference: format!("{DEMO_IMAGE}:{release}"),
+        arguments: vec!["internal".to_owned(), "workload".to_owned()],
+        env: vec![("RELEASE".to_owned(), release.to_owned())],
+        labels: Default::default(),
+    });
+    store.pack_in_background(demo.into());
+    Ok(store)
 }
 
 fn agent_config(file: &AgentFile) -> Result<nodeagent::Config> {

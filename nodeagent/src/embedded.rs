@@ -383,8 +383,13 @@ impl Runtime for EmbeddedRuntime {
     }
 
     fn image_status<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<Image>, RuntimeError>> {
-        let found = self.config.images.find(reference).map_err(|error| error.into_runtime(reference));
-        futures::future::ready(found.map(|record| record.map(|record| Image::from(&*record)))).boxed()
+        async move {
+            let found = self.config.images.find_or_wait(reference).await;
+            found
+                .map(|record| record.map(|record| Image::from(&*record)))
+                .map_err(|error| error.into_runtime(reference))
+        }
+        .boxed()
     }
 
     fn pull_image<'a>(

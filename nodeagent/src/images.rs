@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use nodeagent_core::runtime::{Image, RegistryAuth, RuntimeError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, watch};
 
 pub use content::Content;
 pub use manifest::RunConfig;
@@ -134,6 +134,8 @@ pub struct ImageStore {
     content: Content,
     records: Mutex<Known>,
     pulls: Mutex<BTreeMap<String, Pull>>,
+    /// Whether images are being packed that nobody could fetch.
+    packing: watch::Sender<bool>,
     layer_slots: Semaphore,
 }
 
@@ -147,6 +149,7 @@ impl ImageStore {
         Ok(Arc::new(ImageStore {
             records: Mutex::default(),
             pulls: Mutex::default(),
+            packing: watch::Sender::new(false),
             content,
             config,
             layer_slots,
@@ -233,6 +236,31 @@ impl ImageStore {
     pub fn pack_self(&self, image: &SelfImage) -> Result<Arc<Record>, ImageError> {
         let _importing = self.content.importing()?;
         pack::pack_self(self, image)
+    }
+
+    /// Packs this executable beside what else happens. Meanwhile [`ImageStore::find_or_wait`] waits.
+    pub fn pack_in_background(self: &Arc<Self>, images: Vec<SelfImage>) {
+        self.packing.send_replace(true);
+        let store = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            for image in &images {
+                if let Err(error) = store.pack_self(image) {
+                    tracing::error!(image = image.reference, %error, "cannot pack this executable");
+                }
+            }
+            store.packing.send_replace(false);
+        });
+    }
+
+    /// As [`ImageStore::find`]; what is missing is looked for again when all packing is done.
+    pub async fn find_or_wait(&self, wanted: &str) -> Result<Option<Arc<Record>>, ImageError> {
+        let found = self.find(wanted)?;
+        if found.is_some() || !*self.packing.borrow() {
+            return Ok(found);
+        }
+        // The sender lives as long as `self`.
+        let _ = self.packing.subscribe().wait_for(|packing| !*packing).await;
+        self.find(wanted)
     }
 
     /// Removes an image of this node, and content that no node needs any more. Blocks.

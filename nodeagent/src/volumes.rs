@@ -187,7 +187,8 @@ async fn projected(
             let audience = it.audience.as_deref().unwrap_or_default();
             let token = node.tokens.get(of, audience, seconds).await.map_err(api)?;
             let path = projection::checked(&it.path).map_err(bad)?;
-            all.insert(path, File { content: token.as_bytes().to_vec(), mode });
+            let (mode, owner) = projection::token_access(of, mode);
+            all.insert(path, File { content: token.as_bytes().to_vec(), mode, owner });
         }
     }
     Ok(all)

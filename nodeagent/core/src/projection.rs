@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret};
 
 use crate::fields::{self, FieldContext};
+use crate::pod;
 
 /// The files of a volume by their path below it.
 pub type Files = BTreeMap<String, File>;
@@ -16,6 +17,22 @@ pub struct File {
     pub content: Vec<u8>,
     /// Its permission bits.
     pub mode: u32,
+    /// The user that it belongs to; `None`: the superuser.
+    pub owner: Option<u32>,
+}
+
+/// Permission bits and owner of a service account token: nobody may read it but the pod's only user or its group, if the
+/// pod has one of them.
+pub fn token_access(of: &Pod, stated: u32) -> (u32, Option<u32>) {
+    let spec = pod::spec(of);
+    let context = spec.security_context.as_ref();
+    let default = context.and_then(|it| it.run_as_user);
+    let all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mut users = all.map(|it| it.security_context.as_ref().and_then(|it| it.run_as_user).or(default));
+    let first = users.next().flatten();
+    let owner = first.filter(|_| users.all(|user| user == first)).and_then(|user| u32::try_from(user).ok());
+    let closed = owner.is_some() || context.is_some_and(|it| it.fs_group.is_some());
+    (if closed { 0o600 } else { stated }, owner)
 }
 
 /// Why the files of a volume cannot be made.
@@ -90,7 +107,9 @@ fn pick(
     mode: u32,
 ) -> Result<Files, Error> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        let all = data.iter().map(|(key, value)| ((*key).to_owned(), File { content: value.to_vec(), mode }));
+        let all = data
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), File { content: value.to_vec(), mode, owner: None }));
         return Ok(all.collect());
     };
     let mut files = Files::new();
@@ -98,7 +117,7 @@ fn pick(
         match data.get(item.key.as_str()) {
             Some(value) => {
                 let mode = item.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(mode);
-                files.insert(checked(&item.path)?, File { content: value.to_vec(), mode });
+                files.insert(checked(&item.path)?, File { content: value.to_vec(), mode, owner: None });
             }
             None if optional => {}
             None => return Err(Error::NoKey { kind, key: item.key.clone() }),
@@ -124,7 +143,7 @@ pub fn downward(
             (None, None) => String::new(),
         };
         let mode = item.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(mode);
-        files.insert(checked(&item.path)?, File { content: value.into_bytes(), mode });
+        files.insert(checked(&item.path)?, File { content: value.into_bytes(), mode, owner: None });
     }
     Ok(files)
 }
@@ -139,4 +158,22 @@ pub fn checked(path: &str) -> Result<String, Error> {
         || path.starts_with("..")
         || path.split('/').any(|part| matches!(part, ".." | "." | ""));
     if bad { Err(Error::Path(path.to_owned())) } else { Ok(path.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_for_the_pods_only_user_or_group() {
+        let check = |spec: &str, expected| {
+            let pod: Pod = serde_json::from_str(&format!(r#"{{"spec":{spec}}}"#)).expect("a pod");
+            assert_eq!(token_access(&pod, 0o644), expected, "{spec}");
+        };
+        check(r#"{"containers":[{"name":"a"}]}"#, (0o644, None));
+        check(r#"{"securityContext":{"fsGroup":7},"containers":[{"name":"a"}]}"#, (0o600, None));
+        check(r#"{"securityContext":{"runAsUser":5},"containers":[{"name":"a"}]}"#, (0o600, Some(5)));
+        let two = r#"{"containers":[{"name":"a","securityContext":{"runAsUser":5}},{"name":"b"}]}"#;
+        check(two, (0o644, None));
+    }
 }

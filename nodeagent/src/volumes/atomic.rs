@@ -30,8 +30,8 @@ pub(crate) fn write(dir: &Path, files: &Files, group: Option<u32>) -> io::Result
         let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
         out.write_all(&file.content)?;
         out.set_permissions(fs::Permissions::from_mode(mode))?;
-        if let Some(group) = group {
-            std::os::unix::fs::fchown(&out, None, Some(group))?;
+        if group.is_some() || file.owner.is_some() {
+            std::os::unix::fs::fchown(&out, file.owner, group)?;
         }
     }
     let version = version.keep();
@@ -94,7 +94,9 @@ mod tests {
         let files = |entries: &[(&str, &str)]| -> Files {
             entries
                 .iter()
-                .map(|(path, text)| ((*path).to_owned(), File { content: (*text).into(), mode: 0o640 }))
+                .map(|(path, text)| {
+                    ((*path).to_owned(), File { content: (*text).into(), mode: 0o640, owner: None })
+                })
                 .collect()
         };
         let read = |path: &str| fs::read_to_string(dir.path().join(path)).ok();
