@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nodeagent_core::image_gc::{self, Disk, Policy};
+use nodeagent_core::image_gc::{self, Policy};
 use nodeagent_core::lifecycle::State;
 use nodeagent_core::pod;
 
 use crate::pods::Pods;
-use crate::{podlogs, volumes};
+use crate::{node, podlogs, volumes};
 
 const ROUND: Duration = Duration::from_secs(10);
 /// Volumes are looked at every so many rounds.
@@ -75,11 +75,7 @@ async fn refresh_volumes(pods: &Pods) {
 }
 
 async fn collect_images(pods: &Pods) {
-    let Ok(stat) = nix::sys::statvfs::statvfs(&pods.node.config.data_dir) else { return };
-    let disk = Disk {
-        capacity: stat.blocks().saturating_mul(stat.fragment_size()),
-        available: stat.blocks_available().saturating_mul(stat.fragment_size()),
-    };
+    let Some(disk) = node::disk(&pods.node.config) else { return };
     let runtime = &pods.node.runtime;
     let (Ok(images), Ok(containers)) = (runtime.list_images().await, runtime.list_containers().await) else {
         return;

@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod build;
 pub mod cgroup;
 pub mod clock;
+pub mod disk;
 pub mod env;
 pub mod fields;
 pub mod image_gc;
