@@ -14,8 +14,8 @@ use crate::response::Prepared;
 use crate::user::User;
 use crate::world::World;
 use crate::{
-    bind, create, delete, discovery, evict, finalize, patch, read, review, scale, stream, token, update,
-    watching,
+    bind, create, delete, discovery, evict, fence, finalize, patch, read, review, scale, stream, token,
+    update, watching,
 };
 
 /// What planning comes to.
@@ -32,7 +32,9 @@ pub fn prepare(
     now: Timestamp,
     ids: &mut Ids<'_>,
 ) -> Prepared {
-    plan(world, request, user, now, ids).unwrap_or_else(|refused| Prepared::Respond(*refused))
+    plan(world, request, user, now, ids)
+        .and_then(|prepared| fence::guard(world.snapshot, request, prepared))
+        .unwrap_or_else(|refused| Prepared::Respond(*refused))
 }
 
 fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: &mut Ids<'_>) -> Planned {

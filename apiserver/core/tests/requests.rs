@@ -1,7 +1,7 @@
 //! Runs requests written as text against a state machine, and compares what comes back.
 //!
 //! A fixture is a list of steps. `as USER [GROUP…]` changes who asks; `now SECONDS` moves the clock; a request is
-//! `METHOD PATH [BODY]`, followed by `-> CODE` and the fields to compare: `path = value`, `path ~ part`, `!path`.
+//! `METHOD PATH [BODY]`, sent with what `header NAME [VALUE]` has set, followed by `-> CODE` and the fields to compare: `path = value`, `path ~ part`, `!path`.
 
 #[cfg(test)]
 #[path = "support/harness.rs"]
@@ -42,6 +42,11 @@ fn nodes_may_what_their_pods_need() {
 #[test]
 fn services_own_addresses_and_ports() {
     check(include_str!("fixtures/services.txt"));
+}
+
+#[test]
+fn writers_of_a_past_term_are_fenced() {
+    check(include_str!("fixtures/fencing.txt"));
 }
 
 #[test]

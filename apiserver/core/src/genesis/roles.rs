@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::{cluster, user};
+
 /// Says that a role is reconciled at each start.
 pub(super) const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
@@ -312,7 +314,7 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
         ("system:discovery", vec![paths(DISCOVERY)], json!({})),
         (
             "system:public-info-viewer",
-            vec![paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"])],
+            vec![paths(&["/healthz", "/livez", "/readyz", "/version", "/version/", cluster::AUTHORITY])],
             json!({}),
         ),
         ("system:monitoring", vec![paths(MONITORING)], json!({})),
@@ -331,6 +333,9 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
         ("system:kube-scheduler", table(&[SCHEDULER]), json!({})),
         ("system:node-proxier", table(&[NODE_PROXIER]), json!({})),
         ("system:kube-dns", table(&[DNS]), json!({})),
+        ("system:orlop:join-node", vec![posts(cluster::JOIN_NODE)], json!({})),
+        ("system:orlop:join-server", vec![posts(cluster::JOIN_SERVER)], json!({})),
+        ("system:orlop:renew-certificate", vec![posts(cluster::CERTIFICATE)], json!({})),
     ]
     .into_iter()
     .map(|(name, rules, labels)| ("ClusterRole", cluster_role(name, rules, labels)))
@@ -363,6 +368,9 @@ fn bindings() -> Vec<(&'static str, Value)> {
         ("system:kube-scheduler", "system:kube-scheduler", user("system:kube-scheduler")),
         ("system:monitoring", "system:monitoring", group("system:monitoring")),
         ("system:node-proxier", "system:node-proxier", proxies),
+        ("system:orlop:join-node", "system:orlop:join-node", group(cluster::NODE_BOOTSTRAPPERS)),
+        ("system:orlop:join-server", "system:orlop:join-server", group(cluster::SERVER_BOOTSTRAPPERS)),
+        ("system:orlop:renew-certificate", "system:orlop:renew-certificate", group(user::NODES)),
         ("system:public-info-viewer", "system:public-info-viewer", everyone),
         (
             "system:service-account-issuer-discovery",
@@ -381,6 +389,10 @@ fn rule((groups, resources, verbs): &Rule) -> Value {
 
 fn paths(urls: &[&str]) -> Value {
     json!({"nonResourceURLs": urls, "verbs": ["get"]})
+}
+
+fn posts(url: &str) -> Value {
+    json!({"nonResourceURLs": [url], "verbs": ["post"]})
 }
 
 fn metadata(name: &str, labels: Value) -> Value {

@@ -108,6 +108,15 @@ impl Cluster {
                 self.headers.insert("accept", rest.parse().map_err(|_| "bad header")?);
                 Ok(())
             }
+            "header" => {
+                let (name, value) = rest.split_once(' ').unwrap_or((rest, ""));
+                let name: http::HeaderName = name.parse().map_err(|_| "bad header name")?;
+                match value {
+                    "" => drop(self.headers.remove(&name)),
+                    value => drop(self.headers.insert(name, value.parse().map_err(|_| "bad header")?)),
+                }
+                Ok(())
+            }
             "->" => self.expect_status(rest),
             "race" => {
                 self.delayed = self.parse(rest).ok();
