@@ -26,6 +26,9 @@ pub enum ConnectError {
     /// The certificate authority's file has no certificate.
     #[error("the certificate authority is not PEM: {0}")]
     Authority(String),
+    /// The list of servers is empty.
+    #[error("there is no server to connect to")]
+    NoServer,
     /// The address is not a URL.
     #[error("server address: {0}")]
     Url(#[from] http::uri::InvalidUri),
