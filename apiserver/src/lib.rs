@@ -3,6 +3,7 @@
 //! What a request means is decided in `apiserver-core`; nothing here looks into an object to decide.
 
 mod body;
+mod cluster;
 mod compress;
 mod connection;
 mod health;
@@ -22,6 +23,7 @@ mod watch;
 
 pub use apiserver_core::config::Ipv4Cidr;
 pub use apiserver_core::{Config, User};
+pub use apiserver_core::{authn::bootstrap, cluster as join, fence};
 pub use body::{Body, BodyError};
 pub use server::{Options, Server, StartError};
 pub use service::{Identity, InProcess};

@@ -9,8 +9,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
@@ -82,6 +82,12 @@ pub enum PkiError {
         /// The missing key.
         path: PathBuf,
     },
+    /// A signing request is not one, or its signature does not fit its key.
+    #[error("the signing request cannot be used")]
+    Request {
+        /// The library's answer.
+        source: rcgen::Error,
+    },
     /// A certificate could not be made.
     #[error("cannot make the certificate of {subject:?}")]
     Issue {
@@ -140,6 +146,11 @@ impl Authority {
         &self.service_account_seed
     }
 
+    /// The authority's key, PEM.
+    pub fn ca_key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// The key that encrypts the store.
     pub fn store_key(&self) -> &[u8; 32] {
         &self.store_key
@@ -179,6 +190,26 @@ impl Authority {
         self.issue(params, user, group, lifetime)
     }
 
+    /// Certifies the key of a PKCS#10 request (PEM) for a client: `user` becomes the user name, `group` its group. Of the
+    /// request nothing but the key is looked at. Returns the certificate, PEM.
+    pub fn sign_client(
+        &self,
+        request_pem: &str,
+        user: &str,
+        group: &str,
+        lifetime: Duration,
+    ) -> Result<String, PkiError> {
+        let mut request = CertificateSigningRequestParams::from_pem(request_pem)
+            .map_err(|source| PkiError::Request { source })?;
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let now = SystemTime::now();
+        name_and_date(&mut params, user, Some(group), now, now + lifetime);
+        request.params = params;
+        let certificate = request.signed_by(&self.issuer).map_err(|source| issue_error(user, source))?;
+        Ok(certificate.pem())
+    }
+
     /// Issues a node agent's client certificate.
     pub fn issue_node(&self, node: &str) -> Result<Issued, PkiError> {
         self.issue_client(&format!("system:node:{node}"), Some("system:nodes"), COMPONENT_LIFETIME)
@@ -194,16 +225,7 @@ impl Authority {
         let error = |source| issue_error(common_name, source);
         let issued_at = SystemTime::now();
         let not_after = issued_at + lifetime;
-        let mut name = DistinguishedName::new();
-        if let Some(organization) = organization {
-            name.push(DnType::OrganizationName, organization);
-        }
-        name.push(DnType::CommonName, common_name);
-        params.distinguished_name = name;
-        params.not_before = (issued_at - BACKDATE).into();
-        params.not_after = not_after.into();
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.use_authority_key_identifier_extension = true;
+        name_and_date(&mut params, common_name, organization, issued_at, not_after);
         let key = KeyPair::generate().map_err(error)?;
         let cert = params.signed_by(&key, &self.issuer).map_err(error)?;
         Ok(Issued {
@@ -230,6 +252,26 @@ impl Issued {
         let life = self.not_after.duration_since(self.issued_at).unwrap_or_default();
         self.issued_at + life * 2 / 3
     }
+}
+
+/// What every certificate of ours has besides its purpose.
+fn name_and_date(
+    params: &mut CertificateParams,
+    common_name: &str,
+    organization: Option<&str>,
+    issued_at: SystemTime,
+    not_after: SystemTime,
+) {
+    let mut name = DistinguishedName::new();
+    if let Some(organization) = organization {
+        name.push(DnType::OrganizationName, organization);
+    }
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    params.not_before = (issued_at - BACKDATE).into();
+    params.not_after = not_after.into();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
 }
 
 fn ca_params() -> CertificateParams {
@@ -360,6 +402,24 @@ mod tests {
         std::fs::remove_file(dir.path().join("ca.key")).expect("removed");
         let Err(error) = Authority::load_or_create(dir.path()) else { panic!("a lost key was accepted") };
         assert!(error.to_string().contains("restore the key"), "{error}");
+    }
+
+    #[test]
+    fn of_a_signing_request_only_the_key_counts() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let authority = Authority::load_or_create(dir.path()).expect("created");
+        let key = KeyPair::generate().expect("key");
+        let mut asked = ca_params();
+        asked.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        let request = asked.serialize_request(&key).expect("request").pem().expect("PEM");
+        let pem = authority.sign_client(&request, "ada", "crew", COMPONENT_LIFETIME).expect("signed");
+        let certificate = parse_cert(Path::new("signed"), &pem).expect("PEM");
+        let subject = crate::tls::certificate_subject(&certificate).expect("parsed");
+        assert_eq!((subject.name.as_str(), subject.groups), ("ada", vec!["crew".to_owned()]));
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).expect("parsed");
+        assert!(!parsed.is_ca());
+        assert!(check_pair(Path::new("signed"), &certificate, &key).is_ok());
+        assert!(authority.sign_client("no request", "ada", "crew", COMPONENT_LIFETIME).is_err());
     }
 
     #[test]

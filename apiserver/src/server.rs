@@ -50,6 +50,8 @@ pub struct Options {
     pub config: Config,
     /// Further addresses that the server's certificate is good for, as the nodes'.
     pub addresses: Vec<IpAddr>,
+    /// What every part of the cluster agrees on: told to machines that join.
+    pub cluster: serde_json::Value,
 }
 
 /// A running API server.
@@ -90,7 +92,14 @@ impl Options {
         authority: Arc<Authority>,
     ) -> Result<Options, JwtError> {
         let config = Config::new(SigningKey::from_seed(authority.service_account_seed())?);
-        Ok(Options { listen, store, authority, config, addresses: Vec::new() })
+        Ok(Options {
+            listen,
+            store,
+            authority,
+            config,
+            addresses: Vec::new(),
+            cluster: serde_json::Value::Null,
+        })
     }
 }
 
@@ -99,7 +108,7 @@ impl Options {
 impl Server {
     /// Listens, writes what every cluster has from the start, and serves.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { listen, store, authority, mut config, addresses: names } = options;
+        let Options { listen, store, authority, mut config, addresses: names, cluster } = options;
         let listeners = listen.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         if config.advertise.is_empty() {
@@ -115,6 +124,8 @@ impl Server {
             tunnels: Arc::new(Registry::new(stop.clone())),
             store,
             config,
+            authority: authority.clone(),
+            cluster,
             derived,
             hub,
             metrics: Metrics::new(),

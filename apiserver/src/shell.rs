@@ -33,9 +33,10 @@ use crate::hub::{Forgotten, Hub};
 use crate::limits::{Limiter, Slot};
 use crate::metrics::{self, Metrics};
 use crate::openapi::{self, Documents};
+use crate::pki::Authority;
 use crate::respond::IntoHttp as _;
 use crate::tunnel::Registry;
-use crate::{compress, streams, watch};
+use crate::{cluster, compress, streams, watch};
 
 /// How long a request may take; watches and streams may go on.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
@@ -52,6 +53,9 @@ const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) struct Shell {
     pub(crate) store: Store,
     pub(crate) config: Config,
+    pub(crate) authority: Arc<Authority>,
+    /// What every part of the cluster agrees on; told to who joins.
+    pub(crate) cluster: serde_json::Value,
     pub(crate) derived: Arc<ArcSwap<Derived>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) tunnels: Arc<Registry>,
@@ -164,9 +168,9 @@ impl Shell {
             return Ok(caller.clone());
         }
         let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
-            // Health was answered before; of the rest only the version is for everyone.
+            // Health was answered before; of the rest only what says who this is is for everyone.
             return match parts.uri.path().trim_end_matches('/') {
-                "/version" => Ok(self.caller(User::anonymous())),
+                "/version" | cluster::AUTHORITY => Ok(self.caller(User::anonymous())),
                 _ => Err(Status::unauthorized().into()),
             };
         };
@@ -206,9 +210,10 @@ impl Shell {
         caller: &Caller,
     ) -> Response<Body> {
         let info = &request.info;
-        if !info.is_resource && (info.path == "/metrics" || openapi::is_openapi(&info.path)) {
-            let headers = std::mem::take(&mut request.headers);
-            return self.own_path(info, headers, caller).await;
+        let own =
+            info.path == "/metrics" || openapi::is_openapi(&info.path) || cluster::is_cluster(&info.path);
+        if !info.is_resource && own {
+            return self.own_path(request, caller).await;
         }
         for _ in 0..MAX_PLANS {
             let snapshot = match self.snapshot(request.consistency()).await {
@@ -299,12 +304,8 @@ impl Shell {
     }
 
     /// The paths that are answered here and not by the core: they show the server, not its objects.
-    async fn own_path(
-        self: &Arc<Self>,
-        info: &RequestInfo,
-        headers: HeaderMap,
-        caller: &Caller,
-    ) -> Response<Body> {
+    async fn own_path(self: &Arc<Self>, request: &mut Request, caller: &Caller) -> Response<Body> {
+        let info = &request.info;
         let allowed = {
             let snapshot = self.store.snapshot();
             let derived = self.derived.load();
@@ -324,7 +325,11 @@ impl Shell {
                 Err(error) => failure::internal(&error.to_string()).into_http(),
             };
         }
+        if cluster::is_cluster(&info.path) {
+            return self.cluster(request, caller).await.into_http();
+        }
         let (shell, path) = (self.clone(), info.path.clone());
+        let headers = std::mem::take(&mut request.headers);
         let made =
             tokio::task::spawn_blocking(move || shell.openapi.answer(&shell.config, &path, &headers)).await;
         made.unwrap_or_else(|error| *failure::internal(&error.to_string())).into_http()

@@ -1,5 +1,6 @@
 //! The agent's end of the tunnel: it dials the server, listens for sessions and serves them.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use proto::tunnel::{Exit, Failure, Frame, Hello, Logs, Open, frame, open, tunnel
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream_of::receiver;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
@@ -94,8 +96,26 @@ async fn connect(config: &TunnelConfig) -> Result<Channel, Box<dyn std::error::E
     Ok(endpoint.connect_with_connector(connect).await?)
 }
 
+/// Keeps a tunnel to each of the servers until the task is dropped.
+pub(crate) async fn keep_all(mut servers: watch::Receiver<Vec<TunnelConfig>>, pods: Arc<Pods>) {
+    let mut tunnels: HashMap<TunnelConfig, AbortOnDropHandle<()>> = HashMap::new();
+    loop {
+        let wanted = servers.borrow_and_update().clone();
+        tunnels.retain(|server, _| wanted.contains(server));
+        for server in wanted {
+            tunnels.entry(server).or_insert_with_key(|server| {
+                AbortOnDropHandle::new(tokio::spawn(keep(server.clone(), pods.clone())))
+            });
+        }
+        if servers.changed().await.is_err() {
+            // They will not change any more.
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// Keeps a tunnel to one server until the task is dropped.
-pub(crate) async fn keep(config: TunnelConfig, pods: Arc<Pods>) {
+async fn keep(config: TunnelConfig, pods: Arc<Pods>) {
     let mut pause = Duration::from_millis(100);
     loop {
         match connect(&config).await {
