@@ -245,16 +245,36 @@ fn observe(
     (derived, hub)
 }
 
+/// What the hub is told.
+enum News {
+    Applied(Vec<Arc<Event>>),
+    /// The whole state is another one, at this revision.
+    Replaced(u64),
+}
+
 /// Hands applied events to the hub; what was applied meanwhile goes together.
-async fn feed(hub: Arc<Hub>, mut batches: mpsc::UnboundedReceiver<Vec<Arc<Event>>>, stop: CancellationToken) {
+async fn feed(hub: Arc<Hub>, mut batches: mpsc::UnboundedReceiver<News>, stop: CancellationToken) {
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => None,
             received = batches.recv() => received,
         };
-        let Some(mut events) = received else { return };
-        while let Ok(more) = batches.try_recv() {
-            events.extend(more);
+        let mut next = received;
+        let mut events = Vec::new();
+        loop {
+            match next {
+                Some(News::Applied(more)) => events.extend(more),
+                Some(News::Replaced(revision)) => {
+                    // Who watches is cut off: what led up to here is of no use any more.
+                    events.clear();
+                    hub.restart(revision);
+                }
+                None => return,
+            }
+            match batches.try_recv() {
+                Ok(more) => next = Some(more),
+                Err(_) => break,
+            }
         }
         hub.deliver(&events);
     }
@@ -264,7 +284,7 @@ async fn feed(hub: Arc<Hub>, mut batches: mpsc::UnboundedReceiver<Vec<Arc<Event>
 struct Follower {
     derived: Arc<ArcSwap<Derived>>,
     state: Mutex<Following>,
-    batches: mpsc::UnboundedSender<Vec<Arc<Event>>>,
+    batches: mpsc::UnboundedSender<News>,
 }
 
 enum Following {
@@ -283,8 +303,10 @@ impl Follower {
     fn begin(&self, snapshot: &Snapshot) {
         let mut derived = Derived::build(snapshot);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Following::Early(events) = &*state {
-            derived.apply(events.iter().map(|event| &**event));
+        match &*state {
+            Following::Early(events) => derived.apply(events.iter().map(|event| &**event)),
+            // The state was replaced meanwhile, and indexed then.
+            Following::Indexed(_) => return,
         }
         self.derived.store(Arc::new(derived.clone()));
         *state = Following::Indexed(derived);
@@ -302,7 +324,16 @@ impl Observer for Shared {
             }
         }
         // An error means that the server has stopped.
-        let _ = self.0.batches.send(events.to_vec());
+        let _ = self.0.batches.send(News::Applied(events.to_vec()));
+    }
+
+    fn replaced(&self, snapshot: &Arc<Snapshot>) {
+        let derived = Derived::build(snapshot);
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.derived.store(Arc::new(derived.clone()));
+        *state = Following::Indexed(derived);
+        // An error means that the server has stopped.
+        let _ = self.0.batches.send(News::Replaced(snapshot.revision()));
     }
 }
 

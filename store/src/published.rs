@@ -15,6 +15,11 @@ const REWOUND: usize = 16;
 pub trait Observer: Send {
     /// The events of a batch (never empty), and the snapshot that holds them. Must not wait for the store.
     fn applied(&self, events: &[Arc<Event>], snapshot: &Arc<Snapshot>);
+
+    /// The whole state was replaced by one that the leader sent, because this member was too far behind: there are no
+    /// events that lead to it. Whoever follows must start over from `snapshot`; the kept past begins with it. Must not
+    /// wait for the store.
+    fn replaced(&self, snapshot: &Arc<Snapshot>);
 }
 
 /// What the store's thread publishes.

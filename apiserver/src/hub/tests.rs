@@ -143,6 +143,19 @@ async fn who_does_not_read_is_cut_off_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn all_watchers_end_when_the_state_is_replaced() {
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 0);
+    let mut early = hub.watch(plan(0, None)).expect("started");
+    hub.deliver(&[log.push(pod(1, "p", "a"))]);
+    hub.restart(7);
+    assert!(next(&mut early).await.is_none(), "nothing of the old state is sent after the new one");
+    let mut late = hub.watch(plan(7, None)).expect("started");
+    hub.deliver(&[log.push(pod(8, "p", "a"))]);
+    assert_eq!(revisions(&next(&mut late).await.expect("a line")), [8]);
+}
+
+#[tokio::test]
 async fn watchers_of_other_nodes_are_not_disturbed() {
     let log = Log::default();
     let hub = Hub::new(Box::new(log.clone()), 0);

@@ -13,6 +13,7 @@ pub mod hash;
 pub mod history;
 pub mod host;
 pub mod log;
+pub mod members;
 pub mod node;
 pub mod recovery;
 pub mod snapshot;
