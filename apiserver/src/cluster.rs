@@ -84,6 +84,19 @@ impl Shell {
         if !is_host_and_port(&request.address) {
             return Err(failure::bad_request("address: must be HOST:PORT"));
         }
+        let known = self.store.members().await;
+        match known.iter().find(|member| member.name == request.name) {
+            Some(member) if member.role == Role::Voter => {
+                let message = format!(
+                    "a server named {:?} is in the cluster already: choose another name with --name, or remove that one with `orlop member remove {}`",
+                    request.name, member.id
+                );
+                return Err(failure::conflict(&message));
+            }
+            // A server that was about to join and did not: it begins anew, with another id.
+            Some(member) => self.store.remove_member(member.id).await.map_err(refused)?,
+            None => {}
+        }
         let member = self.store.add_member(request.name, request.address).await.map_err(refused)?;
         let answer = ServerAnswer {
             member,
@@ -160,7 +173,9 @@ fn refused(error: ChangeError) -> Refused {
         ChangeError::Removed { .. } | ChangeError::LastVoter { .. } | ChangeError::NotVoter { .. } => {
             failure::conflict(&error.to_string())
         }
-        ChangeError::TimedOut => Box::new(CoreResponse::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", &error.to_string())),
+        ChangeError::TimedOut => {
+            Box::new(CoreResponse::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", &error.to_string()))
+        }
         ChangeError::Closed => api::status::Status::unavailable(error.to_string()).into(),
     }
 }

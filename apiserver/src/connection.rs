@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use apiserver_core::User;
 use bytes::Bytes;
 use http::{Request, Response, Version, header};
 use http_body_util::BodyExt as _;
@@ -10,6 +11,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::tunnel::tunnel_server::TunnelServer;
+use store::PeerId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -17,8 +19,8 @@ use tower::Service as _;
 
 use crate::body::{Body, BodyError};
 use crate::shell::{Peer, Shell};
-use crate::tls;
 use crate::tunnel::{self, NodeName};
+use crate::{peers, tls};
 
 /// Connections at once, of all clients.
 const MAX_CONNECTIONS: usize = 16 * 1024;
@@ -28,6 +30,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest request head.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
+/// Where the service of the store's members is.
+const PEER_PATH: &str = "/orlop.peer.v1.Peer/";
 /// Streams at once in one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1000;
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -143,14 +147,14 @@ impl Acceptor {
             let user = apiserver_core::User::from_certificate(&subject.name, &subject.groups);
             Peer::Known(self.shell.caller(user))
         });
-        let node = match &peer {
-            Peer::Known(caller) => caller.user.node().map(|node| NodeName(node.into())),
-            Peer::Unknown => None,
+        let machine = match &peer {
+            Peer::Known(caller) => Machine::of(&caller.user),
+            Peer::Unknown => Machine::default(),
         };
         let (shell, peer) = (self.shell.clone(), Arc::new(peer));
         let service = service_fn(move |request: Request<Incoming>| {
-            let (shell, peer, node) = (shell.clone(), peer.clone(), node.clone());
-            async move { Ok::<_, Infallible>(route(&shell, &peer, node, request).await) }
+            let (shell, peer, machine) = (shell.clone(), peer.clone(), machine.clone());
+            async move { Ok::<_, Infallible>(route(&shell, &peer, machine, request).await) }
         });
         let io = TokioIo::new(stream);
         let stop = self.shell.stop.clone();
@@ -180,11 +184,26 @@ impl Acceptor {
     }
 }
 
-/// gRPC goes to the tunnel, everything else to the API.
+/// What a connection's certificate says of the machine at the other end.
+#[derive(Clone, Default)]
+struct Machine {
+    node: Option<NodeName>,
+    member: Option<PeerId>,
+}
+
+// === impl Machine ===
+
+impl Machine {
+    fn of(user: &User) -> Machine {
+        Machine { node: user.node().map(|node| NodeName(node.into())), member: peers::member(user) }
+    }
+}
+
+/// gRPC of servers goes to the store, other gRPC to the tunnel, everything else to the API.
 async fn route(
     shell: &Arc<Shell>,
     peer: &Peer,
-    node: Option<NodeName>,
+    machine: Machine,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let is_grpc = request.version() == Version::HTTP_2
@@ -195,11 +214,18 @@ async fn route(
     if !is_grpc {
         return shell.handle(request, peer).await;
     }
-    if let Some(node) = node {
-        request.extensions_mut().insert(node);
-    }
-    let mut service = TunnelServer::new(tunnel::Service(shell.tunnels.clone()));
-    match service.call(request).await {
+    let answered = if request.uri().path().starts_with(PEER_PATH) {
+        if let Some(member) = machine.member {
+            request.extensions_mut().insert(member);
+        }
+        shell.store.peer_service().call(request).await
+    } else {
+        if let Some(node) = machine.node {
+            request.extensions_mut().insert(node);
+        }
+        TunnelServer::new(tunnel::Service(shell.tunnels.clone())).call(request).await
+    };
+    match answered {
         Ok(response) => response.map(|body| Body::stream(body.map_err(BodyError::from))),
         Err(never) => match never {},
     }

@@ -103,10 +103,7 @@ pub enum PkiError {
 impl Authority {
     /// Reads the authority kept in `dir`, or makes a new one there. Files are readable by their owner only.
     pub fn load_or_create(dir: &Path) -> Result<Authority, PkiError> {
-        std::fs::create_dir_all(dir).map_err(|source| file_error(dir, "creating the folder", source))?;
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-            .map_err(|source| file_error(dir, "setting the mode", source))?;
-
+        make_folder(dir)?;
         let ca_key = load_or_create_key(&dir.join("ca.key"), &dir.join("ca.crt"))?;
         let params = ca_params();
         let cert_path = dir.join("ca.crt");
@@ -129,6 +126,21 @@ impl Authority {
             service_account_seed: load_or_create_secret(&dir.join("sa.key"))?,
             store_key: load_or_create_secret(&dir.join("store.key"))?,
         })
+    }
+
+    /// Puts another server's authority into `dir`, which has none: certificate and key in PEM, and the seed of the key
+    /// that signs tokens.
+    ///
+    /// # Errors
+    /// When they do not belong together, or a file cannot be written.
+    pub fn install(dir: &Path, ca_pem: &str, ca_key_pem: &str, seed: &[u8; 32]) -> Result<(), PkiError> {
+        make_folder(dir)?;
+        let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+        let parsed = KeyPair::from_pem(ca_key_pem).map_err(|error| damaged(&key, error))?;
+        check_pair(&certificate, &parse_cert(&certificate, ca_pem)?, &parsed)?;
+        write_private(&dir.join("sa.key"), seed)?;
+        write_private(&key, ca_key_pem.as_bytes())?;
+        write_private(&certificate, ca_pem.as_bytes())
     }
 
     /// The authority's certificate, PEM.
@@ -254,6 +266,13 @@ impl Issued {
     }
 }
 
+/// Makes a folder that only its owner may look into.
+fn make_folder(dir: &Path) -> Result<(), PkiError> {
+    std::fs::create_dir_all(dir).map_err(|source| file_error(dir, "creating the folder", source))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .map_err(|source| file_error(dir, "setting the mode", source))
+}
+
 /// What every certificate of ours has besides its purpose.
 fn name_and_date(
     params: &mut CertificateParams,
@@ -286,6 +305,16 @@ fn ca_params() -> CertificateParams {
     params.not_before = (now - BACKDATE).into();
     params.not_after = (now + CA_LIFETIME).into();
     params
+}
+
+/// From when to when a certificate (PEM) is valid; `None` when it is none.
+pub fn validity(pem: &str) -> Option<(SystemTime, SystemTime)> {
+    let der = parse_cert(Path::new("certificate"), pem).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
+    let time = |at: x509_parser::time::ASN1Time| {
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.timestamp()).ok()?))
+    };
+    Some((time(parsed.validity().not_before)?, time(parsed.validity().not_after)?))
 }
 
 /// Reads a key, or makes one; a certificate without its private key is refused.
@@ -338,7 +367,10 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, PkiError> {
 }
 
 /// Writes a file that only its owner may read: whole or not at all.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
+///
+/// # Errors
+/// When the system refuses.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = path.with_file_name(name);

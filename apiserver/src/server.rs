@@ -14,7 +14,7 @@ use apiserver_core::authn::jwt::{JwtError, SigningKey};
 use apiserver_core::{Config, Derived, Ids, genesis};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use store::{CommitError, Event, Observer, Outcome, Snapshot, Store};
+use store::{CommitError, Event, Observer, Outcome, ReadError, Snapshot, Store, Txn};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +26,7 @@ use crate::limits::Limiter;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::pki::Authority;
+use crate::servers;
 use crate::service::InProcess;
 use crate::shell::Shell;
 use crate::tls::{self, TlsError};
@@ -35,6 +36,8 @@ use crate::tunnel::Registry;
 const MAX_GENESIS: usize = 16;
 /// How long connections and streams have to end when the server stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
+/// How often a server without confirmed state asks for it again.
+const CONFIRM_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -77,6 +80,9 @@ pub enum StartError {
     /// What every cluster has from the start could not be written.
     #[error("cannot write the cluster's first objects")]
     Genesis(#[from] CommitError),
+    /// The store was closed meanwhile.
+    #[error("the store was closed before the server was ready")]
+    Closed,
     /// What every cluster has from the start was changed again and again meanwhile.
     #[error("cannot write the cluster's first objects: something else writes them too")]
     Contended,
@@ -135,9 +141,6 @@ impl Server {
             tasks: tasks.clone(),
             ready: AtomicBool::new(false),
         });
-        write_genesis(&shell).await?;
-        shell.ready.store(true, Ordering::Release);
-
         tasks.spawn(tls::rotate(authority, names, rotating, renew_at, stop));
         let acceptor = Arc::new(Acceptor {
             shell: shell.clone(),
@@ -147,7 +150,30 @@ impl Server {
         for listener in listeners {
             tasks.spawn(connection::accept(acceptor.clone(), listener));
         }
-        Ok(Server { shell, addresses })
+        let server = Server { shell, addresses };
+        server.become_ready().await?;
+        Ok(server)
+    }
+
+    /// Waits until the store has confirmed state, which takes the other servers where there are some: they reach this one
+    /// meanwhile, clients do not. Then sees to it that the cluster has what every cluster has.
+    async fn become_ready(&self) -> Result<(), StartError> {
+        let shell = &self.shell;
+        loop {
+            match shell.store.linearizable().await {
+                Ok(_) => break,
+                Err(ReadError::Closed) => return Err(StartError::Closed),
+                Err(error) => {
+                    tracing::info!(%error, "the API waits for the other servers");
+                    tokio::time::sleep(CONFIRM_PAUSE).await;
+                }
+            }
+        }
+        write_genesis(shell).await?;
+        servers::publish(shell).await?;
+        shell.ready.store(true, Ordering::Release);
+        shell.tasks.spawn(servers::follow(shell.clone()));
+        Ok(())
     }
 
     /// The addresses that the server listens on.
@@ -211,10 +237,18 @@ fn certificate_addresses(config: &Config, listening: &[SocketAddr], further: Vec
 
 /// Writes what every cluster has from the start.
 async fn write_genesis(shell: &Shell) -> Result<(), StartError> {
+    write_planned(shell, |snapshot, now, ids| genesis::plan(snapshot, &shell.config, now, ids)).await
+}
+
+/// Commits what is planned, and plans again while something else writes, until there is nothing left to do.
+pub(crate) async fn write_planned(
+    shell: &Shell,
+    plan: impl Fn(&Snapshot, Timestamp, &mut Ids<'_>) -> Vec<Txn>,
+) -> Result<(), StartError> {
     for _ in 0..MAX_GENESIS {
         let txns = {
             let mut rng = rand::rng();
-            genesis::plan(&shell.store.snapshot(), &shell.config, Timestamp::now(), &mut Ids::new(&mut rng))
+            plan(&shell.store.snapshot(), Timestamp::now(), &mut Ids::new(&mut rng))
         };
         let mut moved_on = false;
         for outcome in futures::future::join_all(txns.into_iter().map(|txn| shell.store.commit(txn))).await {

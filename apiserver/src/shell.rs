@@ -110,6 +110,9 @@ impl Shell {
         if health::is_health(path) {
             return self.health(path, parts.uri.query().unwrap_or_default()).await;
         }
+        if !self.ready.load(Ordering::Acquire) {
+            return failure::starting().into_http();
+        }
         let caller = match self.authenticate(&parts, peer) {
             Ok(caller) => caller,
             Err(refusal) => return refusal.into_http(),

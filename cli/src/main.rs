@@ -1,20 +1,22 @@
 //! The `orlop` binary: server roles and kubectl-style verbs.
 
 mod agent;
+mod components;
 mod control_plane;
 mod demo;
 mod doctor;
 mod image;
+mod join;
 mod layout;
 mod lock;
 mod networks;
 mod pod_routes;
+mod server;
 mod up;
 mod verbs;
 mod workload;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use std::time::Duration;
@@ -39,12 +41,10 @@ enum Command {
     Up(up::Up),
     /// Show the main job on a throw-away cluster: needs root, takes about a minute.
     Demo,
-    /// Run one node's agent.
-    Agent {
-        /// What the agent is told, as JSON.
-        #[arg(long)]
-        file: PathBuf,
-    },
+    /// Start a server of a cluster on this host, in the foreground: the first, or one that joins others.
+    Server(Box<server::Server>),
+    /// Run this host as a node of a cluster, in the foreground.
+    Agent(Box<agent::Agent>),
     /// Check whether this host can run a node.
     Doctor,
     /// Load images into the nodes of a cluster on this machine.
@@ -81,7 +81,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(arguments) => served(up::run(arguments)),
         Command::Demo => served_with(demo::run(), "error"),
-        Command::Agent { file } => served(agent::run(&file)),
+        Command::Server(arguments) => {
+            arguments.enter()?;
+            served(server::run(*arguments))
+        }
+        Command::Agent(arguments) => served(agent::run(*arguments)),
         Command::Doctor => Ok(show_checks(&doctor::run())),
         Command::Image(image) => image::run(&image).map(|()| ExitCode::SUCCESS),
         Command::Verb(verb) => Ok(verbs::run(&verb)),

@@ -10,7 +10,7 @@ mod delete;
 mod describe;
 mod discovery;
 mod drain;
-mod error;
+pub mod error;
 mod events;
 mod exec;
 mod get;
@@ -19,6 +19,7 @@ mod jsonpath;
 mod label;
 mod logs;
 mod manifest;
+mod member;
 mod merge;
 mod output;
 mod patch;
@@ -32,6 +33,7 @@ mod status;
 mod table;
 mod tabs;
 mod taint;
+pub mod token;
 mod wait;
 mod watching;
 mod yaml;
@@ -75,6 +77,8 @@ pub enum Verb {
     ClusterInfo(Box<info::ClusterInfo>),
     Version(Box<info::Version>),
     Status(Box<status::Status>),
+    Token(Box<token::Token>),
+    Member(Box<member::Member>),
 }
 
 /// Runs a verb and returns its exit status. Errors were told when it returns.
@@ -130,6 +134,8 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::ClusterInfo(arguments) => info::cluster_info(arguments).await,
         Verb::Version(arguments) => info::version(arguments).await,
         Verb::Status(arguments) => status::run(arguments).await,
+        Verb::Token(arguments) => token::run(arguments).await,
+        Verb::Member(arguments) => member::run(arguments).await,
     }
 }
 

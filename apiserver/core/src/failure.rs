@@ -51,6 +51,11 @@ pub fn fenced(lease: &str) -> Refused {
     conflict(&format!("the Lease {lease} has changed hands: its earlier holder may not write any more"))
 }
 
+/// 503: the server does not know yet what the cluster's state is.
+pub fn starting() -> Refused {
+    Status::unavailable("the server is starting: it waits for the other servers").into()
+}
+
 /// 503: the server is stopping.
 pub fn stopping() -> Refused {
     Status::unavailable("the server is stopping").into()

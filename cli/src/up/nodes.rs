@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use apiserver::pki::{Authority, Issued};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use nodeagent::network::fabric::{self, Fabric, FabricNode};
+use nodeagent::network::fabric::{self, FabricNode};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::agent::{AgentFile, Role};
-use crate::control_plane::ControlPlane;
 use crate::layout::{self, Layout};
 use crate::networks::Networks;
+
+use super::plane::Plane;
 
 /// An agent that ends by itself is started anew after this long.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -57,27 +58,27 @@ impl Agent {
 }
 
 impl Nodes {
-    /// One agent for each node of the fabric.
+    /// One agent for each node of the fabric. `cluster` names what it makes on this machine.
     pub fn embedded(
         layout: &Layout,
-        plane: &ControlPlane,
-        fabric: &Fabric,
+        plane: &Plane,
+        cluster: &str,
+        places: &[FabricNode],
         networks: &Networks,
     ) -> Result<Nodes> {
         let mut nodes = Nodes::none();
-        for node in &fabric.nodes {
+        for node in places {
             let state_dir = layout.node(&node.name);
             let role = Role::Embedded {
                 name: node.name.clone(),
                 address: node.ip,
                 netns: Some(node.netns.clone()),
-                cgroup_root: format!("/orlop/{}/{}", fabric.cluster, node.name),
+                cgroup_root: format!("/orlop/{cluster}/{}", node.name),
                 state_dir: state_dir.clone(),
                 images: layout.images(),
             };
-            let server = format!("https://{}:{}", fabric.bridge_ip, plane.port());
             let user = Identity { user: format!("system:node:{}", node.name), group: "system:nodes" };
-            let pid = nodes.start(&state_dir, plane, user, server, networks, role)?;
+            let pid = nodes.start(&state_dir, plane, user, networks, role)?;
             nodes.names.push(node.name.clone());
             nodes.agents.push(Agent { node: node.clone(), state_dir, pid });
         }
@@ -85,18 +86,12 @@ impl Nodes {
     }
 
     /// One process for all nodes, without containers.
-    pub fn hollow(
-        layout: &Layout,
-        plane: &ControlPlane,
-        names: Vec<String>,
-        networks: &Networks,
-    ) -> Result<Nodes> {
+    pub fn hollow(layout: &Layout, plane: &Plane, names: Vec<String>, networks: &Networks) -> Result<Nodes> {
         let mut nodes = Nodes::none();
         if !names.is_empty() {
-            let server = format!("https://127.0.0.1:{}", plane.port());
             let user = Identity { user: HOLLOW_USER.to_owned(), group: "system:masters" };
             let role = Role::Hollow { names: names.clone() };
-            nodes.start(&layout.node("hollow"), plane, user, server, networks, role)?;
+            nodes.start(&layout.node("hollow"), plane, user, networks, role)?;
         }
         nodes.names = names;
         Ok(nodes)
@@ -163,15 +158,14 @@ impl Nodes {
     fn start(
         &mut self,
         dir: &Path,
-        plane: &ControlPlane,
+        plane: &Plane,
         user: Identity,
-        server: String,
         networks: &Networks,
         role: Role,
     ) -> Result<Arc<AtomicU32>> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let file = AgentFile {
-            server,
+            servers: plane.addresses(),
             authority: dir.join("ca.crt"),
             certificate: dir.join("agent.crt"),
             key: dir.join("agent.key"),
@@ -181,7 +175,7 @@ impl Nodes {
         std::fs::write(&file.authority, plane.authority().ca_pem())?;
         let issued = user.issue(plane.authority(), &file)?;
         let path = dir.join(layout::AGENT_FILE);
-        std::fs::write(&path, serde_json::to_vec_pretty(&file)?)?;
+        file.write(&path)?;
         self.supervisors.spawn(renew(plane.authority().clone(), user, file, issued, self.stopping.clone()));
         let pid = Arc::new(AtomicU32::new(0));
         self.supervisors.spawn(supervise(path, pid.clone(), self.stopping.clone()));

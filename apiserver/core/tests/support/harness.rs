@@ -73,7 +73,9 @@ impl Cluster {
     fn genesis(&mut self) {
         for round in 0..2 {
             let mut ids = Ids::new(&mut self.rng);
-            let txns = genesis::plan(self.machine.snapshot(), &self.config, self.now, &mut ids);
+            let mut txns = genesis::plan(self.machine.snapshot(), &self.config, self.now, &mut ids);
+            let servers = &self.config.advertise;
+            txns.extend(genesis::endpoints(self.machine.snapshot(), servers, self.now, &mut ids));
             assert!(round == 0 || txns.is_empty(), "genesis is not idempotent: {txns:?}");
             for txn in txns {
                 self.commit(&txn);
