@@ -221,6 +221,7 @@ async fn told_to_end(master: Master) -> End {
 /// A node with containers.
 struct Node {
     runtime: Arc<EmbeddedRuntime>,
+    netns: Option<PathBuf>,
     tasks: tokio::task::JoinSet<()>,
     shutdown: CancellationToken,
     _lock: File,
@@ -248,7 +249,8 @@ impl Node {
         })
         .await?;
         let informers = Informers::new(client.clone());
-        let mut node = Node { runtime, tasks: tokio::task::JoinSet::new(), shutdown, _lock: held };
+        let mut node =
+            Node { runtime, netns: netns.clone(), tasks: tokio::task::JoinSet::new(), shutdown, _lock: held };
         let routes =
             pod_routes::follow(name.clone(), informers.get(client::Scope::all()), node.runtime.clone());
         node.spawn("the pod routes", async move {
@@ -305,6 +307,11 @@ impl Node {
         self.tasks.join_next().await;
         self.tasks.shutdown().await;
         self.runtime.shutdown(end != Some(End::Stop)).await;
+        if end == Some(End::Stop)
+            && let Err(error) = proxy::remove(self.netns.as_deref()).await
+        {
+            warn!(error = &error as &dyn std::error::Error, "service rules stay behind");
+        }
         match end {
             Some(_) => Ok(()),
             None => bail!("a part of the node failed"),

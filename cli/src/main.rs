@@ -11,6 +11,7 @@ mod layout;
 mod lock;
 mod networks;
 mod pod_routes;
+mod reset;
 mod server;
 mod up;
 mod verbs;
@@ -47,6 +48,8 @@ enum Command {
     Agent(Box<agent::Agent>),
     /// Check whether this host can run a node.
     Doctor,
+    /// End and remove what a node that was stopped has left running on this host: containers, mounts, rules.
+    Reset(reset::Reset),
     /// Load images into the nodes of a cluster on this machine.
     #[command(subcommand)]
     Image(image::Image),
@@ -86,6 +89,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             served(server::run(*arguments))
         }
         Command::Agent(arguments) => served(agent::run(*arguments)),
+        Command::Reset(arguments) => reset::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Doctor => Ok(show_checks(&doctor::run())),
         Command::Image(image) => image::run(&image).map(|()| ExitCode::SUCCESS),
         Command::Verb(verb) => Ok(verbs::run(&verb)),
@@ -104,7 +108,9 @@ fn served(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Exit
 
 /// As [`served`]; the role says whether it succeeded.
 fn served_with(role: impl Future<Output = anyhow::Result<bool>>, level: &str) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // kube-client logs what is returned to us as an error, and told where it is handled.
+    let usual = || EnvFilter::new(format!("{level},kube_client=off"));
+    let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| usual());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -80,11 +80,12 @@ pub enum Error {
     #[error("claiming the service network")]
     Claim(#[source] rtnetlink::Error),
     /// The kernel refused the service rules.
-    #[error("installing the service rules")]
+    #[error("changing the service rules")]
     Install(#[source] KernelError),
 }
 
-/// Keeps service rules and names up to date until `shutdown`, then removes them.
+/// Keeps service rules and names up to date until `shutdown`. The rules stay, so that services go on working while the
+/// process is replaced; [`remove`] takes them away.
 ///
 /// # Errors
 /// When it cannot begin. Later failures are logged and mended by a rebuild.
@@ -94,8 +95,7 @@ pub async fn run(
     informers: Informers,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let links = links::open(config.netns.as_deref())
-        .map_err(|source| Error::Open { what: "route netlink", source })?;
+    let links = open_links(config.netns.as_deref())?;
     links::claim(&links, config.services, config.dns, config.node_address).await.map_err(Error::Claim)?;
     let networks = Networks { pods: config.pods, services: config.services, dns: config.dns };
     let data_plane = DataPlane::open(config.netns.as_deref(), networks)?;
@@ -119,13 +119,16 @@ pub async fn run(
         () = shutdown.cancelled() => {}
     }
     drop(names);
-    if let Err(error) = proxy.data_plane.remove().await {
-        warn!(error = &error as &dyn std::error::Error, "service rules stay behind");
-    }
-    if let Err(error) = links::release(&links).await {
-        warn!(%error, "the device of the service network stays behind");
-    }
     Ok(())
+}
+
+/// Removes the service rules in the network namespace at `netns`, and the device that claims the service network.
+///
+/// # Errors
+/// When the namespace cannot be entered or the kernel refuses.
+pub async fn remove(netns: Option<&Path>) -> Result<(), Error> {
+    dataplane::remove(netns)?;
+    links::release(&open_links(netns)?).await.map_err(Error::Claim)
 }
 
 /// Leads the service network to a device of its own inside the network namespace at `netns`, and puts the address of the

@@ -44,7 +44,7 @@ struct Listing {
 #[derive(Args, Debug)]
 struct Which {
     /// Its name or id
-    server: String,
+    member: String,
     #[command(flatten)]
     connection: Connection,
 }
@@ -91,11 +91,11 @@ async fn change(which: &Which, method: Method, action: &str, done: &str) -> Resu
     let members = members(&session).await?;
     let named: Vec<&Server> = members
         .iter()
-        .filter(|member| member.name == which.server || member.id.to_string() == which.server)
+        .filter(|member| member.name == which.member || member.id.to_string() == which.member)
         .collect();
     let [member] = named[..] else {
         let why = if named.is_empty() { "there is no server" } else { "there are several servers" };
-        return Err(Error::Message(format!("{why} {:?}: see `orlop member list`", which.server)));
+        return Err(Error::Message(format!("{why} {:?}: see `orlop member list`", which.member)));
     };
     let request =
         Client::build_with(method, &format!("{MEMBERS}/{}{action}", member.id), "application/json", "")?;

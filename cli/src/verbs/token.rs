@@ -45,8 +45,8 @@ struct Create {
     #[arg(long, default_value = "24h", value_parser = watching::duration)]
     ttl: Duration,
     /// For a server; otherwise for a node
-    #[arg(long = "for-server")]
-    server: bool,
+    #[arg(long)]
+    for_server: bool,
     /// Print nothing but the token
     #[arg(short, long)]
     quiet: bool,
@@ -91,14 +91,14 @@ fn target(id: &str) -> Target {
 
 async fn create(arguments: &Create) -> Result<()> {
     let session = Session::open(&arguments.connection, "orlop").await?;
-    let token = mint(&session.client, arguments.server, arguments.ttl).await;
+    let token = mint(&session.client, arguments.for_server, arguments.ttl).await;
     let token = token.map_err(|error| session.refused(error))?;
     let mut out = std::io::stdout().lock();
     if arguments.quiet {
         writeln!(out, "{token}")?;
         return Ok(());
     }
-    let role = if arguments.server { "server" } else { "agent" };
+    let role = if arguments.for_server { "server" } else { "agent" };
     writeln!(out, "orlop {role} --join {} --token {token}", address(&session).await?)?;
     Ok(())
 }
