@@ -7,6 +7,7 @@ pub mod binary;
 pub mod cluster;
 pub mod harness;
 pub mod host;
+pub mod hosts;
 pub mod https;
 pub mod image;
 pub mod kubectl;
