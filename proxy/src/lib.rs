@@ -99,7 +99,6 @@ pub async fn run(
     links::claim(&links, config.services, config.dns, config.node_address).await.map_err(Error::Claim)?;
     let networks = Networks { pods: config.pods, services: config.services, dns: config.dns };
     let data_plane = DataPlane::open(config.netns.as_deref(), networks)?;
-    data_plane.install().await.map_err(Error::Install)?;
     let zone = Arc::new(ArcSwap::from_pointee(Zone::new(&config.domain)));
     let names = dns::serve(config.dns, config.netns.as_deref(), zone.clone(), config.upstream.clone())
         .map_err(|source| Error::Open { what: "the DNS port", source })?;
@@ -114,12 +113,12 @@ pub async fn run(
         observed,
     };
     proxy.slices.add_index(BY_SERVICE, service_of);
-    tokio::select! {
-        () = proxy.follow() => {}
-        () = shutdown.cancelled() => {}
-    }
+    let ended = tokio::select! {
+        ended = proxy.follow() => ended,
+        () = shutdown.cancelled() => Ok(()),
+    };
     drop(names);
-    Ok(())
+    ended
 }
 
 /// Removes the service rules in the network namespace at `netns`, and the device that claims the service network.
@@ -165,11 +164,15 @@ type Key = (String, String);
 
 impl Proxy {
     /// Applies changes as they come; what has come together is applied together.
-    async fn follow(&mut self) {
+    ///
+    /// The rules that a process before this one has left are replaced only when the caches are complete: until then they
+    /// are the best there is.
+    async fn follow(&mut self) -> Result<(), Error> {
         let mut services = self.services.subscribe();
         let mut slices = self.slices.subscribe();
         let mut pods = self.pods.subscribe();
         tokio::join!(self.services.synced(), self.slices.synced(), self.pods.synced());
+        self.data_plane.install().await.map_err(Error::Install)?;
         let mut news = News::default();
         loop {
             while let Some(change) = services.try_next() {
@@ -193,7 +196,7 @@ impl Proxy {
                 change = pods.next() => change.map(|change| news.pod(&change)),
             };
             if told.is_none() {
-                return;
+                return Ok(());
             }
         }
     }
