@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod cluster;
 pub mod harness;
+pub mod history;
 pub mod host;
 pub mod hosts;
 pub mod https;
@@ -13,3 +14,4 @@ pub mod image;
 pub mod kubectl;
 pub mod netns;
 pub mod wait;
+pub mod watching;
