@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use store_core::members::Member;
 pub use store_core::members::Role;
+use store_core::node::{Change, ChangeRefusal, Node};
 
 /// A member of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +89,54 @@ pub type SharedConnector = Arc<dyn Connector>;
 /// into each request's extensions, from the client certificate that it has checked. Requests without it are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerId(pub u64);
+
+/// What the store's thread knows of the group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) member: u64,
+    pub(crate) leader: Option<u64>,
+    pub(crate) applied: u64,
+    pub(crate) revision: u64,
+    pub(crate) members: Vec<(u64, Member, Role, Option<u64>)>,
+}
+
+// === impl View ===
+
+impl View {
+    pub(crate) fn of(member: u64, node: &Node) -> Self {
+        let matched = node.matched();
+        let learners = &node.conf_state().learners;
+        let members = node.state().members().iter().map(|(id, member)| {
+            let role = if learners.contains(&id) { Role::Learner } else { Role::Voter };
+            (id, member.clone(), role, matched.get(&id).copied())
+        });
+        Self {
+            member,
+            leader: node.leader(),
+            applied: node.state().applied().index,
+            revision: node.state().snapshot().revision(),
+            members: members.collect(),
+        }
+    }
+}
+
+// === impl ChangeError ===
+
+impl ChangeError {
+    pub(crate) fn of(refusal: ChangeRefusal, change: &Change) -> Self {
+        let id = match change {
+            Change::Promote(id) | Change::Remove(id) | Change::TransferLead(id) => *id,
+            Change::Add(_) => 0,
+        };
+        match refusal {
+            ChangeRefusal::NoSuchMember => Self::NoSuchMember { id },
+            ChangeRefusal::Removed => Self::Removed { id },
+            ChangeRefusal::LastVoter => Self::LastVoter { id },
+            ChangeRefusal::NotVoter => Self::NotVoter { id },
+            ChangeRefusal::TimedOut => Self::TimedOut,
+        }
+    }
+}
 
 // === impl Leadership ===
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use store_core::crypt::{Key, Keys};
 use store_core::history::Limits;
+use store_core::members::Member;
 
 use crate::FatalError;
 use crate::membership::SharedConnector;
@@ -59,6 +60,15 @@ pub struct Options {
     /// The size that one transaction may have.
     pub max_txn_bytes: usize,
     pub(crate) on_fatal: FatalHandler,
+}
+
+// === impl Start ===
+
+impl Start {
+    pub(crate) fn member(&self) -> Member {
+        let (Self::First { name, address } | Self::Join { name, address }) = self;
+        Member { name: name.clone(), address: address.clone() }
+    }
 }
 
 // === impl Options ===

@@ -106,6 +106,24 @@ impl Published {
         Ok(snapshot)
     }
 
+    /// Puts another state in the place of the published one, with nothing behind it.
+    pub(crate) fn replace(&self, snapshot: Snapshot) {
+        let observers = lock(&self.observers);
+        let snapshot = {
+            let mut history = lock(&self.history);
+            history.restart(snapshot.revision());
+            let snapshot = Arc::new(snapshot.with_compacted_revision(history.compacted_revision()));
+            self.current.store(snapshot.clone());
+            snapshot
+        };
+        lock(&self.rewound).clear();
+        for observer in observers.iter() {
+            observer.replaced(&snapshot);
+        }
+        drop(observers);
+        self.revision.send_replace(snapshot.revision());
+    }
+
     /// Publishes a batch: snapshot and past together, then the observers, then those who wait for a revision.
     pub(crate) fn publish(&self, snapshot: Snapshot, events: &[Arc<Event>], now_ms: i64) {
         let observers = lock(&self.observers);

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, draws from a global generator or touches a file: times, randomness and the
 //! [`disk::Disk`] are passed in, so that production and simulation host the very same code.
 
+pub mod audit;
 pub mod checkpoint;
 pub mod command;
 pub mod crypt;

@@ -45,6 +45,11 @@ pub struct Note {
 // === impl Members ===
 
 impl Members {
+    /// Members of whom only the ids are known.
+    pub(crate) fn of(ids: &[u64]) -> Self {
+        Self { known: ids.iter().map(|id| (*id, Member::default())).collect(), removed: BTreeSet::new() }
+    }
+
     /// The members, by id.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Member)> {
         self.known.iter().map(|(id, member)| (*id, member))
