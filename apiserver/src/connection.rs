@@ -4,6 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use apiserver_core::User;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{Request, Response, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -13,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::tunnel::tunnel_server::TunnelServer;
 use store::PeerId;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::Service as _;
 
@@ -86,22 +87,17 @@ impl Protocols {
 pub(crate) async fn accept(acceptor: Arc<Acceptor>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let shell = acceptor.shell.clone();
+    let mut closing = std::pin::pin!(shell.lingered());
     loop {
         let accepted = tokio::select! {
-            () = shell.stop.cancelled() => return,
+            () = &mut closing => break,
             accepted = async {
                 let place = places.clone().acquire_owned().await;
                 (place, listener.accept().await)
             } => accepted,
         };
         match accepted {
-            (Ok(place), Ok((stream, _))) => {
-                let acceptor = acceptor.clone();
-                shell.tasks.spawn(async move {
-                    let _place = place;
-                    acceptor.serve(stream).await;
-                });
-            }
+            (Ok(place), Ok((stream, _))) => acceptor.clone().spawn(stream, place),
             (Err(_), _) => return,
             (_, Err(error)) => {
                 // Out of file descriptors or memory: others must end first.
@@ -110,17 +106,32 @@ pub(crate) async fn accept(acceptor: Arc<Acceptor>, listener: TcpListener) {
             }
         }
     }
+    // Those that the kernel has accepted already would be reset.
+    while let (Ok(place), Some(Ok((stream, _)))) =
+        (places.clone().try_acquire_owned(), listener.accept().now_or_never())
+    {
+        acceptor.clone().spawn(stream, place);
+    }
 }
 
 // === impl Acceptor ===
 
 impl Acceptor {
+    /// Serves a connection on a task of its own; `place` is free again when it ends.
+    fn spawn(self: Arc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let tasks = self.shell.tasks.clone();
+        tasks.spawn(async move {
+            let _place = place;
+            self.serve(stream).await;
+        });
+    }
+
     async fn serve(&self, stream: TcpStream) {
         // Answers are written whole; waiting for more would only delay them. It is not needed for correctness.
         let _ = stream.set_nodelay(true);
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream));
         let stream = tokio::select! {
-            () = self.shell.stop.cancelled() => return,
+            () = self.shell.lingered() => return,
             handshake = handshake => match handshake {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
@@ -157,12 +168,12 @@ impl Acceptor {
             async move { Ok::<_, Infallible>(route(&shell, &peer, machine, request).await) }
         });
         let io = TokioIo::new(stream);
-        let stop = self.shell.stop.clone();
+        let closing = self.shell.lingered();
         let ended = if is_http2 {
             let mut connection = std::pin::pin!(self.protocols.http2.serve_connection(io, service));
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
+                () = closing => {
                     connection.as_mut().graceful_shutdown();
                     tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
                 }
@@ -172,7 +183,7 @@ impl Acceptor {
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
+                () = closing => {
                     connection.as_mut().graceful_shutdown();
                     tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
                 }

@@ -46,6 +46,9 @@ const REVISION_DEADLINE: Duration = Duration::from_secs(3);
 const MAX_PLANS: usize = 16;
 /// So much of a body that is too large is read and forgotten; then the connection ends.
 const MAX_FORGOTTEN: usize = 64 * 1024 * 1024;
+/// How long a server that stops still takes connections and requests: those that are on their way to it are served, and not
+/// broken off where a client cannot tell whether they had an effect.
+const LINGER: Duration = Duration::from_millis(250);
 /// How long the store may take to answer a health check.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -96,6 +99,12 @@ impl Shell {
     /// The user as a caller of this server.
     pub(crate) fn caller(&self, user: User) -> Caller {
         Caller { slot: self.limiter.slot(&user.name), user: Arc::new(user) }
+    }
+
+    /// Returns when the server has been stopping for a while: what began at that time was on its way before.
+    pub(crate) async fn lingered(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(LINGER).await;
     }
 
     /// Answers a request.

@@ -185,7 +185,8 @@ fn write(key: &str, value: String, servers: &[Api], first: usize, history: &Hist
             _ => None,
         };
         if outcome.is_none() {
-            println!("unknown: {:?}", sent.map(|answer| answer.text()));
+            let why = sent.map_or_else(|error| format!("{error:#}"), |answer| answer.text());
+            println!("an unknown outcome: {why}");
         }
         let answered = outcome.map(|_| Instant::now());
         let operation =
