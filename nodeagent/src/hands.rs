@@ -25,9 +25,8 @@ use nodeagent_core::runtime::{
 };
 use nodeagent_core::{env, pod, security};
 use serde_json::Value;
-use tokio::sync::mpsc::UnboundedSender;
 
-use crate::driver::Hands;
+use crate::driver::{Hands, Inbox};
 use crate::objects::Objects;
 use crate::pods::Pods;
 use crate::tokens::Tokens;
@@ -118,7 +117,7 @@ impl Node {
         &self,
         of: &Pod,
         container: &str,
-        reply: &UnboundedSender<Event>,
+        reply: &Inbox,
     ) -> Result<(Image, Option<std::time::Duration>), ImageFailure> {
         let spec = pod::container(of, container);
         let name = spec.and_then(|it| it.image.as_deref()).unwrap_or_default();
@@ -135,7 +134,7 @@ impl Node {
             ("Never", None) => return Err(ImageFailure::NeverPull),
             _ => {}
         }
-        let _ = reply.send(Event::Pulling { container: container.to_owned() });
+        reply.tell(Event::Pulling { container: container.to_owned() });
         let began = Instant::now();
         let auth = self.registry_auth(of, name).await;
         let image = self.runtime.pull_image(name, auth).await.map_err(failed)?;
@@ -287,15 +286,14 @@ pub(crate) struct NodeHands {
 }
 
 impl Hands for NodeHands {
-    fn perform(&self, of: &Arc<Pod>, action: Action, reply: &UnboundedSender<Event>) {
+    fn perform(&self, of: &Arc<Pod>, action: Action, reply: &Inbox) {
         let (node, pods, of, reply) = (self.node.clone(), self.pods.clone(), of.clone(), reply.clone());
         if let Action::Emit(note) = action {
             return emit(&node.recorder, &of, note);
         }
         tokio::spawn(async move {
             if let Some(event) = carry_out(&node, &pods, &of, action, &reply).await {
-                // A pod that is gone needs no answer.
-                let _ = reply.send(event);
+                reply.tell(event);
             }
         });
     }
@@ -318,7 +316,7 @@ async fn carry_out(
     pods: &Weak<Pods>,
     of: &Arc<Pod>,
     action: Action,
-    reply: &UnboundedSender<Event>,
+    reply: &Inbox,
 ) -> Option<Event> {
     Some(match action {
         Action::MountVolumes => Event::Mounted(text(volumes::set_up(node, of).await)),

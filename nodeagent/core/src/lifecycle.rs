@@ -401,10 +401,25 @@ impl PodMachine {
         Some((unit.current.as_ref().map(|it| &it.status), unit.previous.as_ref().map(|it| &it.status)))
     }
 
-    /// Takes in what happened.
+    /// Takes in what happened, and tells the API what has changed by it.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
+        self.take(event, now);
+        self.settle(now);
+    }
+
+    /// Takes in what happened while more is known to come at once: what it changed is told when
+    /// [`settle`](Self::settle) is called, together with what the next events change.
+    pub fn take(&mut self, event: Event, now: Timestamp) {
         self.take_in(event, now);
         self.reconcile(now);
+    }
+
+    /// Tells the API what has changed. Must follow after the last [`take`](Self::take).
+    pub fn settle(&mut self, now: Timestamp) {
+        self.report(now);
+        if self.state == State::Clearing {
+            self.let_go(now);
+        }
     }
 
     /// The next thing to do.
@@ -431,10 +446,6 @@ impl PodMachine {
         }
         if matches!(self.state, State::Active | State::Stopping) {
             self.probe(now);
-        }
-        self.report(now);
-        if self.state == State::Clearing {
-            self.let_go(now);
         }
     }
 
