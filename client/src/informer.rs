@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use client_core::cache::{Action, Change, Event, Failure, IndexFn, ListWatch, Page, Store};
+use client_core::lean::without_managed_fields;
 use client_core::object::{Kind, Object, ObjectKey, PartialObject, ResourceType};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -407,7 +408,7 @@ fn decode_page<T: Object + DeserializeOwned>(bytes: &[u8]) -> Result<Page<T>, Er
     let mut items = Vec::with_capacity(raw.len());
     let mut undecodable = Vec::new();
     for item in raw {
-        match serde_json::from_str::<T>(item.get()) {
+        match serde_json::from_str::<T>(&without_managed_fields(item.get())) {
             Ok(object) => items.push(crate::watch::trimmed(object)),
             Err(error) => {
                 let key = serde_json::from_str::<PartialObject>(item.get()).map(|object| object.key());
