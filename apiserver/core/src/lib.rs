@@ -5,6 +5,7 @@
 //! the transaction fails it calls [`prepare`] again on a newer snapshot.
 
 mod admission;
+mod aside;
 pub mod authn;
 pub mod authz;
 mod bind;
@@ -15,6 +16,7 @@ pub mod connect;
 mod create;
 mod delete;
 mod discovery;
+mod edit;
 mod events;
 mod evict;
 pub mod failure;

@@ -45,6 +45,12 @@ pub fn strings<'a>(bytes: &'a [u8], path: &[&str]) -> Vec<(Cow<'a, str>, Cow<'a,
         .collect()
 }
 
+/// The members of the object that the bytes are: name, and range of the value.
+pub fn members(bytes: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Range<usize>)> {
+    let found = Members::of(bytes, 0).into_iter().flatten();
+    found.filter_map(|(name, at)| Some((name, at..skip(bytes, at)?)))
+}
+
 /// The members of an object: key and offset of the value.
 struct Members<'a> {
     bytes: &'a [u8],
