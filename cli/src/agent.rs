@@ -92,8 +92,7 @@ pub async fn run(path: &Path) -> Result<()> {
     match &file.role {
         Role::Hollow { names } => {
             let config = nodeagent::hollow::HollowConfig::new(names.clone());
-            let hollow =
-                nodeagent::hollow::run(config, client.clone(), Informers::new(client), shutdown.clone());
+            let hollow = nodeagent::hollow::run(config, client, shutdown.clone());
             tokio::select! {
                 ended = hollow => ended.context("the hollow nodes ended"),
                 _ = told_to_end() => { shutdown.cancel(); Ok(()) }

@@ -115,7 +115,8 @@ impl ControlPlane {
     }
 
     fn start_components(&mut self, networks: &Networks, node_lifecycle: &NodeLifecycleOptions) -> Result<()> {
-        let caches = Informers::new(self.client(User::authenticated("system:kube-controller-manager", &[])));
+        let caches = Informers::new(self.client(User::authenticated("system:kube-controller-manager", &[])))
+            .trimmed(client::core::lean::pod);
         let scheduler = scheduler::run(
             scheduler::Config::default(),
             self.client(User::authenticated("system:kube-scheduler", &[])),

@@ -48,9 +48,14 @@ type CacheId = (TypeId, ResourceType, Scope);
 
 struct Registry {
     caches: Mutex<BTreeMap<CacheId, Box<dyn Any + Send>>>,
+    /// By the type of the objects; each is a [`Trim`] of them.
+    trims: Mutex<BTreeMap<TypeId, Box<dyn Any + Send>>>,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
 }
+
+/// Takes out of an object what its readers do not need.
+pub type Trim<T> = fn(&mut T);
 
 /// One cache. Clones share it.
 pub struct Informer<T> {
@@ -107,9 +112,27 @@ impl Informers {
     /// No caches yet.
     pub fn new(client: Client) -> Self {
         let stop = CancellationToken::new();
-        let shared =
-            Registry { caches: Mutex::new(BTreeMap::new()), _stop_on_drop: stop.clone().drop_guard(), stop };
+        let shared = Registry {
+            caches: Mutex::default(),
+            trims: Mutex::default(),
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        };
         Self { client, shared: Arc::new(shared) }
+    }
+
+    /// Lets the caches of a kind keep no more of each object than `trim` leaves. Caches that were asked for before keep all.
+    #[must_use]
+    pub fn trimmed<K: Kind>(self, trim: Trim<K>) -> Self {
+        let mut trims = self.shared.trims.lock().unwrap_or_else(PoisonError::into_inner);
+        trims.insert(TypeId::of::<K>(), Box::new(trim));
+        drop(trims);
+        self
+    }
+
+    fn trim<T: 'static>(&self) -> Option<Trim<T>> {
+        let trims = self.shared.trims.lock().unwrap_or_else(PoisonError::into_inner);
+        trims.get(&TypeId::of::<T>()).and_then(|trim| trim.downcast_ref::<Trim<T>>()).copied()
     }
 
     /// The client that they use.
@@ -140,7 +163,7 @@ impl Informers {
         }
         let informer = Informer::new();
         caches.insert(id, Box::new(informer.clone()));
-        let source = Source { client: self.client.clone(), resource, scope, partial };
+        let source = Source { client: self.client.clone(), resource, scope, partial, trim: self.trim() };
         let stop = self.shared.stop.clone();
         let shared = Arc::clone(&informer.shared);
         tokio::spawn(async move {
@@ -281,12 +304,13 @@ impl<T> futures::Stream for Changes<T> {
 }
 
 /// Where a cache's objects come from.
-struct Source {
+struct Source<T> {
     client: Client,
     resource: ResourceType,
     scope: Scope,
     /// Ask for metadata only.
     partial: bool,
+    trim: Option<Trim<T>>,
 }
 
 #[derive(Deserialize)]
@@ -307,9 +331,9 @@ struct RawMeta {
 
 // === impl Source ===
 
-impl Source {
+impl<T: Object + DeserializeOwned> Source<T> {
     /// Hosts the machine until the task is dropped.
-    async fn run<T: Object + DeserializeOwned>(&self, shared: &Shared<T>) {
+    async fn run(&self, shared: &Shared<T>) {
         let mut rng = StdRng::from_os_rng();
         let mut next = shared.advance([], &mut rng);
         loop {
@@ -332,11 +356,7 @@ impl Source {
         }
     }
 
-    async fn page<T: Object + DeserializeOwned>(
-        &self,
-        limit: u32,
-        continue_token: Option<String>,
-    ) -> Result<Page<T>, Error> {
+    async fn page(&self, limit: u32, continue_token: Option<String>) -> Result<Page<T>, Error> {
         let params = ListParams { limit: Some(limit), continue_token, ..self.scope.params() };
         let mut query = Query::new(self.resource.collection_path(self.scope.namespace.as_deref()));
         params.add_to(&mut query);
@@ -344,10 +364,14 @@ impl Source {
         if self.partial {
             request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static(METADATA_LIST));
         }
-        decode_page(&self.client.request_bytes(request).await?)
+        let mut page: Page<T> = decode_page(&self.client.request_bytes(request).await?)?;
+        if let Some(trim) = self.trim {
+            page.items.iter_mut().for_each(trim);
+        }
+        Ok(page)
     }
 
-    async fn watch<T: Object + DeserializeOwned>(
+    async fn watch(
         &self,
         shared: &Shared<T>,
         resource_version: String,
@@ -368,7 +392,12 @@ impl Source {
                 Ok(Some(batch)) => batch
                     .iter()
                     .map_while(|line| match crate::watch::decode(line) {
-                        Ok(event) => Some(Event::Watch(event)),
+                        Ok(mut event) => {
+                            if let (Some(trim), Some(object)) = (self.trim, event.object_mut()) {
+                                trim(object);
+                            }
+                            Some(Event::Watch(event))
+                        }
                         Err(failure) => {
                             failed = Some(failure);
                             None

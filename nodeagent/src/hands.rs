@@ -389,7 +389,7 @@ async fn carry_out(
             drain::wait(node, of).await;
             Event::Drained
         }
-        Action::PatchStatus(body) => Event::Patched(patch_status(&node.client, of, body).await),
+        Action::PatchStatus(body) => Event::Patched(patch_status(&node.client, of, body.to_string()).await),
         Action::DeletePod { uid } => Event::Deleted(delete_pod(&node.client, of, uid).await),
         Action::Emit(note) => {
             emit(&node.recorder, of, note);
@@ -431,7 +431,7 @@ fn absent_is_fine(outcome: Result<(), RuntimeError>) -> Result<(), String> {
 }
 
 /// Sends a status patch; answers with the object's revision.
-pub(crate) async fn patch_status(client: &Client, of: &Pod, body: Value) -> Result<u64, PatchFailure> {
+pub(crate) async fn patch_status(client: &Client, of: &Pod, body: String) -> Result<u64, PatchFailure> {
     #[derive(serde::Deserialize)]
     struct Answer {
         metadata: Meta,
@@ -443,7 +443,7 @@ pub(crate) async fn patch_status(client: &Client, of: &Pod, body: Value) -> Resu
     }
     let path = Target::to(of).path(Some("status"));
     let request =
-        Client::build_with(http::Method::PATCH, &path, PatchKind::Strategic.content_type(), body.to_string())
+        Client::build_with(http::Method::PATCH, &path, PatchKind::Strategic.content_type(), body)
             .map_err(|_| PatchFailure::Transient)?;
     match client.request::<Answer>(request).await {
         Ok(answer) => Ok(answer.metadata.resource_version.parse().unwrap_or(u64::MAX)),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::core::cache::Change;
+use client::core::lean;
 use client::events::Recorder;
 use client::{Client, Informers, Scope};
 use futures::StreamExt;
@@ -18,7 +19,6 @@ use nodeagent_core::node::Health;
 use nodeagent_core::pod;
 use nodeagent_core::probe::Outcome;
 use nodeagent_core::runtime::{ContainerId, Image, SandboxId, SandboxStatus};
-use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
@@ -81,8 +81,8 @@ struct Write {
 }
 
 enum PodWrite {
-    /// Patch the pod's status.
-    Status(Value),
+    /// Patch the pod's status. As text: many may wait.
+    Status(String),
     /// Delete the pod of this uid.
     Delete(String),
 }
@@ -93,12 +93,7 @@ struct HollowHands(Arc<Hollow>);
 ///
 /// # Errors
 /// None at present: an API server that is away is waited for.
-pub async fn run(
-    config: HollowConfig,
-    client: Client,
-    informers: Informers,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+pub async fn run(config: HollowConfig, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
     let recorder = if config.events { Recorder::new(&client, "kubelet", None) } else { Recorder::disabled() };
     let (writes, waiting) = unbounded_channel();
     let mut tasks = tokio::task::JoinSet::new();
@@ -108,7 +103,7 @@ pub async fn run(
     }
     let hollow = Arc::new(Hollow { config, client, recorder, next_ip: AtomicU32::new(1), writes });
     tasks.spawn(nodes(hollow.clone()));
-    tasks.spawn(pods(hollow, informers));
+    tasks.spawn(pods(hollow));
     shutdown.cancelled().await;
     tasks.shutdown().await;
     Ok(())
@@ -163,8 +158,10 @@ async fn nodes(hollow: Arc<Hollow>) {
     }
 }
 
-/// One watch for the pods of all nodes.
-async fn pods(hollow: Arc<Hollow>, informers: Informers) {
+/// One watch for the pods of all nodes: those that are bound to any.
+async fn pods(hollow: Arc<Hollow>) {
+    // The containers of a hollow pod are told nothing.
+    let informers = Informers::new(hollow.client.clone()).trimmed(lean::pod);
     let names: BTreeSet<String> = hollow.config.nodes.iter().cloned().collect();
     let facts: BTreeMap<String, Arc<NodeFacts>> = hollow
         .config
@@ -177,7 +174,7 @@ async fn pods(hollow: Arc<Hollow>, informers: Informers) {
         .collect();
     let handles: Arc<Mutex<BTreeMap<String, PodHandle>>> = Arc::default();
     let hands: Arc<dyn Hands> = Arc::new(HollowHands(hollow));
-    let mut changes = informers.get::<Pod>(Scope::all()).subscribe();
+    let mut changes = informers.get::<Pod>(Scope::fields("spec.nodeName!=")).subscribe();
     while let Some(change) = changes.next().await {
         let lock = || handles.lock().unwrap_or_else(PoisonError::into_inner);
         match change {
@@ -280,7 +277,7 @@ impl Hands for HollowHands {
             Action::Probe { id, kind, .. } => Event::Probed { id, kind, outcome: Outcome::Success },
             Action::AwaitDrain => Event::Drained,
             Action::Emit(note) => return hands::emit(&hollow.recorder, of, note),
-            Action::PatchStatus(body) => return self.write(of, PodWrite::Status(body), reply),
+            Action::PatchStatus(body) => return self.write(of, PodWrite::Status(body.to_string()), reply),
             Action::DeletePod { uid } => return self.write(of, PodWrite::Delete(uid), reply),
         };
         reply.tell(answer);

@@ -119,9 +119,9 @@ pub(crate) fn replace(
         compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
         ops: Vec::new(),
     };
-    settle(call, ids, &mut new, &old, part, &mut txn)?;
+    let changed = settle(call, ids, &mut new, &old, part, &mut txn)?;
     let headers = warnings_headers(&warnings);
-    if same(&new, &old) {
+    if !changed {
         return Ok(respond(call, StatusCode::OK, entry.value.clone(), headers));
     }
     if call.options().dry_run {
@@ -137,7 +137,8 @@ pub(crate) fn replace(
     Ok(Prepared::Commit(Commit { txn, reply }))
 }
 
-/// Turns what a writer sent into what is to be stored: preconditions, metadata, strategy, admission, checks.
+/// Turns what a writer sent into what is to be stored: preconditions, metadata, strategy, admission, checks. Returns whether
+/// anything changed that anyone wrote.
 pub(crate) fn settle(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
@@ -145,7 +146,7 @@ pub(crate) fn settle(
     old: &Value,
     part: Part,
     txn: &mut Txn,
-) -> Result<(), Refused> {
+) -> Result<bool, Refused> {
     preconditions(call, new, old)?;
     carry_over(new, old);
     // First the defaults: what a writer leaves out and gets back is no change, and makes no new generation.
@@ -162,11 +163,12 @@ pub(crate) fn settle(
     if !errors.is_empty() {
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &errors).into());
     }
-    if !same(new, old) {
+    let changed = !same(new, old);
+    if changed {
         let manager = call.manager();
         kinds::track(call.resource, Some(old), new, &Writer { manager: &manager, part, now: call.now });
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// Whether the object is the one that the writer believes it to be.

@@ -1,10 +1,50 @@
-//! Objects' JSON without what no cache needs: managed fields are often larger than the rest, and costly to decode.
+//! Objects without what a cache does not need.
 
 use std::borrow::Cow;
 
+use k8s_openapi::api::core::v1::{Container, Pod};
+
 const MANAGED_FIELDS: &str = "\"managedFields\":[";
 
-/// The JSON of an object without its first `managedFields`.
+/// Takes out of a pod what is told to nobody but the containers that it runs, and memory that its lists keep in reserve.
+///
+/// What remains is enough to place it, to count and judge it, and to follow its life; it is not enough to run it.
+pub fn pod(pod: &mut Pod) {
+    if let Some(spec) = &mut pod.spec {
+        if let Some(volumes) = &mut spec.volumes {
+            // Claims have a say in where a pod can run.
+            volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+            volumes.shrink_to_fit();
+        }
+        spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(container);
+        spec.containers.shrink_to_fit();
+        tighten(&mut spec.tolerations);
+    }
+    if let Some(status) = &mut pod.status {
+        tighten(&mut status.container_statuses);
+        tighten(&mut status.init_container_statuses);
+        tighten(&mut status.conditions);
+    }
+}
+
+fn tighten<T>(list: &mut Option<Vec<T>>) {
+    if let Some(list) = list {
+        list.shrink_to_fit();
+    }
+}
+
+fn container(container: &mut Container) {
+    container.args = None;
+    container.command = None;
+    container.env = None;
+    container.env_from = None;
+    container.security_context = None;
+    container.termination_message_path = None;
+    container.volume_devices = None;
+    container.volume_mounts = None;
+}
+
+/// The JSON of an object without its first `managedFields`: they are often larger than the rest, and costly to decode.
 ///
 /// Only the compact form that API servers write is recognised. Any other text, and what is not JSON, comes back as it is.
 pub fn without_managed_fields(json: &str) -> Cow<'_, str> {

@@ -424,7 +424,12 @@ impl PodMachine {
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let next = self.actions.pop_front();
+        if next.is_none() {
+            // Most of a pod's life nothing is to be done: the queue need not hold memory for it.
+            self.actions = VecDeque::new();
+        }
+        next
     }
 
     /// When the machine wants [`Event::Tick`] if nothing happens before.
@@ -523,6 +528,8 @@ impl PodMachine {
             return;
         }
         self.next_sandbox = self.next_sandbox.max(status.attempt.saturating_add(1));
+        // Hardly any pod ever has a second one.
+        self.sandboxes.reserve_exact(1);
         self.sandboxes.push(Sandbox { status, since, stopped: Step::default(), removed: Step::default() });
         self.sandboxes.sort_by_key(|sandbox| sandbox.status.attempt);
     }
