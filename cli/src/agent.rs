@@ -106,7 +106,7 @@ fn connect(file: &AgentFile) -> Result<Client> {
     let read =
         |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
     let (authority, certificate, key) = (read(&file.authority)?, read(&file.certificate)?, read(&file.key)?);
-    Ok(Client::from_identity(&file.server, &authority, &certificate, &key)?)
+    Ok(Client::from_identity(&file.server, &authority, &certificate, &key)?.with_user_agent("kubelet"))
 }
 
 /// Takes over a renewed certificate. Requests on their way keep the old one.
@@ -203,7 +203,8 @@ impl Node {
             domain: file.networks.domain.clone(),
             upstream: proxy::dns::upstream(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         };
-        let proxy = proxy::run(proxy, client.clone(), informers.clone(), node.shutdown.clone());
+        let proxy_client = client.with_user_agent("kube-proxy");
+        let proxy = proxy::run(proxy, proxy_client, informers.clone(), node.shutdown.clone());
         node.spawn("the proxy", async move { Ok(proxy.await?) });
         let agent = nodeagent::run(
             agent_config(file)?,

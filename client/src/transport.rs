@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use kube::client::Body;
@@ -37,6 +37,7 @@ struct Inner {
     way: Way,
     default_namespace: String,
     field_manager: Option<Arc<str>>,
+    user_agent: Option<HeaderValue>,
 }
 
 #[derive(Clone)]
@@ -93,7 +94,7 @@ impl Client {
     }
 
     fn over(way: Way, default_namespace: String) -> Self {
-        Self { inner: Arc::new(Inner { way, default_namespace, field_manager: None }) }
+        Self { inner: Arc::new(Inner { way, default_namespace, field_manager: None, user_agent: None }) }
     }
 
     /// The same client, whose writes name this field manager.
@@ -104,6 +105,21 @@ impl Client {
                 way: self.inner.way.clone(),
                 default_namespace: self.inner.default_namespace.clone(),
                 field_manager: Some(Arc::from(manager)),
+                user_agent: self.inner.user_agent.clone(),
+            }),
+        }
+    }
+
+    /// The same client, whose requests say that this program sends them. Writes that name no field manager are managed
+    /// by it.
+    #[must_use]
+    pub fn with_user_agent(&self, program: &'static str) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                way: self.inner.way.clone(),
+                default_namespace: self.inner.default_namespace.clone(),
+                field_manager: self.inner.field_manager.clone(),
+                user_agent: Some(HeaderValue::from_static(program)),
             }),
         }
     }
@@ -152,7 +168,10 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Transport`] when no answer came.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+        if let Some(program) = &self.inner.user_agent {
+            request.headers_mut().insert(header::USER_AGENT, program.clone());
+        }
         match &self.inner.way {
             Way::Network(network) => {
                 let client = kube::Client::clone(&network.client.load());

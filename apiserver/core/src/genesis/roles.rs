@@ -129,6 +129,17 @@ const DNS: &[Rule] = &[
     (&["discovery.k8s.io"], &["endpointslices"], READ),
 ];
 
+/// What the process needs that plays many nodes without containers: all that it writes of its nodes and their pods. It reads no
+/// secrets and no configuration, for there is nobody to hand them to.
+const HOLLOW_NODES: &[Rule] = &[
+    EVENTS,
+    (&[""], &["nodes"], &["create", "get", "patch"]),
+    (&[""], &["nodes/status"], &["patch"]),
+    (&["coordination.k8s.io"], &["leases"], &["create", "patch"]),
+    (&[""], &["pods"], &["delete", "list", "watch"]),
+    (&[""], &["pods/status"], &["patch"]),
+];
+
 /// What every controller of a cluster may do besides.
 const LEADER: Rule =
     (&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "patch", "update", "watch"]);
@@ -331,6 +342,7 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
         ("system:kube-scheduler", table(&[SCHEDULER]), json!({})),
         ("system:node-proxier", table(&[NODE_PROXIER]), json!({})),
         ("system:kube-dns", table(&[DNS]), json!({})),
+        ("system:hollow-nodes", table(&[HOLLOW_NODES]), json!({})),
     ]
     .into_iter()
     .map(|(name, rules, labels)| ("ClusterRole", cluster_role(name, rules, labels)))
@@ -355,6 +367,7 @@ fn bindings() -> Vec<(&'static str, Value)> {
         ("system:basic-user", "system:basic-user", group("system:authenticated")),
         ("system:discovery", "system:discovery", group("system:authenticated")),
         ("system:kube-dns", "system:kube-dns", dns),
+        ("system:hollow-nodes", "system:hollow-nodes", user("system:hollow-nodes")),
         (
             "system:kube-controller-manager",
             "system:kube-controller-manager",
