@@ -51,8 +51,9 @@ pub mod world;
 
 pub use config::Config;
 pub use connect::ConnectPlan;
+pub use delete::collection::{Deleted, DeletionPart, DeletionPlace};
 pub use ids::Ids;
-pub use prepare::prepare;
+pub use prepare::{prepare, prepare_from};
 pub use request::{Consistency, Request, RequestInfo};
 pub use response::{Body, Commit, Prepared, Rendered, Reply, Response};
 pub use user::User;
