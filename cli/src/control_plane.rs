@@ -116,10 +116,10 @@ impl ControlPlane {
 
     fn start_components(&mut self, networks: &Networks, node_lifecycle: &NodeLifecycleOptions) -> Result<()> {
         let caches = Informers::new(self.client(User::authenticated("system:kube-controller-manager", &[])))
-            .trimmed(client::core::lean::pod);
+            .trimmed(&client::core::lean::POD);
         let scheduler = scheduler::run(
             scheduler::Config::default(),
-            self.client(User::authenticated("system:kube-scheduler", &[])),
+            self.client(User::authenticated("system:kube-scheduler", &[])).with_user_agent("kube-scheduler"),
             caches.clone(),
             self.stopping.clone(),
         );
@@ -133,9 +133,10 @@ impl ControlPlane {
         let service = self.server.service();
         let identities = move |name: &str| {
             let user = User::service_account("kube-system", name);
-            Client::in_process(service.clone(), move |extensions| {
+            let client = Client::in_process(service.clone(), move |extensions| {
                 extensions.insert(Identity(user.clone()));
-            })
+            });
+            client.with_user_agent("kube-controller-manager")
         };
         let settings = controller::Settings {
             pod_network: Some(controller::Pool::new(&networks.pods, NODE_PREFIX)?),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use client_core::cache::{Action, Change, Event, Failure, IndexFn, ListWatch, Page, Store};
-use client_core::lean::without_managed_fields;
+use client_core::lean::{MANAGED_FIELDS, Trim, without};
 use client_core::object::{Kind, Object, ObjectKey, PartialObject, ResourceType};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -53,9 +53,6 @@ struct Registry {
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
 }
-
-/// Takes out of an object what its readers do not need.
-pub type Trim<T> = fn(&mut T);
 
 /// One cache. Clones share it.
 pub struct Informer<T> {
@@ -123,16 +120,16 @@ impl Informers {
 
     /// Lets the caches of a kind keep no more of each object than `trim` leaves. Caches that were asked for before keep all.
     #[must_use]
-    pub fn trimmed<K: Kind>(self, trim: Trim<K>) -> Self {
+    pub fn trimmed<K: Kind>(self, trim: &'static Trim<K>) -> Self {
         let mut trims = self.shared.trims.lock().unwrap_or_else(PoisonError::into_inner);
         trims.insert(TypeId::of::<K>(), Box::new(trim));
         drop(trims);
         self
     }
 
-    fn trim<T: 'static>(&self) -> Option<Trim<T>> {
+    fn trim<T: 'static>(&self) -> Option<&'static Trim<T>> {
         let trims = self.shared.trims.lock().unwrap_or_else(PoisonError::into_inner);
-        trims.get(&TypeId::of::<T>()).and_then(|trim| trim.downcast_ref::<Trim<T>>()).copied()
+        trims.get(&TypeId::of::<T>()).and_then(|trim| trim.downcast_ref::<&'static Trim<T>>()).copied()
     }
 
     /// The client that they use.
@@ -304,13 +301,13 @@ impl<T> futures::Stream for Changes<T> {
 }
 
 /// Where a cache's objects come from.
-struct Source<T> {
+struct Source<T: 'static> {
     client: Client,
     resource: ResourceType,
     scope: Scope,
     /// Ask for metadata only.
     partial: bool,
-    trim: Option<Trim<T>>,
+    trim: Option<&'static Trim<T>>,
 }
 
 #[derive(Deserialize)]
@@ -364,9 +361,9 @@ impl<T: Object + DeserializeOwned> Source<T> {
         if self.partial {
             request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static(METADATA_LIST));
         }
-        let mut page: Page<T> = decode_page(&self.client.request_bytes(request).await?)?;
+        let mut page: Page<T> = decode_page(&self.client.request_bytes(request).await?, &self.lists())?;
         if let Some(trim) = self.trim {
-            page.items.iter_mut().for_each(trim);
+            page.items.iter_mut().for_each(trim.object);
         }
         Ok(page)
     }
@@ -386,15 +383,16 @@ impl<T: Object + DeserializeOwned> Source<T> {
             Ok(lines) => lines,
             Err(error) => return shared.advance([Event::Failed(self.failure("watch", &error))], rng),
         };
+        let lists = self.lists();
         loop {
             let mut failed = None;
             let events: Vec<Event<T>> = match lines.next_batch().await {
                 Ok(Some(batch)) => batch
                     .iter()
-                    .map_while(|line| match crate::watch::decode(line) {
+                    .map_while(|line| match crate::watch::decode_without(line, &lists) {
                         Ok(mut event) => {
                             if let (Some(trim), Some(object)) = (self.trim, event.object_mut()) {
-                                trim(object);
+                                (trim.object)(object);
                             }
                             Some(Event::Watch(event))
                         }
@@ -421,6 +419,13 @@ impl<T: Object + DeserializeOwned> Source<T> {
         }
     }
 
+    /// What is not decoded of an object.
+    fn lists(&self) -> Vec<&'static str> {
+        std::iter::once(MANAGED_FIELDS)
+            .chain(self.trim.into_iter().flat_map(|trim| trim.lists).copied())
+            .collect()
+    }
+
     fn failure(&self, verb: &str, error: &Error) -> Failure {
         if error.is_expired() {
             tracing::debug!(resource = %self.resource, verb, "the version is too old: listing anew");
@@ -431,13 +436,13 @@ impl<T: Object + DeserializeOwned> Source<T> {
     }
 }
 
-fn decode_page<T: Object + DeserializeOwned>(bytes: &[u8]) -> Result<Page<T>, Error> {
+fn decode_page<T: Object + DeserializeOwned>(bytes: &[u8], lists: &[&str]) -> Result<Page<T>, Error> {
     let page: RawPage<'_> = serde_json::from_slice(bytes).map_err(Error::Decode)?;
     let raw = page.items.unwrap_or_default();
     let mut items = Vec::with_capacity(raw.len());
     let mut undecodable = Vec::new();
     for item in raw {
-        match serde_json::from_str::<T>(&without_managed_fields(item.get())) {
+        match serde_json::from_str::<T>(&without(item.get(), lists)) {
             Ok(object) => items.push(crate::watch::trimmed(object)),
             Err(error) => {
                 let key = serde_json::from_str::<PartialObject>(item.get()).map(|object| object.key());

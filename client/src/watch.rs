@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 use client_core::cache::{Failure, WatchEvent};
-use client_core::lean::without_managed_fields;
+use client_core::lean::{MANAGED_FIELDS, without};
 use client_core::object::{Object, PartialObject, ResourceType};
 use futures::FutureExt as _;
 use http::{Method, header};
@@ -203,10 +203,18 @@ impl Client {
 /// # Errors
 /// When the server says that the watch failed.
 pub fn decode<T: Object + DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>, Failure> {
+    decode_without(line, &[MANAGED_FIELDS])
+}
+
+/// As [`decode`], without the lists that `lean::without` takes out, which should be managed fields and others.
+pub(crate) fn decode_without<T: Object + DeserializeOwned>(
+    line: &[u8],
+    lists: &[&str],
+) -> Result<WatchEvent<T>, Failure> {
     let Some((kind, json)) = opened(line) else {
         return Err(Failure::Other("a line of the watch is not an event".to_owned()));
     };
-    let object = |make: fn(T) -> WatchEvent<T>| match serde_json::from_str::<T>(&without_managed_fields(json)) {
+    let object = |make: fn(T) -> WatchEvent<T>| match serde_json::from_str::<T>(&without(json, lists)) {
         Ok(object) => Ok(make(trimmed(object))),
         Err(error) => {
             tracing::warn!(%error, "an object of a watch cannot be decoded");
@@ -242,7 +250,9 @@ fn opened(line: &[u8]) -> Option<(Cow<'_, str>, &str)> {
     };
     match plain() {
         Some((kind, object)) => Some((Cow::Borrowed(kind), object)),
-        None => serde_json::from_slice::<Envelope<'_>>(line).ok().map(|event| (event.kind, event.object.get())),
+        None => {
+            serde_json::from_slice::<Envelope<'_>>(line).ok().map(|event| (event.kind, event.object.get()))
+        }
     }
 }
 

@@ -442,9 +442,8 @@ pub(crate) async fn patch_status(client: &Client, of: &Pod, body: String) -> Res
         resource_version: String,
     }
     let path = Target::to(of).path(Some("status"));
-    let request =
-        Client::build_with(http::Method::PATCH, &path, PatchKind::Strategic.content_type(), body)
-            .map_err(|_| PatchFailure::Transient)?;
+    let request = Client::build_with(http::Method::PATCH, &path, PatchKind::Strategic.content_type(), body)
+        .map_err(|_| PatchFailure::Transient)?;
     match client.request::<Answer>(request).await {
         Ok(answer) => Ok(answer.metadata.resource_version.parse().unwrap_or(u64::MAX)),
         Err(error) if error.is_not_found() || error.is_conflict() => {

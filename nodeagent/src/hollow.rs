@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::core::cache::Change;
-use client::core::lean;
+use client::core::lean::{self, Trim};
 use client::events::Recorder;
 use client::{Client, Informers, Scope};
 use futures::StreamExt;
@@ -28,7 +28,7 @@ use crate::{hands, node};
 
 const RENEW: Duration = Duration::from_secs(10);
 /// Nodes registered at the same time.
-const REGISTRATIONS: usize = 32;
+const REGISTRATIONS: usize = 16;
 /// Writes about pods at the same time, of all nodes together: each needs a connection while it is under way, and a
 /// connection costs more than many writes.
 const WRITES: usize = 32;
@@ -160,8 +160,7 @@ async fn nodes(hollow: Arc<Hollow>) {
 
 /// One watch for the pods of all nodes: those that are bound to any.
 async fn pods(hollow: Arc<Hollow>) {
-    // The containers of a hollow pod are told nothing.
-    let informers = Informers::new(hollow.client.clone()).trimmed(lean::pod);
+    let informers = Informers::new(hollow.client.clone()).trimmed(&TRIM);
     let names: BTreeSet<String> = hollow.config.nodes.iter().cloned().collect();
     let facts: BTreeMap<String, Arc<NodeFacts>> = hollow
         .config
@@ -204,6 +203,18 @@ async fn pods(hollow: Arc<Hollow>) {
                 lock().insert(uid, handle);
             }
         }
+    }
+}
+
+/// What the machine of a pod does not look at where there is nothing to run and nothing to take room.
+static TRIM: Trim<Pod> = Trim { lists: lean::POD.lists, object: trim };
+
+fn trim(of: &mut Pod) {
+    lean::pod(of);
+    if let Some(spec) = &mut of.spec {
+        spec.tolerations = None;
+        let inits = spec.init_containers.iter_mut().flatten();
+        spec.containers.iter_mut().chain(inits).for_each(|container| container.resources = None);
     }
 }
 

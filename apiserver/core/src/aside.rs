@@ -50,7 +50,9 @@ impl Aside {
                 members.push((name.into_owned(), range));
             }
         }
-        document.contains_key("metadata").then(|| (Value::Object(document), Aside { stored: stored.clone(), members }))
+        document
+            .contains_key("metadata")
+            .then(|| (Value::Object(document), Aside { stored: stored.clone(), members }))
     }
 
     /// The bytes to store of a document and what was left aside of it.

@@ -75,9 +75,7 @@ fn check(binding: &Value, pod: &[u8], name: &str) -> Result<(), Refused> {
     let of = |path: &[&str]| scan::text(pod, path).unwrap_or_default();
     let (uid, own) = (meta(binding, "uid"), of(&["metadata", "uid"]));
     if !uid.is_empty() && uid != own {
-        return refuse(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
-        ));
+        return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"));
     }
     let version = meta(binding, "resourceVersion");
     if !version.is_empty() && version != of(&["metadata", "resourceVersion"]) {
@@ -99,7 +97,8 @@ fn check(binding: &Value, pod: &[u8], name: &str) -> Result<(), Refused> {
 
 /// The pod with its node, and with what else the binding says.
 fn assigned(pod: &Bytes, binding: &Value, node: &str, now: &str) -> Option<Stored> {
-    let read = |path: &[&str]| Some(serde_json::from_slice(&pod[scan::locate(pod, path)?]).unwrap_or_default());
+    let read =
+        |path: &[&str]| Some(serde_json::from_slice(&pod[scan::locate(pod, path)?]).unwrap_or_default());
     let mut edits = Edits::new(pod);
     edits.set(&["spec", "nodeName"], Value::from(node).to_string().as_bytes())?;
     for field in ["annotations", "labels"] {

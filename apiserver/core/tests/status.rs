@@ -35,7 +35,9 @@ fn condition(rng: &mut StdRng) -> Value {
         0 => json!({"type": kind, "$patch": "delete"}),
         1 => json!({"$patch": "replace"}),
         2 => json!({"status": "True"}),
-        _ => json!({"type": kind, "status": status, "reason": reason, "lastTransitionTime": "2026-01-01T00:00:00Z"}),
+        _ => {
+            json!({"type": kind, "status": status, "reason": reason, "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        }
     }
 }
 
@@ -48,7 +50,11 @@ fn status(rng: &mut StdRng) -> Value {
     };
     let conditions: Vec<Value> = (0..rng.random_range(0..4)).map(|_| condition(rng)).collect();
     may("conditions", conditions.into(), rng);
-    may("phase", [json!("Running"), json!("Pending"), Value::Null, json!(7)][rng.random_range(0..4)].clone(), rng);
+    may(
+        "phase",
+        [json!("Running"), json!("Pending"), Value::Null, json!(7)][rng.random_range(0..4)].clone(),
+        rng,
+    );
     may("podIP", json!("10.0.0.1"), rng);
     may("podIPs", json!([{"ip": "10.0.0.1"}, {"ip": format!("10.0.0.{}", rng.random_range(1..4))}]), rng);
     may("capacity", json!({"cpu": format!("{}m", rng.random_range(1..9) * 500)}), rng);
@@ -83,7 +89,9 @@ impl Cluster {
         let config = Config::new(SigningKey::from_seed(&[1; 32]).expect("key"));
         let now = "2026-01-01T00:00:00Z".parse().expect("time");
         let mut machine = StateMachine::new();
-        for txn in genesis::plan(machine.snapshot(), &config, now, &mut Ids::new(&mut StdRng::seed_from_u64(1))) {
+        for txn in
+            genesis::plan(machine.snapshot(), &config, now, &mut Ids::new(&mut StdRng::seed_from_u64(1)))
+        {
             machine.commit(&txn);
         }
         let account = json!({"metadata": {"name": "default", "namespace": "default"}}).to_string();
@@ -91,7 +99,15 @@ impl Cluster {
         Cluster { machine, config, now }
     }
 
-    fn prepare(&self, method: &str, path: &str, query: &str, body: &Value, media: &str, user: &User) -> Prepared {
+    fn prepare(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        body: &Value,
+        media: &str,
+        user: &User,
+    ) -> Prepared {
         let mut headers = http::HeaderMap::new();
         headers.insert("content-type", media.parse().expect("header"));
         let info = RequestInfo::parse(&method.parse().expect("method"), path, query).expect("info");
@@ -126,7 +142,8 @@ fn reading_a_part_plans_the_same() {
     for (path, mut object) in samples() {
         object["metadata"]["name"] = "o".into();
         let collection = path.rsplit_once('/').expect("a name").0;
-        let created = world.prepare("POST", collection, "fieldManager=maker", &object, "application/json", &admin);
+        let created =
+            world.prepare("POST", collection, "fieldManager=maker", &object, "application/json", &admin);
         let (txn, answer) = shown(created);
         assert!(answer.status.is_success(), "{}", String::from_utf8_lossy(&answer.body.to_bytes()));
         world.machine.commit(&txn);
@@ -135,7 +152,14 @@ fn reading_a_part_plans_the_same() {
         for round in 0..150 {
             if round == 40 && path == POD {
                 let binding = json!({"metadata": {"name": "o"}, "target": {"kind": "Node", "name": "n"}});
-                let bound = world.prepare("POST", &format!("{path}/binding"), "", &binding, "application/json", &admin);
+                let bound = world.prepare(
+                    "POST",
+                    &format!("{path}/binding"),
+                    "",
+                    &binding,
+                    "application/json",
+                    &admin,
+                );
                 world.machine.commit(&shown(bound).0);
             }
             let mut patch = json!({"status": status(&mut rng)});
@@ -147,7 +171,8 @@ fn reading_a_part_plans_the_same() {
             whole["kind"] = created["kind"].clone();
             let kind = ["strategic-merge-patch", "merge-patch"][rng.random_range(0..2)];
             let media = format!("application/{kind}+json");
-            let query = ["fieldManager=kubelet", "fieldManager=other", "fieldValidation=Strict"][rng.random_range(0..3)];
+            let query = ["fieldManager=kubelet", "fieldManager=other", "fieldValidation=Strict"]
+                [rng.random_range(0..3)];
             let user = [&admin, &node][usize::from(rng.random_bool(0.2))];
             let [part, whole] = [patch, whole].map(|patch| {
                 shown(world.prepare("PATCH", &format!("{path}/status"), query, &patch, &media, user))

@@ -333,8 +333,8 @@ pub struct PodMachine {
     /// The deletion grace period that the deadline was made from.
     stop_grace: Option<i64>,
     /// What was sent and is newer than what the watch has shown.
-    acknowledged: Option<(u64, PodStatus)>,
-    sent: Option<PodStatus>,
+    acknowledged: Option<(u64, Box<PodStatus>)>,
+    sent: Option<Box<PodStatus>>,
     patch: Step,
     delete: Step,
     /// The API has everything that there is to say.
