@@ -15,8 +15,8 @@ use apiserver_core::authz::{Attributes, check};
 use apiserver_core::failure::Refused;
 use apiserver_core::request::Verb;
 use apiserver_core::{
-    Config, Consistency, Derived, Ids, Prepared, Rendered, Request, RequestInfo, Response as CoreResponse,
-    User, World, authn, failure, prepare,
+    Config, Consistency, Deleted, DeletionPart, DeletionPlace, Derived, Ids, Prepared, Rendered, Request,
+    RequestInfo, Response as CoreResponse, User, World, authn, failure, prepare_from,
 };
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts}
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use jiff::Timestamp;
-use store::{CommitError, ReadError, Snapshot, Store};
+use store::{CommitError, Outcome, ReadError, Snapshot, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::body::{Body, BodyError};
@@ -232,7 +232,7 @@ impl Shell {
                 Ok(snapshot) => snapshot,
                 Err(refusal) => return refusal.into_http(),
             };
-            match self.plan(&snapshot, request, caller) {
+            match self.plan(&snapshot, request, caller, None) {
                 Prepared::Respond(response) => return reply(response, &request.headers).await,
                 Prepared::Commit(commit) => match self.store.commit(commit.txn).await {
                     Ok(outcome) => match commit.reply.render(&outcome) {
@@ -241,6 +241,7 @@ impl Shell {
                     },
                     Err(error) => return commit_failure(&error).into_http(),
                 },
+                Prepared::Part(part) => return self.delete_in_parts(request, caller, *part).await,
                 // A watch that ends at once would only be asked for again.
                 Prepared::Watch(_) if self.stop.is_cancelled() => return failure::stopping().into_http(),
                 Prepared::Watch(plan) => {
@@ -259,16 +260,57 @@ impl Shell {
                 }
             }
         }
-        let message = "the object changed again and again while the request was being carried out";
-        CoreResponse::failure(StatusCode::CONFLICT, "Conflict", message).into_http()
+        contended().into_http()
     }
 
-    fn plan(&self, snapshot: &Snapshot, request: &Request, caller: &Caller) -> Prepared {
+    /// Carries out the deletion of a collection, part after part.
+    async fn delete_in_parts(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        mut part: DeletionPart,
+    ) -> Response<Body> {
+        let (mut deleted, mut place, mut plans) = (Deleted::default(), part.from.clone(), 1);
+        loop {
+            let txn = std::mem::take(&mut part.txn);
+            let outcome = match txn.ops.is_empty() {
+                true => Outcome::Committed { revisions: Vec::new() },
+                false => match self.store.commit(txn).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => return commit_failure(&error).into_http(),
+                },
+            };
+            if matches!(outcome, Outcome::Committed { .. }) {
+                let next = part.next.clone();
+                if let Some(response) = part.settle(&outcome, &mut deleted) {
+                    return response.into_http();
+                }
+                (place, plans) = (next.unwrap_or(place), 0);
+            }
+            if plans >= MAX_PLANS {
+                return contended().into_http();
+            }
+            plans += 1;
+            part = match self.plan(&self.store.snapshot(), request, caller, Some(&place)) {
+                Prepared::Part(part) => *part,
+                Prepared::Respond(response) => return response.into_http(),
+                _ => return failure::internal("a deletion became something else").into_http(),
+            };
+        }
+    }
+
+    fn plan(
+        &self,
+        snapshot: &Snapshot,
+        request: &Request,
+        caller: &Caller,
+        place: Option<&DeletionPlace>,
+    ) -> Prepared {
         let derived = self.derived.load();
         let world = World { snapshot, derived: &derived, config: &self.config };
         let plan = || {
             let mut rng = rand::rng();
-            prepare(&world, request, &caller.user, Timestamp::now(), &mut Ids::new(&mut rng))
+            prepare_from(&world, request, &caller.user, Timestamp::now(), &mut Ids::new(&mut rng), place)
         };
         // One request that breaks the planner must not take its connection's other requests with it.
         catch_unwind(AssertUnwindSafe(plan)).unwrap_or_else(|_| {
@@ -406,6 +448,11 @@ async fn reply(response: CoreResponse, headers: &HeaderMap) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     response
+}
+
+fn contended() -> CoreResponse {
+    let message = "the object changed again and again while the request was being carried out";
+    CoreResponse::failure(StatusCode::CONFLICT, "Conflict", message)
 }
 
 fn commit_failure(error: &CommitError) -> Refused {

@@ -141,8 +141,7 @@ async fn run_as(path: &Path, master: Master) -> Result<()> {
     match &file.role {
         Role::Hollow { names } => {
             let config = nodeagent::hollow::HollowConfig::new(names.clone());
-            let hollow =
-                nodeagent::hollow::run(config, client.clone(), Informers::new(client), shutdown.clone());
+            let hollow = nodeagent::hollow::run(config, client, shutdown.clone());
             tokio::select! {
                 ended = hollow => ended.context("the hollow nodes ended"),
                 _ = told_to_end(master) => { shutdown.cancel(); Ok(()) }
@@ -156,7 +155,9 @@ fn connect(file: &AgentFile) -> Result<Client> {
     let read =
         |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
     let (authority, certificate, key) = (read(&file.authority)?, read(&file.certificate)?, read(&file.key)?);
-    Ok(Client::from_identity(&servers::urls(&file.servers), SERVER_NAME, &authority, &certificate, &key)?)
+    let urls = servers::urls(&file.servers);
+    let client = Client::from_identity(&urls, SERVER_NAME, &authority, &certificate, &key)?;
+    Ok(client.with_user_agent("kubelet"))
 }
 
 /// Takes over a renewed certificate. Requests on their way keep the old one.
@@ -267,7 +268,8 @@ impl Node {
             domain: file.networks.domain.clone(),
             upstream: proxy::dns::upstream(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         };
-        let proxy = proxy::run(proxy, client.clone(), informers.clone(), node.shutdown.clone());
+        let proxy_client = client.with_user_agent("kube-proxy");
+        let proxy = proxy::run(proxy, proxy_client, informers.clone(), node.shutdown.clone());
         node.spawn("the proxy", async move { Ok(proxy.await?) });
         let (tunnels, known) = watch::channel(servers::tunnels(file));
         let slices = informers.get::<EndpointSlice>(client::Scope::all());

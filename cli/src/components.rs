@@ -103,10 +103,13 @@ impl Components {
 
     fn start(&self, held: &Held, over: &CancellationToken) -> Result<JoinSet<()>> {
         let mut running = JoinSet::new();
-        let caches = Informers::new(self.client(User::authenticated("system:kube-controller-manager", &[])));
+        let caches = Informers::new(self.client(User::authenticated("system:kube-controller-manager", &[])))
+            .trimmed(&client::core::lean::POD);
         let scheduler = scheduler::run(
             scheduler::Config::default(),
-            self.client(User::authenticated("system:kube-scheduler", &[])).fenced(held),
+            self.client(User::authenticated("system:kube-scheduler", &[]))
+                .with_user_agent("kube-scheduler")
+                .fenced(held),
             caches.clone(),
             over.clone(),
         );

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use client_core::election::Held;
 use futures::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use kube::client::Body;
@@ -44,6 +44,7 @@ struct Inner {
     field_manager: Option<Arc<str>>,
     /// The value of [`FENCE`] that all writes carry.
     fence: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
 }
 
 #[derive(Clone)]
@@ -92,7 +93,8 @@ impl Client {
     }
 
     fn over(way: Way, default_namespace: String) -> Self {
-        Self { inner: Arc::new(Inner { way, default_namespace, field_manager: None, fence: None }) }
+        let inner = Inner { way, default_namespace, field_manager: None, user_agent: None, fence: None };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The same client, whose writes name this field manager.
@@ -110,6 +112,15 @@ impl Client {
         let mut inner = Inner::clone(&self.inner);
         // Names are plain text; one that is not would be refused as unknown.
         inner.fence = held.fence().parse().ok();
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same client, whose requests say that this program sends them. Writes that name no field manager are managed
+    /// by it.
+    #[must_use]
+    pub fn with_user_agent(&self, program: &'static str) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.user_agent = Some(HeaderValue::from_static(program));
         Self { inner: Arc::new(inner) }
     }
 
@@ -172,6 +183,9 @@ impl Client {
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
         if let Some(fence) = self.inner.fence.as_ref().filter(|_| !request.method().is_safe()) {
             request.headers_mut().insert(FENCE, fence.clone());
+        }
+        if let Some(program) = &self.inner.user_agent {
+            request.headers_mut().insert(header::USER_AGENT, program.clone());
         }
         match &self.inner.way {
             Way::Network(network) => {

@@ -25,9 +25,8 @@ use nodeagent_core::runtime::{
 };
 use nodeagent_core::{env, pod, security};
 use serde_json::Value;
-use tokio::sync::mpsc::UnboundedSender;
 
-use crate::driver::Hands;
+use crate::driver::{Hands, Inbox};
 use crate::objects::Objects;
 use crate::pods::Pods;
 use crate::tokens::Tokens;
@@ -118,7 +117,7 @@ impl Node {
         &self,
         of: &Pod,
         container: &str,
-        reply: &UnboundedSender<Event>,
+        reply: &Inbox,
     ) -> Result<(Image, Option<std::time::Duration>), ImageFailure> {
         let spec = pod::container(of, container);
         let name = spec.and_then(|it| it.image.as_deref()).unwrap_or_default();
@@ -135,7 +134,7 @@ impl Node {
             ("Never", None) => return Err(ImageFailure::NeverPull),
             _ => {}
         }
-        let _ = reply.send(Event::Pulling { container: container.to_owned() });
+        reply.tell(Event::Pulling { container: container.to_owned() });
         let began = Instant::now();
         let auth = self.registry_auth(of, name).await;
         let image = self.runtime.pull_image(name, auth).await.map_err(failed)?;
@@ -287,15 +286,14 @@ pub(crate) struct NodeHands {
 }
 
 impl Hands for NodeHands {
-    fn perform(&self, of: &Arc<Pod>, action: Action, reply: &UnboundedSender<Event>) {
+    fn perform(&self, of: &Arc<Pod>, action: Action, reply: &Inbox) {
         let (node, pods, of, reply) = (self.node.clone(), self.pods.clone(), of.clone(), reply.clone());
         if let Action::Emit(note) = action {
             return emit(&node.recorder, &of, note);
         }
         tokio::spawn(async move {
             if let Some(event) = carry_out(&node, &pods, &of, action, &reply).await {
-                // A pod that is gone needs no answer.
-                let _ = reply.send(event);
+                reply.tell(event);
             }
         });
     }
@@ -318,7 +316,7 @@ async fn carry_out(
     pods: &Weak<Pods>,
     of: &Arc<Pod>,
     action: Action,
-    reply: &UnboundedSender<Event>,
+    reply: &Inbox,
 ) -> Option<Event> {
     Some(match action {
         Action::MountVolumes => Event::Mounted(text(volumes::set_up(node, of).await)),
@@ -391,7 +389,7 @@ async fn carry_out(
             drain::wait(node, of).await;
             Event::Drained
         }
-        Action::PatchStatus(body) => Event::Patched(patch_status(&node.client, of, body).await),
+        Action::PatchStatus(body) => Event::Patched(patch_status(&node.client, of, body.to_string()).await),
         Action::DeletePod { uid } => Event::Deleted(delete_pod(&node.client, of, uid).await),
         Action::Emit(note) => {
             emit(&node.recorder, of, note);
@@ -433,7 +431,7 @@ fn absent_is_fine(outcome: Result<(), RuntimeError>) -> Result<(), String> {
 }
 
 /// Sends a status patch; answers with the object's revision.
-pub(crate) async fn patch_status(client: &Client, of: &Pod, body: Value) -> Result<u64, PatchFailure> {
+pub(crate) async fn patch_status(client: &Client, of: &Pod, body: String) -> Result<u64, PatchFailure> {
     #[derive(serde::Deserialize)]
     struct Answer {
         metadata: Meta,
@@ -444,9 +442,8 @@ pub(crate) async fn patch_status(client: &Client, of: &Pod, body: Value) -> Resu
         resource_version: String,
     }
     let path = Target::to(of).path(Some("status"));
-    let request =
-        Client::build_with(http::Method::PATCH, &path, PatchKind::Strategic.content_type(), body.to_string())
-            .map_err(|_| PatchFailure::Transient)?;
+    let request = Client::build_with(http::Method::PATCH, &path, PatchKind::Strategic.content_type(), body)
+        .map_err(|_| PatchFailure::Transient)?;
     match client.request::<Answer>(request).await {
         Ok(answer) => Ok(answer.metadata.resource_version.parse().unwrap_or(u64::MAX)),
         Err(error) if error.is_not_found() || error.is_conflict() => {

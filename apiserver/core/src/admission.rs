@@ -13,7 +13,7 @@ use crate::{keys, object};
 mod node;
 mod pod;
 
-pub(crate) use node::{may_touch_pod as node_may_touch_pod, token as node_token};
+pub(crate) use node::{may_touch_pod_of as node_may_touch_pod_of, token as node_token};
 
 /// Namespaces that are never deleted.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];

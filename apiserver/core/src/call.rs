@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use store_core::Entry;
 
+use crate::delete::collection::DeletionPlace;
 use crate::failure::{self, Refused};
 use crate::negotiate::Accepted;
 use crate::output::Output;
@@ -24,6 +25,8 @@ pub(crate) struct Call<'a> {
     pub now: Timestamp,
     pub resource: &'static Resource,
     pub accepted: Accepted,
+    /// How far the deletion of a collection has come.
+    pub place: Option<&'a DeletionPlace>,
 }
 
 // === impl Call ===

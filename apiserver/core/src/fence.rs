@@ -19,12 +19,15 @@ pub const HEADER: &str = "orlop-fence";
 
 /// Holds a planned write against the term that its writer names, and has fences follow their Leases.
 pub(crate) fn guard(snapshot: &Snapshot, request: &Request, prepared: Prepared) -> Result<Prepared, Refused> {
-    let Prepared::Commit(mut commit) = prepared else { return Ok(prepared) };
-    follow(snapshot, &mut commit.txn);
-    if let Some(compare) = required(snapshot, &request.headers)? {
-        commit.txn.compares.push(compare);
-    }
-    Ok(Prepared::Commit(commit))
+    let mut prepared = prepared;
+    let txn = match &mut prepared {
+        Prepared::Commit(commit) => &mut commit.txn,
+        Prepared::Part(part) => &mut part.txn,
+        Prepared::Respond(_) | Prepared::Watch(_) | Prepared::Connect(_) => return Ok(prepared),
+    };
+    follow(snapshot, txn);
+    txn.compares.extend(required(snapshot, &request.headers)?);
+    Ok(prepared)
 }
 
 /// Adds what the transaction does to fences, behind its own operations.

@@ -5,6 +5,7 @@
 //! the transaction fails it calls [`prepare`] again on a newer snapshot.
 
 mod admission;
+mod aside;
 pub mod authn;
 pub mod authz;
 mod bind;
@@ -16,6 +17,7 @@ pub mod connect;
 mod create;
 mod delete;
 mod discovery;
+mod edit;
 mod events;
 mod evict;
 pub mod failure;
@@ -51,8 +53,9 @@ pub mod world;
 
 pub use config::Config;
 pub use connect::ConnectPlan;
+pub use delete::collection::{Deleted, DeletionPart, DeletionPlace};
 pub use ids::Ids;
-pub use prepare::prepare;
+pub use prepare::{prepare, prepare_from};
 pub use request::{Consistency, Request, RequestInfo};
 pub use response::{Body, Commit, Prepared, Rendered, Reply, Response};
 pub use user::User;

@@ -3,6 +3,7 @@
 use api::status::Status;
 use serde_json::Value;
 
+use crate::aside::Aside;
 use crate::body::{self, Expected};
 use crate::call::Call;
 use crate::create;
@@ -24,7 +25,11 @@ const ACCEPTED: &[&str] = &[
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let mut warnings = Vec::new();
     let (kind, patch) = read(call, &mut warnings)?;
-    let (entry, old) = call.stored()?;
+    let entry = call.entry()?;
+    let (old, aside) = match Aside::of_status_patch(call, &patch, entry) {
+        Some(read) => read,
+        None => (call.parsed(entry)?, Aside::default()),
+    };
     let mut new = old.clone();
     if call.resource.stored_as.is_some() {
         crate::events::to_events_group(&mut new);
@@ -36,7 +41,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if call.resource.stored_as.is_some() {
         crate::events::to_core(&mut new);
     }
-    update::replace(call, ids, (entry, old), new, update::part(call), warnings)
+    let stored = update::Old { entry, document: old, aside };
+    update::replace(call, ids, stored, new, update::part(call), warnings)
 }
 
 /// The kind of patch and its document.

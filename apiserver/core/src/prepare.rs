@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::authz::{self, Attributes};
 use crate::call::Call;
+use crate::delete::collection::DeletionPlace;
 use crate::failure::{self, Refused};
 use crate::ids::Ids;
 use crate::negotiate::{self, Accepted};
@@ -32,12 +33,31 @@ pub fn prepare(
     now: Timestamp,
     ids: &mut Ids<'_>,
 ) -> Prepared {
-    plan(world, request, user, now, ids)
+    prepare_from(world, request, user, now, ids, None)
+}
+
+/// As [`prepare`], for what follows on the parts of a deletion that were carried out already.
+pub fn prepare_from(
+    world: &World<'_>,
+    request: &Request,
+    user: &User,
+    now: Timestamp,
+    ids: &mut Ids<'_>,
+    place: Option<&DeletionPlace>,
+) -> Prepared {
+    plan(world, request, user, now, ids, place)
         .and_then(|prepared| fence::guard(world.snapshot, request, prepared))
         .unwrap_or_else(|refused| Prepared::Respond(*refused))
 }
 
-fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: &mut Ids<'_>) -> Planned {
+fn plan(
+    world: &World<'_>,
+    request: &Request,
+    user: &User,
+    now: Timestamp,
+    ids: &mut Ids<'_>,
+    place: Option<&DeletionPlace>,
+) -> Planned {
     let info = &request.info;
     let method = info.method_verb();
     authz::check(world, user, &Attributes::of(info, &method))?;
@@ -58,7 +78,7 @@ fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: 
         true => Accepted::default(),
         false => negotiate::accept(&request.headers)?,
     };
-    let call = Call { world: *world, request, user, now, resource, accepted };
+    let call = Call { world: *world, request, user, now, resource, accepted, place };
     if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
 }
 
@@ -115,7 +135,7 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         Verb::Update => update::plan(call, ids),
         Verb::Patch => patch::plan(call, ids),
         Verb::Delete => delete::one(call),
-        Verb::DeleteCollection => delete::collection(call),
+        Verb::DeleteCollection => delete::collection::plan(call),
         Verb::Head | Verb::Options => Err(Status::method_not_allowed_here().into()),
     }
 }

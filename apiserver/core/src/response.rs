@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use store_core::{Outcome, Txn, Value};
 
 use crate::connect::ConnectPlan;
+use crate::delete::collection::DeletionPart;
 use crate::watch::WatchPlan;
 
 /// What the shell is to do.
@@ -14,6 +15,8 @@ pub enum Prepared {
     Respond(Response),
     /// Commit, then render the reply. When a compare failed, prepare again on a newer snapshot.
     Commit(Commit),
+    /// Commit a part of a deletion, then prepare again from where it ends.
+    Part(Box<DeletionPart>),
     /// Follow changes.
     Watch(Box<WatchPlan>),
     /// Open a stream to a node.

@@ -5,6 +5,7 @@ use http::StatusCode;
 use serde_json::Value;
 use store_core::{Compare, Entry, Expect, Op, Txn};
 
+use crate::aside::Aside;
 use crate::authz::{self, Attributes, escalation};
 use crate::body::{self, Expected};
 use crate::call::Call;
@@ -16,6 +17,15 @@ use crate::object::{self, meta, meta_mut};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply};
 use crate::{admission, delete, service};
+
+/// The stored object that a write replaces.
+pub(crate) struct Old<'a> {
+    pub entry: &'a Entry,
+    /// What was read of it.
+    pub document: Value,
+    /// What was not.
+    pub aside: Aside,
+}
 
 /// Kinds that PUT creates when they are missing: (group, resource).
 const CREATE_ON_UPDATE: &[(&str, &str)] = &[
@@ -76,8 +86,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
             api::field::FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &[error]).into());
     }
-    let old = call.parsed(entry)?;
-    replace(call, ids, (entry, old), decoded.object, part, decoded.warnings)
+    let old = Old { entry, document: call.parsed(entry)?, aside: Aside::default() };
+    replace(call, ids, old, decoded.object, part, decoded.warnings)
 }
 
 /// PUT of a name that is free.
@@ -95,22 +105,23 @@ fn missing(call: &Call<'_>, ids: &mut Ids<'_>, mut decoded: body::Decoded, part:
     create::insert(call, ids, decoded.object, decoded.warnings)
 }
 
-/// Plans that `new` takes the place of the stored object, given as it is and as a document.
+/// Plans that `new` takes the place of the stored object.
 pub(crate) fn replace(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
-    (entry, old): (&Entry, Value),
+    stored: Old<'_>,
     mut new: Value,
     part: Part,
     warnings: Vec<String>,
 ) -> Planned {
+    let Old { entry, document: old, aside } = stored;
     let mut txn = Txn {
         compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
         ops: Vec::new(),
     };
-    settle(call, ids, &mut new, &old, part, &mut txn)?;
+    let changed = settle(call, ids, &mut new, &old, part, &mut txn)?;
     let headers = warnings_headers(&warnings);
-    if same(&new, &old) {
+    if !changed {
         return Ok(respond(call, StatusCode::OK, entry.value.clone(), headers));
     }
     if call.options().dry_run {
@@ -119,14 +130,15 @@ pub(crate) fn replace(
     if delete::ends_with(call, &new) {
         return Ok(delete::finish(call, entry, &new, txn));
     }
-    let value = object::encode(&mut new);
+    let value = aside.encode(&mut new);
     let key = call.key(call.name());
     txn.ops.insert(0, Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });
     let reply: Reply = create::stored(call, 0, value, StatusCode::OK, headers);
     Ok(Prepared::Commit(Commit { txn, reply }))
 }
 
-/// Turns what a writer sent into what is to be stored: preconditions, metadata, strategy, admission, checks.
+/// Turns what a writer sent into what is to be stored: preconditions, metadata, strategy, admission, checks. Returns whether
+/// anything changed that anyone wrote.
 pub(crate) fn settle(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
@@ -134,7 +146,7 @@ pub(crate) fn settle(
     old: &Value,
     part: Part,
     txn: &mut Txn,
-) -> Result<(), Refused> {
+) -> Result<bool, Refused> {
     preconditions(call, new, old)?;
     carry_over(new, old);
     // First the defaults: what a writer leaves out and gets back is no change, and makes no new generation.
@@ -151,11 +163,12 @@ pub(crate) fn settle(
     if !errors.is_empty() {
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &errors).into());
     }
-    if !same(new, old) {
+    let changed = !same(new, old);
+    if changed {
         let manager = call.manager();
         kinds::track(call.resource, Some(old), new, &Writer { manager: &manager, part, now: call.now });
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// Whether the object is the one that the writer believes it to be.

@@ -27,8 +27,11 @@ use super::plane::Plane;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// An agent that was told to stop may take this long.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// What an agent's allocator is told: one arena for all threads. Agents allocate little at a time, and each further arena keeps
+/// memory that is free.
+const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1");
 /// The user of the process that plays all hollow nodes.
-const HOLLOW_USER: &str = "system:node:hollow";
+const HOLLOW_USER: &str = "system:hollow-nodes";
 
 /// The agents.
 pub struct Nodes {
@@ -77,7 +80,7 @@ impl Nodes {
                 state_dir: state_dir.clone(),
                 images: layout.images(),
             };
-            let user = Identity { user: format!("system:node:{}", node.name), group: "system:nodes" };
+            let user = Identity { user: format!("system:node:{}", node.name), group: Some("system:nodes") };
             let pid = nodes.start(&state_dir, plane, user, networks, role)?;
             nodes.names.push(node.name.clone());
             nodes.agents.push(Agent { node: node.clone(), state_dir, pid });
@@ -89,7 +92,7 @@ impl Nodes {
     pub fn hollow(layout: &Layout, plane: &Plane, names: Vec<String>, networks: &Networks) -> Result<Nodes> {
         let mut nodes = Nodes::none();
         if !names.is_empty() {
-            let user = Identity { user: HOLLOW_USER.to_owned(), group: "system:masters" };
+            let user = Identity { user: HOLLOW_USER.to_owned(), group: None };
             let role = Role::Hollow { names: names.clone() };
             nodes.start(&layout.node("hollow"), plane, user, networks, role)?;
         }
@@ -185,15 +188,14 @@ impl Nodes {
 
 struct Identity {
     user: String,
-    group: &'static str,
+    group: Option<&'static str>,
 }
 
 impl Identity {
     /// Issues a certificate and puts it where the agent looks for it: the key first, so that a reader of a new certificate
     /// finds its key.
     fn issue(&self, authority: &Authority, file: &AgentFile) -> Result<Issued> {
-        let issued =
-            authority.issue_client(&self.user, Some(self.group), apiserver::pki::COMPONENT_LIFETIME)?;
+        let issued = authority.issue_client(&self.user, self.group, apiserver::pki::COMPONENT_LIFETIME)?;
         write_private(&file.key, issued.key_pem.as_bytes())?;
         write_private(&file.certificate, issued.cert_pem.as_bytes())?;
         Ok(issued)
@@ -261,9 +263,12 @@ async fn supervise(file: PathBuf, pid: Arc<AtomicU32>, stopping: CancellationTok
 }
 
 fn spawn(file: &Path) -> Result<Child> {
+    let (variable, setting) = ALLOCATOR;
+    let setting = std::env::var_os(variable).unwrap_or_else(|| setting.into());
     let agent = Command::new("/proc/self/exe")
         .args(["agent", "--file"])
         .arg(file)
+        .env(variable, setting)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         // A signal from the terminal is meant for the whole cluster: this process decides what agents do.

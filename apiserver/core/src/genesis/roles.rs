@@ -131,6 +131,17 @@ const DNS: &[Rule] = &[
     (&["discovery.k8s.io"], &["endpointslices"], READ),
 ];
 
+/// What the process needs that plays many nodes without containers: all that it writes of its nodes and their pods. It reads no
+/// secrets and no configuration, for there is nobody to hand them to.
+const HOLLOW_NODES: &[Rule] = &[
+    EVENTS,
+    (&[""], &["nodes"], &["create", "get", "patch"]),
+    (&[""], &["nodes/status"], &["patch"]),
+    (&["coordination.k8s.io"], &["leases"], &["create", "patch"]),
+    (&[""], &["pods"], &["delete", "list", "watch"]),
+    (&[""], &["pods/status"], &["patch"]),
+];
+
 /// What every controller of a cluster may do besides.
 const LEADER: Rule =
     (&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "patch", "update", "watch"]);
@@ -336,6 +347,7 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
         ("system:orlop:join-node", vec![posts(cluster::JOIN_NODE)], json!({})),
         ("system:orlop:join-server", vec![posts(cluster::JOIN_SERVER)], json!({})),
         ("system:orlop:renew-certificate", vec![posts(cluster::CERTIFICATE)], json!({})),
+        ("system:hollow-nodes", table(&[HOLLOW_NODES]), json!({})),
     ]
     .into_iter()
     .map(|(name, rules, labels)| ("ClusterRole", cluster_role(name, rules, labels)))
@@ -360,6 +372,7 @@ fn bindings() -> Vec<(&'static str, Value)> {
         ("system:basic-user", "system:basic-user", group("system:authenticated")),
         ("system:discovery", "system:discovery", group("system:authenticated")),
         ("system:kube-dns", "system:kube-dns", dns),
+        ("system:hollow-nodes", "system:hollow-nodes", user("system:hollow-nodes")),
         (
             "system:kube-controller-manager",
             "system:kube-controller-manager",

@@ -222,6 +222,7 @@ impl Cluster {
                         Rendered::Retry => planned = self.plan(request),
                     }
                 }
+                Prepared::Part(_) => panic!("no fixture has a collection of that size"),
                 Prepared::Watch(plan) => {
                     let lines: Vec<Value> =
                         plan.initial.iter().map(|l| serde_json::from_slice(l).expect("line")).collect();
