@@ -12,6 +12,7 @@ use clap::Args;
 use controller::NodeLifecycleOptions;
 use serde::{Deserialize, Serialize};
 use store::Start;
+use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::control_plane::{self, ControlPlane};
@@ -104,6 +105,7 @@ pub async fn run(arguments: Server) -> Result<()> {
         plane = starting => plane?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
+        () = abandoned(&arguments) => return Ok(()),
     };
     println!(
         "server {} is ready at {}; use it with: export KUBECONFIG={}",
@@ -114,6 +116,7 @@ pub async fn run(arguments: Server) -> Result<()> {
     let failed = tokio::select! {
         _ = interrupt.recv() => false,
         _ = terminate.recv() => false,
+        () = abandoned(&arguments) => false,
         () = plane.failed() => true,
     };
     eprintln!("orlop: stopping");
@@ -122,6 +125,16 @@ pub async fn run(arguments: Server) -> Result<()> {
         bail!("a part of the control plane ended by itself");
     }
     Ok(())
+}
+
+/// Returns when `orlop up`, which has started this server and holds its standard input, has ended.
+async fn abandoned(arguments: &Server) {
+    if arguments.netns.is_none() {
+        return std::future::pending().await;
+    }
+    let mut byte = [0];
+    // Nothing is ever written there; an error is an end too.
+    while matches!(tokio::io::stdin().read(&mut byte).await, Ok(1..)) {}
 }
 
 async fn start(arguments: &Server, layout: Layout, file: &ServerFile) -> Result<ControlPlane> {

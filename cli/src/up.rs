@@ -7,7 +7,7 @@ mod servers;
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -26,7 +26,7 @@ use nodes::Nodes;
 use plane::Plane;
 use servers::Servers;
 
-/// An agent of an earlier `up` may take this long to end.
+/// A process of an earlier `up` may take this long to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(10);
 /// Nodes that are not Ready after this long are reported, and waited for no more.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -278,7 +278,7 @@ fn check_port(port: u16) -> Result<()> {
 }
 
 /// Makes the data directory, and removes what a killed cluster has left running.
-fn prepare(data_dir: &std::path::Path) -> Result<Layout> {
+fn prepare(data_dir: &Path) -> Result<Layout> {
     let made = || -> std::io::Result<PathBuf> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
@@ -307,20 +307,27 @@ async fn build_fabric(layout: &Layout, names: &[String], networks: &Networks) ->
     Ok(fabric)
 }
 
-/// Kills and removes what the agents of a killed `up` have left on this machine. Nobody else runs a cluster there: the data
-/// directory is locked.
+/// Waits for the processes of a killed `up` to end, and removes what its agents have left on this machine. Nobody else runs a
+/// cluster there: the data directory is locked.
 fn clear_leftovers(layout: &Layout) -> Result<()> {
-    let nodes = match std::fs::read_dir(layout.nodes()) {
-        Ok(nodes) => nodes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).context("reading the nodes' directories"),
-    };
-    for node in nodes {
-        let path = node?.path();
-        lock::wait(&path.join(layout::AGENT_LOCK), LEFTOVER_PATIENCE)?;
-        nodeagent::embedded::purge(&path)?;
+    for server in directories(&layout.servers())? {
+        lock::wait(&Layout::new(server).lock(), LEFTOVER_PATIENCE)?;
+    }
+    for node in directories(&layout.nodes())? {
+        lock::wait(&node.join(layout::AGENT_LOCK), LEFTOVER_PATIENCE)?;
+        nodeagent::embedded::purge(&node)?;
     }
     Ok(())
+}
+
+/// What is in a directory; nothing when there is none.
+fn directories(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    entries.map(|entry| Ok(entry.with_context(|| format!("reading {}", path.display()))?.path())).collect()
 }
 
 async fn take_down(fabric: &Fabric) {

@@ -156,7 +156,8 @@ impl Server {
             .arg(&self.dir)
             .arg("--netns")
             .arg(&self.netns)
-            .stdin(Stdio::null())
+            // Held for as long as this process lives: a server whose input ends stops.
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             // A signal from the terminal is meant for the whole cluster: this process decides what servers do.
             .process_group(0);
@@ -171,10 +172,14 @@ impl Server {
 async fn supervise(server: Arc<Server>, join: Option<(String, String)>, stopping: CancellationToken) {
     while !stopping.is_cancelled() {
         match server.spawn(join.as_ref()) {
-            Ok(mut process) => tokio::select! {
-                status = process.wait() => warn!(?status, server = server.name, "a server ended; it is started anew"),
-                () = stopping.cancelled() => return stop(process).await,
-            },
+            Ok(mut process) => {
+                // Waiting would close it, and its end means something to the server.
+                let _input = process.stdin.take();
+                tokio::select! {
+                    status = process.wait() => warn!(?status, server = server.name, "a server ended; it is started anew"),
+                    () = stopping.cancelled() => return stop(process).await,
+                }
+            }
             Err(error) => warn!("{error:#}"),
         }
         tokio::select! {
