@@ -210,12 +210,7 @@ impl Driver {
     }
 
     fn hand_in(&mut self, intake: Intake, now: i64) -> Result<(), Stopped> {
-        if !intake.txns.is_empty() {
-            self.host.commit(intake.txns, now)?;
-        }
-        for event in intake.events {
-            self.host.handle(event, now)?;
-        }
+        self.host.take_in(intake.txns, intake.events, now)?;
         if intake.closing.is_empty() {
             return Ok(());
         }

@@ -178,39 +178,55 @@ impl Host {
 
     /// Hands writers' transactions to the node. They become one log entry, and one sync covers them.
     pub fn commit(&mut self, txns: Vec<(u64, Txn)>, now_ms: i64) -> Result<(), Stopped> {
-        let bytes: usize = txns.iter().map(|(_, txn)| txn.size() + txn.ops.len() * 16 + 64).sum();
-        match self.files.reserve(log::size_bound(bytes, 16)) {
-            Ok(()) => {}
-            Err(FilesError::Disk(DiskError::Full)) => {
-                self.done.push(Output::DiskFull(txns.into_iter().map(|(ticket, _)| ticket).collect()));
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        for (ticket, txn) in txns {
-            self.node.handle(Event::Commit { ticket, txn }, now_ms);
-        }
-        self.run(now_ms)
+        self.take_in(txns, Vec::new(), now_ms)
     }
 
     /// Hands the node an event and carries out what follows from it.
     pub fn handle(&mut self, event: Event, now_ms: i64) -> Result<(), Stopped> {
-        let wanted = match event {
-            Event::Tick if self.node.leads() => EXPIRE_BYTES,
-            _ if self.node.leads() => event.log_bytes(),
-            _ => 0,
-        };
-        match if wanted > 0 { self.files.reserve(log::size_bound(wanted, 16)) } else { Ok(()) } {
-            Ok(()) => self.node.handle(event, now_ms),
-            Err(FilesError::Disk(DiskError::Full)) if matches!(event, Event::Tick) => {
+        self.take_in(Vec::new(), vec![event], now_ms)
+    }
+
+    /// Hands the node what has come together, transactions first; one sync covers all that follows from it.
+    pub fn take_in(&mut self, txns: Vec<(u64, Txn)>, events: Vec<Event>, now_ms: i64) -> Result<(), Stopped> {
+        let bytes: usize = txns.iter().map(|(_, txn)| txn.size() + txn.ops.len() * 16 + 64).sum();
+        if txns.is_empty() || self.reserve(bytes)? {
+            for (ticket, txn) in txns {
+                self.node.handle(Event::Commit { ticket, txn }, now_ms);
+            }
+        } else {
+            self.done.push(Output::DiskFull(txns.into_iter().map(|(ticket, _)| ticket).collect()));
+        }
+        let mut reserved = 0;
+        for event in events {
+            let wanted = self.log_bytes(&event);
+            if wanted == 0 || self.reserve(bytes + reserved + wanted)? {
+                reserved += wanted;
+                self.node.handle(event, now_ms);
+            } else if matches!(event, Event::Tick) {
                 self.node.handle(Event::NoRoom, now_ms);
                 self.node.handle(event, now_ms);
             }
-            // Another member's writes are not taken: it proposes them again.
-            Err(FilesError::Disk(DiskError::Full)) => {}
-            Err(error) => return Err(error.into()),
+            // Another member's writes are not taken without room: it proposes them again.
         }
         self.run(now_ms)
+    }
+
+    /// How much an event may make a leader write of its own accord.
+    fn log_bytes(&self, event: &Event) -> usize {
+        match event {
+            _ if !self.node.leads() => 0,
+            Event::Tick => EXPIRE_BYTES,
+            event => event.log_bytes(),
+        }
+    }
+
+    /// Makes sure that there is room in the log; `false`: the disk is full.
+    fn reserve(&mut self, bytes: usize) -> Result<bool, Stopped> {
+        match self.files.reserve(log::size_bound(bytes, 16)) {
+            Ok(()) => Ok(true),
+            Err(FilesError::Disk(DiskError::Full)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What takes in a state that another member sends, whose texts are of that version.

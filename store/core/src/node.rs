@@ -161,8 +161,8 @@ impl Node {
             Event::Read { ticket } => self.read(ticket),
             Event::Change { ticket, change } => self.changes.ask(ticket, change, self.tick),
             Event::Persisted { number } => self.persisted(number),
-            Event::Message(message) => self.step(message),
-            Event::Install { message, received } => self.install(message, received),
+            Event::Message(message) => self.step(*message),
+            Event::Install { message, received } => self.install(*message, received),
             Event::StateSent { member, ok } => self.state_sent(member, ok),
             Event::Unreachable { member } => self.unreachable(member),
             Event::Removed => self.end_removed(),
@@ -275,7 +275,7 @@ impl Node {
         self.halt(REMOVED.into());
     }
 
-    fn step(&mut self, message: Box<Message>) {
+    fn step(&mut self, message: Message) {
         if self.state.members().was_removed(message.from) {
             return;
         }
@@ -296,7 +296,7 @@ impl Node {
         }
         let (from, responds) = (message.from, message.get_msg_type() == MessageType::MsgAppendResponse);
         // An error means that Raft has no use for the message.
-        drop(self.raft.step(*message));
+        drop(self.raft.step(message));
         if responds && let Some(progress) = self.raft.raft.mut_prs().get_mut(from) {
             // An old rejection must not take the leader back behind what the member has acknowledged.
             progress.next_idx = progress.next_idx.max(progress.matched + 1);
@@ -390,6 +390,17 @@ impl Node {
 
     fn poll_expiry(&self, now_ms: i64) -> bool {
         now_ms >= self.next_expiry_ms && self.state.next_expiry_ms().is_some_and(|at| at <= now_ms)
+    }
+
+    /// A run of this member that had a larger number, because the clock was ahead then, would hide what this one
+    /// writes: this one takes a larger number still.
+    fn check_boot(&mut self) {
+        let next = self.state.next_boot(self.settings.member);
+        if next > self.boot + 1 {
+            self.boot = next;
+            let refused = self.flights.restart(next);
+            self.refuse(refused);
+        }
     }
 
     fn refuse(&mut self, refused: Vec<(u64, Refusal)>) {

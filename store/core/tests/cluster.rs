@@ -249,6 +249,65 @@ fn a_clock_that_is_set_back_does_not_stop_a_member() {
     group.put(leader, "k", "v");
 }
 
+#[test]
+fn a_member_whose_clock_was_ahead_in_its_last_run_writes_again() {
+    let mut group = Group::of(3, 14);
+    for id in 1..=3 {
+        group.machines.get_mut(&id).unwrap().boots = 1_000_000;
+        group.crash(id, false);
+        group.boot(id);
+        group.put(id, &format!("ahead-{id}"), "v");
+        group.crash(id, false);
+        group.machines.get_mut(&id).unwrap().boots = 10;
+        group.boot(id);
+        group.put(id, &format!("back-{id}"), "v");
+    }
+    assert_eq!(group.host(1).node().state().snapshot().revision(), 7);
+}
+
+/// A follower is sent the state, and the power goes at one of its disk's operations. `false`: it came to its end before.
+fn cut_while_installing(operation: u64) -> bool {
+    let mut group = Group::of(3, 15);
+    let behind = group.wait_for_leader();
+    group.isolate(behind);
+    // Entries that the group never agrees on stand where the state will.
+    for number in 0..3 {
+        group.commit(behind, Txn::put(format!("never-{number}"), value(number)));
+    }
+    group.pass(1000);
+    let leader = group.wait_for_leader();
+    for number in 0..60 {
+        group.put(leader, &format!("k{number}"), &value(number));
+    }
+    let disk = group.machines[&behind].disk.clone();
+    let cut_at = Some(disk.operations() + operation);
+    disk.set_faults(store_core::disk::Faults { cut_at, ..Default::default() });
+    group.cut.clear();
+    let replaced = group.machines[&behind].replaced;
+    group.until(5000, |group| group.machines[&behind].stopped.is_some() || group.is_even());
+    let cut = group.machines.get_mut(&behind).unwrap().stopped.take().is_some();
+    group.crash(behind, true);
+    group.boot(behind);
+    let machine = &group.machines[&behind];
+    assert!(machine.host.is_some(), "cut at {operation}: {:?}", machine.stopped);
+    assert!(cut || machine.replaced == replaced + 1);
+    group.until(5000, |group| group.is_even());
+    group.put(behind, "afterwards", "v");
+    group.crash(behind, true);
+    group.boot(behind);
+    group.until(5000, |group| group.is_even());
+    cut
+}
+
+#[test]
+fn no_power_cut_while_a_state_is_taken_over_leaves_half_of_it() {
+    let mut operation = 0;
+    while cut_while_installing(operation) {
+        operation += 1;
+    }
+    assert!(operation > 10, "{operation}");
+}
+
 /// Writers on all members, in bad weather, with crashes and power cuts: every acknowledged write is there, none twice.
 fn storm(seed: u64) {
     let mut group = Group::of(3, seed);

@@ -46,6 +46,7 @@ impl Node {
         self.raft.mut_store().applied(applied);
         self.raft.advance_apply_to(last);
         self.trim(last);
+        self.check_boot();
         let Batch { events, answers, reports } = batch;
         if !events.is_empty() || !answers.is_empty() {
             let snapshot = self.state.snapshot().clone();

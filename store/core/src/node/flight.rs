@@ -127,6 +127,14 @@ impl Flights {
         gone.flat_map(|(_, flight)| flight.tickets).map(|ticket| (ticket, Refusal::Unknown)).collect()
     }
 
+    /// Goes on as a later run; what is under way in this one may have been applied, or never will be.
+    pub(super) fn restart(&mut self, boot: u64) -> Vec<(u64, Refusal)> {
+        self.boot = boot;
+        self.next = 1;
+        let gone = std::mem::take(&mut self.under_way).into_values();
+        gone.flat_map(|flight| flight.tickets).map(|ticket| (ticket, Refusal::Unknown)).collect()
+    }
+
     /// Takes out what waits since before `tick`.
     pub(super) fn take_late(&mut self, tick: u64, leader: Option<u64>) -> Vec<(u64, Refusal)> {
         let mut refused = Vec::new();

@@ -69,7 +69,7 @@ impl Node {
     }
 
     /// Shows Raft a state that came with a message. What Raft has no use for is removed.
-    pub(super) fn install(&mut self, message: Box<Message>, received: Received) {
+    pub(super) fn install(&mut self, message: Message, received: Received) {
         let about = message.get_snapshot().get_metadata();
         let applied = Applied { index: about.index, term: about.term };
         let file = received.file.clone();
@@ -78,7 +78,7 @@ impl Node {
             self.pump();
             self.incoming = Some(received);
             // An error means that Raft has no use for the message.
-            drop(self.raft.step(*message));
+            drop(self.raft.step(message));
             self.randomize_election();
             self.pump();
             if self.incoming.take().is_none() {
@@ -106,6 +106,7 @@ impl Node {
         let state = &self.state;
         let refused = self.flights.take_settled(|origin| state.is_settled(origin));
         self.refuse(refused);
+        self.check_boot();
         true
     }
 

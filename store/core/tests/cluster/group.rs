@@ -32,7 +32,8 @@ pub struct Machine {
     /// How often the whole state was replaced, and the revision that was published last.
     pub replaced: usize,
     pub published: u64,
-    boots: u64,
+    /// The number of the last run, as its clock gives it.
+    pub boots: u64,
     start: Start,
 }
 
@@ -100,7 +101,9 @@ impl Group {
             group.place(id, Start::Join(member(id)));
             group.until(10_000, |group| group.voters(1).contains(&id));
         }
-        group.until(10_000, |group| group.is_even());
+        // A member that has not heard yet who votes cannot elect on its own.
+        let all = |group: &Self| group.ids().into_iter().all(|id| group.voters(id).len() == count as usize);
+        group.until(10_000, |group| all(group) && group.is_even());
         group
     }
 
@@ -412,11 +415,19 @@ impl Group {
             Parcel::State { message, texts } => {
                 let machine = self.machines.get_mut(&to).expect("a machine");
                 let host = machine.host.as_mut().expect("a running host");
-                let mut receiver = host.receiver(checkpoint::VERSION).expect("the same version");
-                for text in texts {
-                    receiver.push(&text.into()).expect("there is room");
-                }
-                let received = receiver.finish().expect("it is whole");
+                let received = host.receiver(checkpoint::VERSION).and_then(|mut receiver| {
+                    texts.into_iter().try_for_each(|text| receiver.push(&text.into()))?;
+                    receiver.finish()
+                });
+                let received = match received {
+                    Ok(received) => received,
+                    Err(error) => {
+                        machine.host = None;
+                        machine.stopped = Some(error.to_string());
+                        self.send_off(to, from, Parcel::Sent { of: to, ok: false });
+                        return;
+                    }
+                };
                 self.tell(to, Event::Install { message, received });
                 self.send_off(to, from, Parcel::Sent { of: to, ok: true });
             }
