@@ -29,7 +29,7 @@ pub(crate) struct Network {
 impl Network {
     /// The way to the server that the configuration names.
     pub(crate) fn new(config: kube::Config) -> Result<Self, ConnectError> {
-        let servers = connect(&config, &[config.cluster_url.clone()])?;
+        let servers = connect(&config, std::slice::from_ref(&config.cluster_url))?;
         Ok(Self {
             config: Mutex::new(config),
             servers: ArcSwap::from_pointee(servers),
