@@ -255,6 +255,14 @@ impl Catalogue {
         self.by_kind(group, version, kind)
     }
 
+    /// The resource in whose version objects of a resource are stored.
+    pub fn storage_of<'a>(&'a self, resource: &'a Resource) -> &'a Resource {
+        match &resource.stored_as {
+            Some((group, version)) => self.resource(group, version, &resource.plural).unwrap_or(resource),
+            None => resource,
+        }
+    }
+
     /// Every resource, in the order of the table.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
         self.resources.iter()

@@ -121,6 +121,11 @@ impl FieldError {
         Self::new(ErrorKind::TooLong, path, Value::Null, format!("may not be more than {max} bytes"))
     }
 
+    /// A list with too many items.
+    pub fn too_many(path: impl Into<String>, found: usize, max: usize) -> Self {
+        Self::new(ErrorKind::TooMany, path, found, format!("must have at most {max} items"))
+    }
+
     /// The complaint without its path: the message of a cause.
     pub fn body(&self) -> String {
         let words = self.kind.words();

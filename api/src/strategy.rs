@@ -170,6 +170,28 @@ pub fn finalize_update(new: &mut Value, old: &Value) {
     *new = kept;
 }
 
+/// What a path does not write, as a field set: a leaf stands for all below it.
+///
+/// An applied configuration may name such fields; they are not its manager's.
+pub fn reset_fields(resource: &Resource, subresource: &str) -> Object {
+    let leaves = |names: &[&str]| -> Object {
+        names.iter().map(|name| (format!("f:{name}"), Value::Object(Map::new()))).collect()
+    };
+    match subresource {
+        "status" => {
+            let mut kept = vec!["ownerReferences", "finalizers", "deletionTimestamp"];
+            if resource.group == "apps" {
+                kept.push("labels");
+            }
+            let mut reset = leaves(&["spec"]);
+            reset.insert("f:metadata".to_owned(), Value::Object(leaves(&kept)));
+            reset
+        }
+        "" if resource.has_status() => leaves(&["status"]),
+        _ => Object::new(),
+    }
+}
+
 static EMPTY: std::sync::LazyLock<Object> = std::sync::LazyLock::new(Map::new);
 
 /// Whether the kind counts its generations.

@@ -84,6 +84,31 @@ pub(crate) fn track(resource: &Resource, old: Option<&Value>, new: &mut Value, w
     managed_fields::update(schema::builtin(), resource, old, new, &writer);
 }
 
+/// Applies a configuration to the live object, or to nothing.
+pub(crate) fn apply(
+    resource: &Resource,
+    live: Option<&Value>,
+    config: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<managed_fields::Applied, Refused> {
+    let time = api::time::format(writer.now);
+    let writer = managed_fields::Writer {
+        manager: writer.manager,
+        operation: managed_fields::Operation::Apply,
+        subresource: writer.part.name(),
+        api_version: &resource.api_version(),
+        time: &time,
+    };
+    managed_fields::apply(schema::builtin(), resource, live, config, &writer, force)
+        .map_err(|error| error.to_status().into())
+}
+
+/// Whether objects of a resource have a form in protobuf.
+pub(crate) fn has_protobuf(resource: &Resource) -> bool {
+    api::protobuf::Message::of_type(schema::builtin(), resource.schema).is_some()
+}
+
 /// Reads a protobuf body.
 pub(crate) fn protobuf(bytes: &[u8]) -> Result<Value, Refused> {
     match api::protobuf::decode_object(bytes) {

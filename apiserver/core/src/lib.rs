@@ -5,6 +5,7 @@
 //! the transaction fails it calls [`prepare`] again on a newer snapshot.
 
 mod admission;
+mod apply;
 pub mod authn;
 pub mod authz;
 mod bind;
@@ -15,7 +16,6 @@ pub mod connect;
 mod create;
 mod delete;
 mod discovery;
-mod events;
 mod evict;
 pub mod failure;
 mod finalize;

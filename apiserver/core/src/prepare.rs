@@ -8,14 +8,14 @@ use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::failure::{self, Refused};
 use crate::ids::Ids;
-use crate::negotiate::{self, Accepted};
+use crate::negotiate::{self, Accepted, Encoding};
 use crate::request::{Request, Verb};
 use crate::response::Prepared;
 use crate::user::User;
 use crate::world::World;
 use crate::{
-    bind, create, delete, discovery, evict, finalize, patch, read, review, scale, stream, token, update,
-    watching,
+    bind, create, delete, discovery, evict, finalize, kinds, patch, read, review, scale, stream, token,
+    update, watching,
 };
 
 /// What planning comes to.
@@ -32,7 +32,27 @@ pub fn prepare(
     now: Timestamp,
     ids: &mut Ids<'_>,
 ) -> Prepared {
-    plan(world, request, user, now, ids).unwrap_or_else(|refused| Prepared::Respond(*refused))
+    let planned = plan(world, request, user, now, ids).unwrap_or_else(|refused| Prepared::Respond(*refused));
+    match is_protobuf(request) {
+        true => planned.into_protobuf(),
+        false => planned,
+    }
+}
+
+/// Whether the client gets protobuf, for refusals too.
+fn is_protobuf(request: &Request) -> bool {
+    let info = &request.info;
+    let asked = request
+        .headers
+        .get_all(http::header::ACCEPT)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|value| value.contains(api::protobuf::MEDIA_TYPE)));
+    if !asked || !info.is_resource || STREAMS.contains(&info.subresource.as_str()) {
+        return false;
+    }
+    let resource = Catalogue::builtin().resource(&info.group, &info.version, &info.resource);
+    let accepted = negotiate::accept(&request.headers, resource.is_some_and(kinds::has_protobuf));
+    accepted.is_ok_and(|accepted| accepted.encoding == Encoding::Protobuf)
 }
 
 fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: &mut Ids<'_>) -> Planned {
@@ -54,7 +74,7 @@ fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: 
     // What a stream sends is not for this server to negotiate.
     let accepted = match STREAMS.contains(&info.subresource.as_str()) {
         true => Accepted::default(),
-        false => negotiate::accept(&request.headers)?,
+        false => negotiate::accept(&request.headers, kinds::has_protobuf(resource))?,
     };
     let call = Call { world: *world, request, user, now, resource, accepted };
     if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
