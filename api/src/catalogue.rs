@@ -102,6 +102,8 @@ pub struct Resource {
     pub stored: bool,
     /// Group and version in which objects are stored, where another resource owns the storage.
     pub stored_as: Option<(Name, Name)>,
+    /// Whether objects are kept and nothing in the cluster acts on them: who makes one is told.
+    pub idle: bool,
 }
 
 /// A group with its versions, for discovery.

@@ -1,4 +1,7 @@
-//! Objects that are stored in another version than they are served in: events of `events.k8s.io` live as core events.
+//! Objects that are stored in another version than they are served in: events of `events.k8s.io` live as core events,
+//! autoscalers as those of `autoscaling/v2`.
+
+mod autoscaling;
 
 use std::borrow::Cow;
 
@@ -37,6 +40,10 @@ pub fn to_stored(resource: &Resource, object: &mut Value) {
             }
         }
     }
+    if let (true, Value::Object(map)) = (resource.is("autoscaling", "horizontalpodautoscalers"), &mut *object)
+    {
+        autoscaling::to_v2(map);
+    }
     name_version(object, api_version(group, version));
 }
 
@@ -47,6 +54,10 @@ pub fn from_stored(resource: &Resource, object: &mut Value) {
     }
     if resource.is("events.k8s.io", "events") {
         rename(object, EVENT_FIELDS.iter().map(|(served, stored)| (*stored, *served)));
+    }
+    if let (true, Value::Object(map)) = (resource.is("autoscaling", "horizontalpodautoscalers"), &mut *object)
+    {
+        autoscaling::to_v1(map);
     }
     name_version(object, resource.api_version());
 }

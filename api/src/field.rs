@@ -130,9 +130,7 @@ impl FieldError {
     pub fn body(&self) -> String {
         let words = self.kind.words();
         let mut body = match (self.kind, &self.value) {
-            (ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong | ErrorKind::TooMany, _) => {
-                words.to_owned()
-            }
+            (ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong, _) => words.to_owned(),
             (ErrorKind::Internal, _) => words.to_owned(),
             (_, Value::String(text)) => format!("{words}: {}", quote(text)),
             (_, value) => format!("{words}: {value}"),

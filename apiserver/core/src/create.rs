@@ -38,10 +38,14 @@ pub(crate) fn insert(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
     mut new: Value,
-    warnings: Vec<String>,
+    mut warnings: Vec<String>,
     ownership: Ownership,
 ) -> Planned {
     let resource = call.storage();
+    if resource.idle {
+        let kind = call.resource.qualified_plural();
+        warnings.push(format!("nothing in this cluster acts on {kind} yet: the object is only kept"));
+    }
     conversion::to_stored(call.resource, &mut new);
     place(call, &mut new)?;
     identity(call, ids, &mut new)?;

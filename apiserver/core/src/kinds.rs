@@ -43,8 +43,9 @@ pub(crate) fn prepare_create(resource: &Resource, object: &mut Value, uid: &str,
 }
 
 /// What an update does to a kind besides checking it.
-pub(crate) fn prepare_update(resource: &Resource, part: Part, new: &mut Value, old: &Value) {
+pub(crate) fn prepare_update(resource: &Resource, part: Part, new: &mut Value, old: &Value, now: Timestamp) {
     match part {
+        Part::Sub("approval") => api::strategy::approval_update(new, old, &api::time::format(now)),
         Part::Sub("status") => api::strategy::status_update(resource, new, old),
         Part::Sub("finalize") => api::strategy::finalize_update(new, old),
         Part::Main | Part::Sub(_) => api::strategy::update(resource, new, old),

@@ -11,6 +11,7 @@ pub mod authz;
 mod bind;
 mod body;
 mod call;
+mod components;
 pub mod config;
 pub mod connect;
 mod create;

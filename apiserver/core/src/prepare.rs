@@ -14,8 +14,8 @@ use crate::response::Prepared;
 use crate::user::User;
 use crate::world::World;
 use crate::{
-    bind, create, delete, discovery, evict, finalize, kinds, patch, read, review, scale, stream, token,
-    update, watching,
+    bind, components, create, delete, discovery, evict, finalize, kinds, patch, read, review, scale, stream,
+    token, update, watching,
 };
 
 /// What planning comes to.
@@ -117,6 +117,9 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     permits(&call.resource.verbs, verb)?;
     if call.is("", "bindings") {
         return bind::plan(call, ids);
+    }
+    if call.is("", "componentstatuses") {
+        return components::plan(call);
     }
     if !call.resource.stored {
         return review::plan(call);

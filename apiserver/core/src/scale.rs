@@ -58,10 +58,9 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
         ops: vec![],
     };
-    update::settle(call, ids, &mut new, &old, (Part::Sub("scale"), ownership), &mut txn)?;
+    let changed = update::settle(call, ids, &mut new, &old, (Part::Sub("scale"), ownership), &mut txn)?;
     let headers = create::warnings_headers(&warnings);
-    let unchanged = update::same(&new, &old) && update::same_owners(&new, &old);
-    if unchanged || call.options().dry_run {
+    if !changed || call.options().dry_run {
         return Ok(Prepared::Respond(Response {
             headers,
             ..Response::document(StatusCode::OK, &scale_of(&new))

@@ -55,6 +55,7 @@ pub(crate) fn part(call: &Call<'_>) -> Part {
         "ephemeralcontainers" => Part::Sub("ephemeralcontainers"),
         "finalize" => Part::Sub("finalize"),
         "scale" => Part::Sub("scale"),
+        "approval" => Part::Sub("approval"),
         _ => Part::Sub(""),
     }
 }
@@ -126,9 +127,9 @@ pub(crate) fn replace_owned(
         compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
         ops: Vec::new(),
     };
-    settle(call, ids, &mut new, &old, (part, ownership), &mut txn)?;
+    let changed = settle(call, ids, &mut new, &old, (part, ownership), &mut txn)?;
     let headers = warnings_headers(&warnings);
-    if same(&new, &old) && same_owners(&new, &old) {
+    if !changed {
         return Ok(respond(call, StatusCode::OK, entry.value.clone(), headers));
     }
     if call.options().dry_run {
@@ -144,7 +145,8 @@ pub(crate) fn replace_owned(
     Ok(Prepared::Commit(Commit { txn, reply }))
 }
 
-/// Turns what a writer sent into what is to be stored: preconditions, metadata, strategy, admission, checks.
+/// Turns what a writer sent into what is to be stored: preconditions, metadata, strategy, admission, checks. Returns
+/// whether anything changed that anyone wrote.
 pub(crate) fn settle(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
@@ -152,13 +154,13 @@ pub(crate) fn settle(
     old: &Value,
     (part, ownership): (Part, Ownership),
     txn: &mut Txn,
-) -> Result<(), Refused> {
+) -> Result<bool, Refused> {
     let resource = call.storage();
     preconditions(call, new, old)?;
     carry_over(new, old);
     // First the defaults: what a writer leaves out and gets back is no change, and makes no new generation.
     kinds::default(resource, new);
-    kinds::prepare_update(resource, part, new, old);
+    kinds::prepare_update(resource, part, new, old, call.now);
     admission::update(call, new, old, part)?;
     if part == Part::Main {
         escalation::check(call, new, Some(old))?;
@@ -176,9 +178,9 @@ pub(crate) fn settle(
             let manager = call.manager();
             kinds::track(resource, Some(old), new, &Writer { manager: &manager, part, now: call.now });
         }
-        Ownership::Tracked => object::set(meta_mut(new), "managedFields", owners(old).clone()),
+        Ownership::Tracked => return Ok(false),
     }
-    Ok(())
+    Ok(!same(new, old) || !same_owners(new, old))
 }
 
 fn owners(object: &Value) -> &Value {
@@ -197,7 +199,7 @@ fn renames_owners(new: &Value, old: &Value) -> bool {
 }
 
 /// Whether both say that the same managers own the same fields, at whatever time.
-pub(crate) fn same_owners(new: &Value, old: &Value) -> bool {
+fn same_owners(new: &Value, old: &Value) -> bool {
     let (new, old) = (object::items(owners(new)), object::items(owners(old)));
     let timeless = |entry: &Value| -> Option<Vec<(String, Value)>> {
         let fields = entry.as_object()?.iter().filter(|(name, _)| *name != "time");

@@ -25,6 +25,11 @@ fn clients_that_speak_protobuf_are_answered_in_it() {
 }
 
 #[test]
+fn kinds_that_nothing_acts_on_are_kept() {
+    check(include_str!("fixtures/kept.txt"));
+}
+
+#[test]
 fn lists_are_paged_and_selected() {
     check(include_str!("fixtures/lists.txt"));
 }
