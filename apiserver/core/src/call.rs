@@ -1,6 +1,6 @@
 //! One request for one resource, with everything that planning it needs.
 
-use api::catalogue::Resource;
+use api::catalogue::{Catalogue, Resource};
 use api::status::Status;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -34,6 +34,11 @@ pub(crate) struct Call<'a> {
 impl<'a> Call<'a> {
     pub fn options(&self) -> &'a Options {
         &self.request.info.options
+    }
+
+    /// The resource in whose version objects are stored, which is the one that defaults and checks are about.
+    pub fn storage(&self) -> &'static Resource {
+        Catalogue::builtin().storage_of(self.resource)
     }
 
     /// The namespace of the request; empty for objects of the cluster.

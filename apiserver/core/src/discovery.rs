@@ -134,7 +134,7 @@ fn resource_of(resource: &Resource) -> Value {
 }
 
 fn aggregated_form(request: &Request) -> Result<Option<Form>, Refused> {
-    let form = negotiate::accept(&request.headers)?.form;
+    let form = negotiate::accept(&request.headers, false)?.form;
     Ok(matches!(form, Form::DiscoveryV2 | Form::DiscoveryV2Beta1).then_some(form))
 }
 

@@ -131,7 +131,7 @@ impl Genesis<'_, '_, '_> {
         if update::same(&new, &old) {
             return;
         }
-        kinds::prepare_update(resource, Part::Main, &mut new, &old);
+        kinds::prepare_update(resource, Part::Main, &mut new, &old, self.now);
         kinds::track(
             resource,
             Some(&old),

@@ -5,6 +5,7 @@
 //! the transaction fails it calls [`prepare`] again on a newer snapshot.
 
 mod admission;
+mod apply;
 mod aside;
 pub mod authn;
 pub mod authz;
@@ -12,13 +13,13 @@ mod bind;
 mod body;
 mod call;
 pub mod cluster;
+mod components;
 pub mod config;
 pub mod connect;
 mod create;
 mod delete;
 mod discovery;
 mod edit;
-mod events;
 mod evict;
 pub mod failure;
 pub mod fence;

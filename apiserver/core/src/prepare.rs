@@ -9,14 +9,14 @@ use crate::call::Call;
 use crate::delete::collection::DeletionPlace;
 use crate::failure::{self, Refused};
 use crate::ids::Ids;
-use crate::negotiate::{self, Accepted};
+use crate::negotiate::{self, Accepted, Encoding};
 use crate::request::{Request, Verb};
 use crate::response::Prepared;
 use crate::user::User;
 use crate::world::World;
 use crate::{
-    bind, create, delete, discovery, evict, fence, finalize, patch, read, review, scale, stream, token,
-    update, watching,
+    bind, components, create, delete, discovery, evict, fence, finalize, kinds, patch, read, review, scale,
+    stream, token, update, watching,
 };
 
 /// What planning comes to.
@@ -36,6 +36,22 @@ pub fn prepare(
     prepare_from(world, request, user, now, ids, None)
 }
 
+/// Whether the client gets protobuf, for refusals too.
+fn is_protobuf(request: &Request) -> bool {
+    let info = &request.info;
+    let asked = request
+        .headers
+        .get_all(http::header::ACCEPT)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|value| value.contains(api::protobuf::MEDIA_TYPE)));
+    if !asked || !info.is_resource || STREAMS.contains(&info.subresource.as_str()) {
+        return false;
+    }
+    let resource = Catalogue::builtin().resource(&info.group, &info.version, &info.resource);
+    let accepted = negotiate::accept(&request.headers, resource.is_some_and(kinds::has_protobuf));
+    accepted.is_ok_and(|accepted| accepted.encoding == Encoding::Protobuf)
+}
+
 /// As [`prepare`], for what follows on the parts of a deletion that were carried out already.
 pub fn prepare_from(
     world: &World<'_>,
@@ -45,9 +61,13 @@ pub fn prepare_from(
     ids: &mut Ids<'_>,
     place: Option<&DeletionPlace>,
 ) -> Prepared {
-    plan(world, request, user, now, ids, place)
+    let planned = plan(world, request, user, now, ids, place)
         .and_then(|prepared| fence::guard(world.snapshot, request, prepared))
-        .unwrap_or_else(|refused| Prepared::Respond(*refused))
+        .unwrap_or_else(|refused| Prepared::Respond(*refused));
+    match is_protobuf(request) {
+        true => planned.into_protobuf(),
+        false => planned,
+    }
 }
 
 fn plan(
@@ -76,7 +96,7 @@ fn plan(
     // What a stream sends is not for this server to negotiate.
     let accepted = match STREAMS.contains(&info.subresource.as_str()) {
         true => Accepted::default(),
-        false => negotiate::accept(&request.headers)?,
+        false => negotiate::accept(&request.headers, kinds::has_protobuf(resource))?,
     };
     let call = Call { world: *world, request, user, now, resource, accepted, place };
     if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
@@ -119,6 +139,9 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     permits(&call.resource.verbs, verb)?;
     if call.is("", "bindings") {
         return bind::plan(call, ids);
+    }
+    if call.is("", "componentstatuses") {
+        return components::plan(call);
     }
     if !call.resource.stored {
         return review::plan(call);

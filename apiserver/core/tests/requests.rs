@@ -15,6 +15,21 @@ fn objects_are_created_read_changed_and_deleted() {
 }
 
 #[test]
+fn configurations_are_applied() {
+    check(include_str!("fixtures/apply.txt"));
+}
+
+#[test]
+fn clients_that_speak_protobuf_are_answered_in_it() {
+    check(include_str!("fixtures/protobuf.txt"));
+}
+
+#[test]
+fn kinds_that_nothing_acts_on_are_kept() {
+    check(include_str!("fixtures/kept.txt"));
+}
+
+#[test]
 fn lists_are_paged_and_selected() {
     check(include_str!("fixtures/lists.txt"));
 }

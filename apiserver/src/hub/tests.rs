@@ -44,8 +44,8 @@ fn plan(after: u64, node: Option<&str>) -> WatchPlan {
     let resource = Catalogue::builtin().resource("", "v1", "pods").expect("pods are served");
     let field_selector = node.map(|node| format!("spec.nodeName={node}")).unwrap_or_default();
     let options = Options { field_selector, ..Options::default() };
-    let accepted =
-        apiserver_core::negotiate::accept(&http::HeaderMap::new()).unwrap_or_else(|_| panic!("accepted"));
+    let accepted = apiserver_core::negotiate::accept(&http::HeaderMap::new(), false)
+        .unwrap_or_else(|_| panic!("accepted"));
     WatchPlan {
         prefix: Bytes::from_static(b"/core/pods/"),
         key: None,

@@ -224,8 +224,7 @@ impl Cluster {
                 }
                 Prepared::Part(_) => panic!("no fixture has a collection of that size"),
                 Prepared::Watch(plan) => {
-                    let lines: Vec<Value> =
-                        plan.initial.iter().map(|l| serde_json::from_slice(l).expect("line")).collect();
+                    let lines: Vec<Value> = plan.initial.iter().map(|line| event(line)).collect();
                     return (
                         200,
                         json!({"after": plan.after.to_string(), "initial": lines, "count": lines.len()}),
@@ -283,10 +282,29 @@ impl Cluster {
     }
 }
 
+/// A frame of a watch, as JSON.
+fn event(frame: &[u8]) -> Value {
+    serde_json::from_slice(frame).unwrap_or_else(|_| {
+        // Length, kind of event, and the document behind four tags and lengths of their own.
+        let at = frame.windows(4).position(|window| window == api::protobuf::MAGIC).expect("a document");
+        let length = u32::from_be_bytes(frame[..4].try_into().expect("four bytes"));
+        assert_eq!(length as usize, frame.len() - 4);
+        let kind = String::from_utf8_lossy(&frame[6..6 + usize::from(frame[5])]).into_owned();
+        let document = api::protobuf::decode_object(&frame[at..]).expect("a document");
+        json!({"type": kind, "object": document.value})
+    })
+}
+
 fn shown(response: &Response) -> (u16, Value) {
     let bytes = response.body.to_bytes();
-    let mut value =
-        serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({"text": String::from_utf8_lossy(&bytes)}));
+    let protobuf = api::protobuf::decode_object(&bytes).map(|document| {
+        let mut value = document.value;
+        value["encoding"] = "protobuf".into();
+        value
+    });
+    let mut value = protobuf
+        .or_else(|_| serde_json::from_slice(&bytes))
+        .unwrap_or_else(|_| json!({"text": String::from_utf8_lossy(&bytes)}));
     let warnings: Vec<String> = response
         .headers
         .iter()
