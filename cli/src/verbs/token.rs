@@ -154,7 +154,7 @@ fn random(length: usize) -> String {
 
 async fn list(arguments: &Listing) -> Result<()> {
     let session = Session::open(&arguments.connection, "orlop").await?;
-    let params = ListParams::all().fields(&format!("type={}", bootstrap::SECRET_TYPE));
+    let params = ListParams::all().fields(format!("type={}", bootstrap::SECRET_TYPE));
     let page = session.client.list_page(&secrets(), Some(NAMESPACE), &params).await;
     let page = page.map_err(|error| session.refused(error.into()))?;
     let mut text = "ID\tFOR\tEXPIRES\n".to_owned();
