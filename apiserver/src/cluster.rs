@@ -1,18 +1,25 @@
 //! Carries `/orlop/v1`: machines that join, certificates that are renewed, the servers of the cluster.
 
 use apiserver_core::cluster::{
-    self, Member, NodeAnswer, NodeRequest, ServerAnswer, ServerRequest, check_name, check_node_name,
+    self, BackupFacts, BackupRequest, Member, NodeAnswer, NodeRequest, ServerAnswer, ServerRequest,
+    check_name, check_node_name,
 };
 use apiserver_core::failure::Refused;
 use apiserver_core::{Request, Response as CoreResponse, failure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{Method, StatusCode};
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use store::backup::Backup;
 use store::{ChangeError, MemberStatus, Role};
 
+use crate::body::{Body, BodyError};
 use crate::pki::{COMPONENT_LIFETIME, PkiError};
+use crate::respond::IntoHttp as _;
 use crate::shell::{Caller, Shell};
 
 pub(crate) use apiserver_core::cluster::AUTHORITY;
@@ -26,8 +33,42 @@ pub(crate) fn is_cluster(path: &str) -> bool {
 
 impl Shell {
     /// Answers such a path. Who asks may ask: that was decided.
-    pub(crate) async fn cluster(&self, request: &Request, caller: &Caller) -> CoreResponse {
-        self.cluster_answer(request, caller).await.unwrap_or_else(|refused| *refused)
+    pub(crate) async fn cluster(&self, request: &Request, caller: &Caller) -> Response<Body> {
+        if request.info.path == cluster::BACKUP && request.info.method == Method::POST {
+            return match self.backup(request).await {
+                Ok(body) => Response::new(body),
+                Err(refused) => refused.into_http(),
+            };
+        }
+        self.cluster_answer(request, caller).await.unwrap_or_else(|refused| *refused).into_http()
+    }
+
+    /// A backup of the newest state. It is made while it is sent: a piece is in memory at a time.
+    async fn backup(&self, request: &Request) -> Result<Body, Refused> {
+        let asked: BackupRequest = read(request)?;
+        let key =
+            hex_key(&asked.key).ok_or_else(|| failure::bad_request("key: must be 64 hexadecimal digits"))?;
+        let facts = BackupFacts {
+            created: jiff::Timestamp::now().to_string(),
+            authority: self.authority.ca_pem().to_owned(),
+            authority_key: self.authority.ca_key_pem(),
+            token_seed: STANDARD.encode(self.authority.service_account_seed()),
+            cluster: self.cluster.clone(),
+        };
+        let facts = serde_json::to_vec(&facts).map_err(|error| failure::internal(&error.to_string()))?;
+        let image = self.store.image().await;
+        let image = image.map_err(|error| api::status::Status::unavailable(error.to_string()))?;
+        let backup = Backup::new(*image, &facts, key, rand::random());
+        let backup = backup.map_err(|error| failure::internal(&error.to_string()))?;
+        let pieces = futures::stream::try_unfold(backup, |mut backup| async move {
+            let made = tokio::task::spawn_blocking(move || {
+                let piece = backup.next_piece();
+                (backup, piece)
+            });
+            let (backup, piece) = made.await.map_err(BodyError::from)?;
+            Ok(piece.map_err(BodyError::from)?.map(|piece| (Frame::data(Bytes::from(piece)), backup)))
+        });
+        Ok(Body::stream(StreamBody::new(pieces)))
     }
 
     async fn cluster_answer(&self, request: &Request, caller: &Caller) -> Result<CoreResponse, Refused> {
@@ -44,7 +85,15 @@ impl Shell {
                 Ok(document(&self.store.members().await.into_iter().map(shown).collect::<Vec<_>>()))
             }
             (method, _, Some(rest)) if !rest.is_empty() => self.change_member(method, rest).await,
-            (_, cluster::AUTHORITY | cluster::JOIN_NODE | cluster::JOIN_SERVER | cluster::CERTIFICATE, _)
+            (
+                _,
+                cluster::AUTHORITY
+                | cluster::JOIN_NODE
+                | cluster::JOIN_SERVER
+                | cluster::CERTIFICATE
+                | cluster::BACKUP,
+                _,
+            )
             | (_, _, Some(_)) => Err(api::status::Status::method_not_allowed_here().into()),
             _ => Err(failure::no_such_path()),
         }
@@ -131,6 +180,18 @@ impl Shell {
     async fn servers(&self) -> Vec<String> {
         self.store.members().await.into_iter().map(|member| member.address).collect()
     }
+}
+
+/// Reads 64 hexadecimal digits.
+fn hex_key(text: &str) -> Option<[u8; 32]> {
+    let mut key = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok()?;
+    }
+    Some(key)
 }
 
 fn shown(member: MemberStatus) -> Member {

@@ -380,7 +380,7 @@ impl Shell {
             };
         }
         if cluster::is_cluster(&info.path) {
-            return self.cluster(request, caller).await.into_http();
+            return self.cluster(request, caller).await;
         }
         let (shell, path) = (self.clone(), info.path.clone());
         let headers = std::mem::take(&mut request.headers);

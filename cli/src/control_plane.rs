@@ -18,7 +18,7 @@ use crate::layout::Layout;
 use crate::networks::Networks;
 
 /// The first key of a store; rotation counts up.
-const STORE_KEY_ID: u64 = 1;
+pub const STORE_KEY_ID: u64 = 1;
 
 /// What a control plane is started with.
 pub struct Options {

@@ -11,6 +11,7 @@ mod layout;
 mod lock;
 mod networks;
 mod pod_routes;
+mod recover;
 mod reset;
 mod server;
 mod up;

@@ -78,13 +78,44 @@ impl Server {
 /// What a server remembers of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ServerFile {
-    name: String,
-    member: u64,
-    address: SocketAddr,
+pub struct ServerFile {
+    /// Its name.
+    pub name: String,
+    /// Its id among the members.
+    pub member: u64,
+    /// Where others reach it.
+    pub address: SocketAddr,
     /// Whether the cluster was there before this server.
-    joined: bool,
-    networks: Networks,
+    pub joined: bool,
+    /// Ranges and names.
+    pub networks: Networks,
+}
+
+// === impl ServerFile ===
+
+impl ServerFile {
+    /// What the server of a data directory remembers; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(layout: &Layout) -> Result<Option<ServerFile>> {
+        let path = layout.server();
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(
+                serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?,
+            )),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+
+    /// Remembers it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, layout: &Layout) -> Result<()> {
+        Ok(apiserver::pki::write_private(&layout.server(), &serde_json::to_vec_pretty(self)?)?)
+    }
 }
 
 /// Runs `orlop server`.
@@ -160,19 +191,12 @@ async fn start(arguments: &Server, layout: Layout, file: &ServerFile) -> Result<
 
 /// Who this server is: as it remembers, or as the cluster that it joins says, or the first of a new cluster.
 async fn identify(arguments: &Server, layout: &Layout) -> Result<ServerFile> {
-    let path = layout.server();
-    match fs::read(&path) {
-        Ok(bytes) => {
-            let mut file: ServerFile =
-                serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
-            if let Some(advertise) = arguments.advertise {
-                file.address = SocketAddr::new(advertise, arguments.port);
-            }
-            file.address.set_port(arguments.port);
-            return Ok(file);
+    if let Some(mut file) = ServerFile::read(layout)? {
+        if let Some(advertise) = arguments.advertise {
+            file.address = SocketAddr::new(advertise, arguments.port);
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+        file.address.set_port(arguments.port);
+        return Ok(file);
     }
     if layout.store().exists() {
         bail!(
@@ -188,7 +212,7 @@ async fn identify(arguments: &Server, layout: &Layout) -> Result<ServerFile> {
         (Some(server), Some(token)) => join(arguments, layout, name, server, token).await?,
         _ => found(arguments, name)?,
     };
-    apiserver::pki::write_private(&path, &serde_json::to_vec_pretty(&file)?)?;
+    file.write(layout)?;
     Ok(file)
 }
 
@@ -202,10 +226,7 @@ fn found(arguments: &Server, name: String) -> Result<ServerFile> {
         networks.set_services(services).context("--service-network")?;
     }
     networks.check()?;
-    let address = arguments.advertise.or_else(|| own_address(ANYWHERE.into())).unwrap_or_else(|| {
-        tracing::warn!("this host has no route to others: the server is reached from this host only; name its address with --advertise");
-        Ipv4Addr::LOCALHOST.into()
-    });
+    let address = advertised(arguments.advertise);
     Ok(ServerFile {
         name,
         member: 1,
@@ -244,6 +265,14 @@ async fn join(
     let networks = serde_json::from_value(answer.cluster).context("the cluster's answer cannot be read")?;
     Authority::install(&layout.pki(), &invitation.authority, &answer.authority_key, &seed)?;
     Ok(ServerFile { name, member: answer.member, address, joined: true, networks })
+}
+
+/// The address at which others reach this host: as given, or that of the default route.
+pub fn advertised(given: Option<IpAddr>) -> IpAddr {
+    given.or_else(|| own_address(ANYWHERE.into())).unwrap_or_else(|| {
+        tracing::warn!("this host has no route to others: the server is reached from this host only; name its address with --advertise");
+        Ipv4Addr::LOCALHOST.into()
+    })
 }
 
 /// This host's name, in lower case.

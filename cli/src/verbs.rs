@@ -4,6 +4,7 @@
 
 mod apply;
 mod auth;
+mod backup;
 mod config;
 mod create;
 mod delete;
@@ -79,6 +80,7 @@ pub enum Verb {
     Status(Box<status::Status>),
     Token(Box<token::Token>),
     Member(Box<member::Member>),
+    Backup(Box<backup::Backup>),
 }
 
 /// Runs a verb and returns its exit status. Errors were told when it returns.
@@ -136,6 +138,7 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::Status(arguments) => status::run(arguments).await,
         Verb::Token(arguments) => token::run(arguments).await,
         Verb::Member(arguments) => member::run(arguments).await,
+        Verb::Backup(arguments) => backup::run(arguments).await,
     }
 }
 

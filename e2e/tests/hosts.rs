@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let tests = vec![
         harness::trial("hosts_become_nodes", with_kubectl.as_deref(), nodes),
         harness::trial("strangers_do_not_join", without.as_deref(), strangers),
+        harness::trial("a_backup_becomes_a_cluster", with_kubectl.as_deref(), backup),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
 }
@@ -151,5 +152,48 @@ fn strangers() -> Result<()> {
     let id = token.split('.').next().unwrap_or_default();
     hosts.orlop_ok(1, &["token", "delete", id, "--kubeconfig", &kubeconfig])?;
     refused("agent", &server, &token, "does not accept the token")?;
+    Ok(())
+}
+
+fn backup() -> Result<()> {
+    let hosts = Hosts::connect(2)?;
+    let server = hosts.server(1, "s1", None)?;
+    let kubectl = hosts.kubectl(1, "s1")?;
+    kubectl.ok(&["create", "configmap", "kept", "--from-literal=a=b"])?;
+    let (file, key, other) = (hosts.data_dir("backup"), hosts.data_dir("key"), hosts.data_dir("other"));
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let (file, key, other) = (text(&file), text(&key), text(&other));
+    let kubeconfig = text(&hosts.kubeconfig(1, "s1")?);
+    hosts.orlop_ok(1, &["backup", "create", &file, "--key", &key, "--kubeconfig", &kubeconfig])?;
+    let api = e2e::https::Api::from_kubeconfig(&hosts.kubeconfig(1, "s1")?)?;
+    kubectl.ok(&["create", "configmap", "later"])?;
+    let seen = kubectl.path("configmap/later", "{.metadata.resourceVersion}")?;
+    let listed = hosts.orlop_ok(1, &["backup", "inspect", &file, "--key", &key])?;
+    ensure!(listed.contains("core/configmaps"), "{listed}");
+
+    let refused = |arguments: &[&str], why: &str| -> Result<()> {
+        let output = hosts.orlop(2, arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && said.contains(why), "{arguments:?}: {said}");
+        Ok(())
+    };
+    let (live, fresh) = (text(&hosts.data_dir("s1")), text(&hosts.data_dir("r1")));
+    refused(&["backup", "restore", &file, "--key", &key, "--data-dir", &live], "holds a cluster already")?;
+    std::fs::write(&other, "ab".repeat(32))?;
+    refused(&["backup", "restore", &file, "--key", &other, "--data-dir", &fresh], "is not the key of")?;
+    refused(&["backup", "inspect", &key, "--key", &key], "reading")?;
+    server.stop(Signal::SIGTERM)?;
+
+    hosts.orlop_ok(2, &["backup", "restore", &file, "--key", &key, "--data-dir", &fresh, "--name", "r1"])?;
+    let _restored = hosts.server(2, "r1", None)?;
+    let kubectl = hosts.kubectl(2, "r1")?;
+    kubectl.until("configmap/kept", "{.data.a}", "b")?;
+    let missing = kubectl.run(&["get", "configmap", "later"])?;
+    ensure!(missing.code != 0 && missing.stderr.contains("not found"), "{missing:?}");
+    kubectl.ok(&["create", "configmap", "after"])?;
+    // The administrator of before is known, and a watch of before is told that its past is gone.
+    let api = api.at(&hosts.address(2).to_string());
+    let watch = api.get(&format!("/api/v1/configmaps?watch=true&resourceVersion={seen}&timeoutSeconds=5"))?;
+    ensure!(watch.text().contains("410"), "{} {}", watch.head, watch.text());
     Ok(())
 }

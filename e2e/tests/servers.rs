@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         harness::trial("cut_servers_serve_nothing_old", missing, cut),
         harness::trial("a_rolling_restart_fails_no_request", missing, rolling),
         harness::trial("a_server_is_replaced", missing, replaced),
+        harness::trial("the_last_server_goes_on_alone", missing, last),
         harness::trial("a_full_disk_is_one_servers_matter", missing, full_disk),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
@@ -155,6 +156,32 @@ fn replaced() -> Result<()> {
         trio.join_anew(leaving)?;
         trio.until_whole()
     })
+}
+
+fn last() -> Result<()> {
+    let mut trio = Trio::start()?;
+    let load = Load::start(&trio)?;
+    std::thread::sleep(PEACE);
+    load.finish(&trio)?;
+    trio.until_same_state()?;
+    let names = trio.names_at(2)?;
+    for server in 1..=3 {
+        trio.kill(server)?;
+    }
+    trio.recover(2)?;
+    trio.start_again(2)?;
+    ensure!(trio.names_at(2)? == names, "objects are lost");
+    ensure!(
+        trio.api(2).post("/api/v1/namespaces/default/configmaps", r#"{"metadata":{"name":"after"}}"#)?.status
+            == 201
+    );
+    // Who was given up does not come back with its data.
+    let said = trio.refused_start(1)?;
+    ensure!(said.contains("removed"), "it says: {said}");
+    for server in [1, 3] {
+        trio.join_anew(server)?;
+    }
+    trio.until_whole()
 }
 
 fn full_disk() -> Result<()> {

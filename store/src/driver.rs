@@ -303,6 +303,7 @@ impl Driver {
             Request::Describe { answer } => {
                 drop(answer.send(View::of(self.member, self.host.node())));
             }
+            Request::Image { answer } => drop(answer.send(Box::new(self.host.node().image()))),
             Request::Receive { version, answer } => drop(answer.send(self.host.receiver(version))),
             Request::Tell(event) => intake.events.push(event),
             Request::Close { done } => intake.closing.push(done),
@@ -446,6 +447,7 @@ impl Driver {
                 Request::Tell(_)
                 | Request::Change { .. }
                 | Request::Describe { .. }
+                | Request::Image { .. }
                 | Request::Receive { .. } => {}
                 Request::Close { done } => drop(done.send(())),
             }

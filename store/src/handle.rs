@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use proto::peer::peer_server::PeerServer;
-use store_core::checkpoint::{CheckpointError, Receiver};
+use store_core::checkpoint::{CheckpointError, Image, Receiver};
 use store_core::history::Compacted;
 use store_core::members::Member;
 use store_core::node::{Change, ChangeRefusal, Event};
@@ -25,6 +25,7 @@ pub(crate) enum Request {
     Read { answer: oneshot::Sender<Result<(), ReadError>> },
     Change { change: Change, answer: oneshot::Sender<Result<u64, ChangeRefusal>> },
     Describe { answer: oneshot::Sender<View> },
+    Image { answer: oneshot::Sender<Box<Image>> },
     Receive { version: u32, answer: oneshot::Sender<Result<Receiver, CheckpointError>> },
     Tell(Event),
     Close { done: oneshot::Sender<()> },
@@ -129,6 +130,15 @@ impl Store {
     /// The events behind `after_revision`, oldest first.
     pub fn history(&self, after_revision: u64) -> Result<Vec<Arc<store_core::Event>>, Compacted> {
         self.inner.published.events_after(after_revision)
+    }
+
+    /// The whole state, with every write acknowledged before the call, as it goes into a backup. Cheap: it shares everything
+    /// with the newest state.
+    pub async fn image(&self) -> Result<Box<Image>, ReadError> {
+        self.linearizable().await?;
+        let (answer, answered) = oneshot::channel();
+        self.inner.requests.send(Request::Image { answer }).map_err(|_| ReadError::Closed)?;
+        answered.await.map_err(|_| ReadError::Closed)
     }
 
     /// The service that peers call, for the server that listens for them. Whoever mounts it lets only members in, and

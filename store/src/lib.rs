@@ -4,10 +4,12 @@
 //! never wait for it; writes that wait at the same time share one log record and one sync. Members reach each other
 //! through a [`Connector`] and the service that [`Store::peer_service`] returns.
 
+pub mod backup;
 mod driver;
 mod error;
 mod handle;
 mod membership;
+pub mod offline;
 mod options;
 mod peer_service;
 mod peers;

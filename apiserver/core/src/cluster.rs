@@ -23,6 +23,9 @@ pub const CERTIFICATE: &str = "/orlop/v1/certificate";
 /// The servers of the cluster; below it, by id, what is done to one.
 pub const MEMBERS: &str = "/orlop/v1/members";
 
+/// The whole state of the cluster, sealed with a key that the asker chooses.
+pub const BACKUP: &str = "/orlop/v1/backup";
+
 /// Who proves by a token to be a machine that is to become a node.
 pub const NODE_BOOTSTRAPPERS: &str = "system:bootstrappers:orlop:nodes";
 /// Who proves by a token to be a machine that is to become a server.
@@ -67,6 +70,30 @@ pub struct ServerAnswer {
     /// Its id among the members.
     pub member: u64,
     /// The authority's key, PEM: every server issues certificates.
+    pub authority_key: String,
+    /// The seed of the key that signs tokens, base64.
+    pub token_seed: String,
+    /// What every part of the cluster agrees on.
+    pub cluster: Value,
+}
+
+/// Asks for a backup.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackupRequest {
+    /// The key that seals it: 64 hexadecimal digits.
+    pub key: String,
+}
+
+/// What a backup holds besides the objects: all that a cluster cannot be made again from without them.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupFacts {
+    /// When it was made.
+    pub created: String,
+    /// The authority's certificate, PEM.
+    pub authority: String,
+    /// The authority's key, PEM.
     pub authority_key: String,
     /// The seed of the key that signs tokens, base64.
     pub token_seed: String,

@@ -1,5 +1,7 @@
 //! The deletion of a large collection goes part by part, and takes what was there when it began.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 use apiserver_core::authn::jwt::SigningKey;
 use apiserver_core::{
     Config, Deleted, DeletionPart, DeletionPlace, Derived, Ids, Prepared, Request, RequestInfo, Response,

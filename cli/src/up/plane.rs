@@ -15,6 +15,7 @@ use super::servers::Servers;
 use crate::control_plane::{self, ControlPlane};
 use crate::layout::Layout;
 use crate::networks::Networks;
+use crate::server::ServerFile;
 
 /// The servers of a cluster.
 pub enum Plane {
@@ -45,7 +46,8 @@ impl Plane {
         let address = inside.unwrap_or(local);
         let server = ControlPlane::start(control_plane::Options {
             layout: layout.clone(),
-            member: 1,
+            // A directory that was restored from a backup says which member it is.
+            member: ServerFile::read(layout)?.map_or(1, |file| file.member),
             start: Start::First { name: "server-1".to_owned(), address: address.to_string() },
             listen: [Some(local), inside].into_iter().flatten().collect(),
             advertise: inside.into_iter().collect(),

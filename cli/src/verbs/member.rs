@@ -1,6 +1,7 @@
 //! `member`: the servers of a cluster.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use apiserver::join::{MEMBERS, Member as Server};
 use clap::{Args, Subcommand};
@@ -8,10 +9,12 @@ use client::Client;
 use http::Method;
 use serde_json::Value;
 
+use super::backup::told;
 use super::error::{Error, Result};
 use super::output::write_json;
 use super::session::{Connection, Session};
 use super::tabs;
+use crate::layout;
 
 /// List and change the servers of a cluster
 #[derive(Args, Debug)]
@@ -30,6 +33,18 @@ enum What {
     Promote(Which),
     /// Hand the lead to a server
     TransferLeader(Which),
+    /// When most servers are lost for good: make the one on this host, which is stopped, the only one of the cluster
+    Recover(Recover),
+}
+
+#[derive(Args, Debug)]
+struct Recover {
+    /// Where the server keeps its data
+    #[arg(long, env = layout::DATA_DIR_VARIABLE, default_value = layout::DATA_DIR)]
+    data_dir: PathBuf,
+    /// The other servers are lost for good, and what only they have acknowledged may be lost
+    #[arg(long)]
+    others_are_lost: bool,
 }
 
 #[derive(Args, Debug)]
@@ -58,6 +73,7 @@ pub async fn run(arguments: &Member) -> Result<()> {
         }
         What::Promote(which) => change(which, Method::POST, "/promote", "votes").await,
         What::TransferLeader(which) => change(which, Method::POST, "/transfer-leader", "leads").await,
+        What::Recover(arguments) => recover(arguments),
     }
 }
 
@@ -101,5 +117,25 @@ async fn change(which: &Which, method: Method, action: &str, done: &str) -> Resu
         Client::build_with(method, &format!("{MEMBERS}/{}{action}", member.id), "application/json", "")?;
     let _: Value = session.client.request(request).await?;
     eprintln!("server {} (id {}) {done}", member.name, member.id);
+    Ok(())
+}
+
+fn recover(arguments: &Recover) -> Result<()> {
+    if !arguments.others_are_lost {
+        return Err(Error::Message(
+            "this makes a cluster of one server: what it has not got is lost, and the other servers can never come back with their data. \
+             If they are lost for good, say so with --others-are-lost"
+                .to_owned(),
+        ));
+    }
+    let recovered = crate::recover::recover(&arguments.data_dir).map_err(told)?;
+    let gone = if recovered.gone.is_empty() { "nobody".to_owned() } else { recovered.gone.join(", ") };
+    eprintln!(
+        "WARNING: server {} is the only server of the cluster now. Gone for good: {gone}.",
+        recovered.file.name
+    );
+    eprintln!("WARNING: it has {} objects; writes that it had not received are lost.", recovered.objects);
+    eprintln!("what it had before is kept in {}", recovered.before.display());
+    println!("orlop server --data-dir {}", arguments.data_dir.display());
     Ok(())
 }

@@ -209,6 +209,30 @@ impl Trio {
         Ok(process.said())
     }
 
+    /// Names and versions of the config maps that a server has.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn names_at(&self, server: usize) -> Result<Vec<String>> {
+        let list = self.api(server).get("/api/v1/namespaces/default/configmaps")?.json()?;
+        let name =
+            |item: &Value| format!("{} {}", item["metadata"]["name"], item["metadata"]["resourceVersion"]);
+        Ok(list["items"].as_array().context("no list")?.iter().map(name).collect())
+    }
+
+    /// Makes a server, none of which runs, the only one.
+    ///
+    /// # Errors
+    /// When that is refused.
+    pub fn recover(&self, server: usize) -> Result<()> {
+        let dir = self.hosts.data_dir(&self.names[server - 1]).to_string_lossy().into_owned();
+        let careless = self.hosts.orlop(server, &["member", "recover", "--data-dir", &dir])?;
+        ensure!(!careless.status.success(), "it does not ask");
+        self.hosts
+            .orlop_ok(server, &["member", "recover", "--data-dir", &dir, "--others-are-lost"])
+            .map(|_| ())
+    }
+
     /// Starts a server that must not come up; returns what it says now.
     ///
     /// # Errors

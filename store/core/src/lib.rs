@@ -17,6 +17,7 @@ pub mod log;
 pub mod members;
 pub mod node;
 pub mod recovery;
+pub mod refound;
 pub mod snapshot;
 pub mod state;
 pub mod txn;

@@ -432,7 +432,8 @@ impl Node {
         self.actions.push_back(Action::Checkpoint(Box::new(self.image())));
     }
 
-    fn image(&self) -> Image {
+    /// What a checkpoint made now holds. Cheap.
+    pub fn image(&self) -> Image {
         Image {
             applied: self.state.applied(),
             conf_state: self.conf_state().clone(),
