@@ -37,7 +37,6 @@ pub struct Servers {
 
 /// One server.
 pub struct Member {
-    pub id: u64,
     pub client: String,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -157,7 +156,7 @@ impl Servers {
             }
         });
         let stdin = child.stdin.take();
-        Ok(Member { id, client: self.client_address(id), child, stdin, leader, added })
+        Ok(Member { client: self.client_address(id), child, stdin, leader, added })
     }
 
     async fn add(&mut self, id: u64) -> Result<()> {
