@@ -58,6 +58,8 @@ pub struct Node {
     /// The index of a state that was installed, and the sync after which Raft may count on it.
     installed: Option<(u64, u64)>,
     followed: (u64, u64),
+    /// What was acknowledged last: term, index, and when.
+    acknowledged: (u64, u64, u64),
     election: Election,
     rng: ChaCha20Rng,
     tick: u64,
@@ -124,6 +126,7 @@ impl Node {
             incoming: None,
             installed: None,
             followed: (0, 0),
+            acknowledged: (0, 0, 0),
             election: Election::default(),
             rng: ChaCha20Rng::seed_from_u64(seed),
             tick: 0,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -176,15 +176,15 @@ pub struct Three {
     pub members: BTreeMap<u64, Member>,
     pub addresses: Vec<String>,
     dir: tempfile::TempDir,
-    /// Kept so that one test does not run beside another's timing.
-    _serial: std::sync::MutexGuard<'static, ()>,
+    /// One group at a time: three members of several at once would elect again and again on a small machine.
+    _serial: tokio::sync::MutexGuard<'static, ()>,
 }
 
-static SERIAL: Mutex<()> = Mutex::new(());
+static SERIAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 impl Three {
     pub async fn start() -> Self {
-        let serial = SERIAL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let serial = SERIAL.lock().await;
         let mut three = Self {
             authority: Authority::new(),
             members: BTreeMap::new(),

@@ -8,6 +8,9 @@ use crate::checkpoint::Received;
 use crate::log::Record;
 use crate::state::Applied;
 
+/// After how many ticks the same is acknowledged again.
+const ACKNOWLEDGE_TICKS: u64 = 2;
+
 // === impl Node ===
 
 impl Node {
@@ -40,7 +43,8 @@ impl Node {
                 self.actions.push_back(Action::Replace(self.state.snapshot().clone()));
                 self.actions.push_back(Action::Release { index: restored.index });
             }
-            let messages = ready.take_persisted_messages();
+            let mut messages = ready.take_persisted_messages();
+            messages.retain(|message| self.is_news(message));
             match self.syncing {
                 Some(number) if !messages.is_empty() => self.held.push_back((number, messages)),
                 _ => self.send(messages),
@@ -107,6 +111,20 @@ impl Node {
         let refused = self.flights.take_settled(|origin| state.is_settled(origin));
         self.refuse(refused);
         self.check_boot();
+        true
+    }
+
+    /// Whether a message says what was not said a moment ago: a leader that tells how far it has committed needs no
+    /// second acknowledgement of the same entries. It is given again later, for the first may have been lost.
+    fn is_news(&mut self, message: &Message) -> bool {
+        if message.get_msg_type() != MessageType::MsgAppendResponse || message.reject {
+            return true;
+        }
+        let (term, index, at) = self.acknowledged;
+        if (term, index) == (message.term, message.index) && self.tick < at + ACKNOWLEDGE_TICKS {
+            return false;
+        }
+        self.acknowledged = (message.term, message.index, self.tick);
         true
     }
 
