@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use store_core::{Outcome, Txn, Value};
 
 use crate::connect::ConnectPlan;
+use crate::metrics::MeasurePlan;
 use crate::watch::WatchPlan;
 
 /// What the shell is to do.
@@ -18,6 +19,8 @@ pub enum Prepared {
     Watch(Box<WatchPlan>),
     /// Open a stream to a node.
     Connect(Box<ConnectPlan>),
+    /// Ask nodes what they have measured, then render the answer.
+    Measure(Box<MeasurePlan>),
 }
 
 /// A transaction and what to say when it is done.
