@@ -9,6 +9,7 @@ mod connection;
 mod health;
 mod hub;
 mod limits;
+mod measure;
 mod metrics;
 mod openapi;
 mod peers;

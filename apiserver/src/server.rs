@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::connection::{self, Acceptor, Protocols};
 use crate::hub::{History, Hub, Unavailable};
 use crate::limits::Limiter;
+use crate::measure::Measures;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::pki::Authority;
@@ -128,6 +129,7 @@ impl Server {
         let (derived, hub) = observe(&store, &stop, &tasks);
         let shell = Arc::new(Shell {
             tunnels: Arc::new(Registry::new(stop.clone())),
+            measures: Measures::default(),
             store,
             config,
             authority: authority.clone(),

@@ -31,6 +31,7 @@ use crate::body::{Body, BodyError};
 use crate::health::{self, Health};
 use crate::hub::{Forgotten, Hub};
 use crate::limits::{Limiter, Slot};
+use crate::measure::Measures;
 use crate::metrics::{self, Metrics};
 use crate::openapi::{self, Documents};
 use crate::pki::Authority;
@@ -62,6 +63,7 @@ pub(crate) struct Shell {
     pub(crate) derived: Arc<ArcSwap<Derived>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) tunnels: Arc<Registry>,
+    pub(crate) measures: Measures,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,
     pub(crate) openapi: Documents,
@@ -110,7 +112,7 @@ impl Shell {
     /// Answers a request.
     pub(crate) async fn handle<B>(self: &Arc<Self>, request: http::Request<B>, peer: &Peer) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
         let began = Instant::now();
@@ -152,24 +154,30 @@ impl Shell {
 
         let headers = std::mem::take(&mut parts.headers);
         let mut request = Request { info, headers, body: Bytes::new() };
-        let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
-            let body = match collect(body, self.config.max_body).await {
-                Ok(body) => body,
-                Err(BodyFailure::TooLarge) => {
-                    return Refused::from(Status::too_large(self.config.max_body)).into_http();
-                }
-                Err(BodyFailure::Broken) => {
-                    return CoreResponse::bad_request("the request body ended early").into_http();
-                }
-            };
-            request.body = body;
-            self.answer(&mut request, parts, &caller).await
-        })
-        .await;
-        let response = answered.unwrap_or_else(|_| {
-            let message = "Timeout: request did not complete within the allotted timeout";
-            CoreResponse::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).into_http()
-        });
+        let response = if request.info.subresource == "proxy" {
+            // The backend reads the body and takes its time: only where it leads is for this server to say.
+            let body = Body::stream(body.map_err(Into::into));
+            self.answer(&mut request, parts, body, &caller).await
+        } else {
+            let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
+                let body = match collect(body, self.config.max_body).await {
+                    Ok(body) => body,
+                    Err(BodyFailure::TooLarge) => {
+                        return Refused::from(Status::too_large(self.config.max_body)).into_http();
+                    }
+                    Err(BodyFailure::Broken) => {
+                        return CoreResponse::bad_request("the request body ended early").into_http();
+                    }
+                };
+                request.body = body;
+                self.answer(&mut request, parts, Body::empty(), &caller).await
+            })
+            .await;
+            answered.unwrap_or_else(|_| {
+                let message = "Timeout: request did not complete within the allotted timeout";
+                CoreResponse::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).into_http()
+            })
+        };
         self.metrics.record(&request.info, response.status().as_u16(), began.elapsed());
         response
     }
@@ -214,11 +222,12 @@ impl Shell {
         Ok(Caller { user: Arc::new(user), ..caller })
     }
 
-    /// Plans the request, and plans it again while the state moves on under it.
+    /// Plans the request, and plans it again while the state moves on under it. `body` is what a proxied request sends.
     async fn answer(
         self: &Arc<Self>,
         request: &mut Request,
         mut parts: Parts,
+        body: Body,
         caller: &Caller,
     ) -> Response<Body> {
         let info = &request.info;
@@ -253,10 +262,13 @@ impl Shell {
                         Err(Forgotten { content_type, line }) => watch::expired(content_type, line),
                     };
                 }
+                Prepared::Measure(plan) => {
+                    return self.measures.answer(&self.tunnels, *plan).await.into_http();
+                }
                 Prepared::Connect(plan) => {
                     let guard = self.metrics.long_running(&request.info);
                     parts.headers = std::mem::take(&mut request.headers);
-                    return streams::carry(self, *plan, parts, guard).await;
+                    return streams::carry(self, *plan, parts, body, guard).await;
                 }
             }
         }

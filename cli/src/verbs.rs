@@ -25,6 +25,7 @@ mod merge;
 mod output;
 mod patch;
 mod pods;
+mod port_forward;
 mod rollout;
 mod scale;
 mod select;
@@ -35,6 +36,7 @@ mod table;
 mod tabs;
 mod taint;
 pub mod token;
+mod top;
 mod wait;
 mod watching;
 mod yaml;
@@ -60,6 +62,8 @@ pub enum Verb {
     Set(Box<set::Set>),
     Exec(Box<exec::Exec>),
     Attach(Box<exec::Attach>),
+    PortForward(Box<port_forward::PortForward>),
+    Top(Box<top::Top>),
     Label(Box<label::Label>),
     Annotate(Box<label::Annotate>),
     Taint(Box<taint::Taint>),
@@ -118,6 +122,8 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::Set(arguments) => set::run(arguments).await,
         Verb::Exec(arguments) => exec::run(arguments).await,
         Verb::Attach(arguments) => exec::attach(arguments).await,
+        Verb::PortForward(arguments) => port_forward::run(arguments).await,
+        Verb::Top(arguments) => top::run(arguments).await,
         Verb::Label(arguments) => label::label(arguments).await,
         Verb::Annotate(arguments) => label::annotate(arguments).await,
         Verb::Taint(arguments) => taint::run(arguments).await,

@@ -125,6 +125,7 @@ pub async fn run(
     tasks.spawn(node::keep(node.clone()));
     tasks.spawn(pods.clone().run());
     tasks.spawn(housekeeping::run(pods.clone()));
+    tasks.spawn(housekeeping::measure(node.clone()));
     tasks.spawn(tunnel::keep_all(node.config.tunnels.clone(), pods.clone()));
     shutdown.cancelled().await;
     tasks.shutdown().await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use client::core::events::{EventNote, EventType};
@@ -23,6 +23,7 @@ use nodeagent_core::netfiles::{self, DnsSettings};
 use nodeagent_core::runtime::{
     ContainerId, Image, Mount, Propagation, RegistryAuth, Runtime, RuntimeError, SandboxStatus,
 };
+use nodeagent_core::usage::Meter;
 use nodeagent_core::{env, pod, security};
 use serde_json::Value;
 
@@ -51,11 +52,17 @@ pub(crate) struct Node {
     pub(crate) machine: nodeagent_core::node::Machine,
     /// By uid; sandboxes are asked for more often than they change.
     pub(crate) pod_ips: Mutex<BTreeMap<String, Vec<IpAddr>>>,
+    meter: Mutex<Meter>,
 }
 
 // === impl Node ===
 
 impl Node {
+    /// What the node and its containers use.
+    pub(crate) fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn new(
         config: agent::Config,
         client: Client,
@@ -75,6 +82,7 @@ impl Node {
             recorder,
             facts,
             pod_ips: Mutex::default(),
+            meter: Mutex::default(),
         })
     }
 

@@ -15,8 +15,8 @@ use crate::response::Prepared;
 use crate::user::User;
 use crate::world::World;
 use crate::{
-    bind, components, create, delete, discovery, evict, fence, finalize, kinds, patch, read, review, scale,
-    stream, token, update, watching,
+    bind, components, create, delete, discovery, evict, fence, finalize, kinds, metrics, patch, proxy, read,
+    review, scale, stream, token, update, watching,
 };
 
 /// What planning comes to.
@@ -89,6 +89,7 @@ fn plan(
     }
     let resource = Catalogue::builtin()
         .resource(&info.group, &info.version, &info.resource)
+        .or_else(|| metrics::catalogue().resource(&info.group, &info.version, &info.resource))
         .ok_or_else(failure::no_such_path)?;
     if !addressed(resource, request) {
         return Err(failure::no_such_path());
@@ -143,6 +144,9 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if call.is("", "componentstatuses") {
         return components::plan(call);
     }
+    if call.resource.group == metrics::GROUP {
+        return metrics::plan(call);
+    }
     if !call.resource.stored {
         return review::plan(call);
     }
@@ -166,6 +170,10 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
 fn subresource(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let info = &call.request.info;
     let declared = call.resource.subresource(&info.subresource).ok_or_else(failure::no_such_path)?;
+    if info.subresource == "proxy" {
+        // Which methods there are is for the backend to say.
+        return proxy::plan(call, ids);
+    }
     permits(&declared.verbs, info.verb)?;
     match (info.subresource.as_str(), info.verb) {
         ("binding", _) => bind::plan(call, ids),

@@ -8,6 +8,7 @@ use store_core::{Outcome, Txn, Value};
 
 use crate::connect::ConnectPlan;
 use crate::delete::collection::DeletionPart;
+use crate::metrics::MeasurePlan;
 use crate::watch::WatchPlan;
 
 /// What the shell is to do.
@@ -22,6 +23,8 @@ pub enum Prepared {
     Watch(Box<WatchPlan>),
     /// Open a stream to a node.
     Connect(Box<ConnectPlan>),
+    /// Ask nodes what they have measured, then render the answer.
+    Measure(Box<MeasurePlan>),
 }
 
 /// A transaction and what to say when it is done.
@@ -93,9 +96,10 @@ impl Prepared {
             Prepared::Commit(Commit { txn, reply }) => {
                 Prepared::Commit(Commit { txn, reply: Reply { protobuf: true, ..reply } })
             }
-            // A watch has its frames from its output; a stream is not the server's to encode; what was deleted in parts is
-            // shown as it is stored.
-            other @ (Prepared::Part(_) | Prepared::Watch(_) | Prepared::Connect(_)) => other,
+            // A watch has its frames from its output; a stream is not the server's to encode; what was deleted in parts and
+            // what was measured are shown as JSON.
+            other
+            @ (Prepared::Part(_) | Prepared::Measure(_) | Prepared::Watch(_) | Prepared::Connect(_)) => other,
         }
     }
 }

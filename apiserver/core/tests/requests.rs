@@ -96,3 +96,13 @@ fn what_a_cluster_starts_with_is_valid() {
         assert_eq!(api::validation::create(resource, &object), [], "{object}");
     }
 }
+
+#[test]
+fn requests_are_passed_on_to_where_they_may_go() {
+    check(include_str!("fixtures/proxies.txt"));
+}
+
+#[test]
+fn measures_are_planned_for_what_runs() {
+    check(include_str!("fixtures/metrics.txt"));
+}

@@ -1,5 +1,7 @@
 //! A status patch that reads only a part of the object plans what a patch that reads the whole of it plans.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 use apiserver_core::authn::jwt::SigningKey;
 use apiserver_core::{
     Config, Derived, Ids, Prepared, Rendered, Request, RequestInfo, Response, User, World, genesis, prepare,

@@ -19,5 +19,6 @@ pub mod projection;
 pub mod runtime;
 pub mod security;
 pub mod sysctls;
+pub mod usage;
 
 pub use lifecycle::PodMachine;

@@ -115,6 +115,8 @@ const ADMIN: &[Rule] = &[
     ),
 ];
 
+const MEASURES: &[Rule] = &[(&["metrics.k8s.io"], &["nodes", "pods"], READ)];
+
 const SCHEDULER: &[Rule] = &[
     EVENTS,
     (&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "patch", "update", "watch"]),
@@ -340,12 +342,21 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
     let aggregate = |to: &str| json!({format!("rbac.authorization.k8s.io/aggregate-to-{to}"): "true"});
     [
         ("cluster-admin", everything, json!({})),
-        ("admin", table(&[VIEW, EDIT, ADMIN]), json!({})),
-        ("edit", table(&[VIEW, EDIT]), aggregate("admin")),
-        ("view", table(&[VIEW]), aggregate("edit")),
+        ("admin", table(&[VIEW, EDIT, ADMIN, MEASURES]), json!({})),
+        ("edit", table(&[VIEW, EDIT, MEASURES]), aggregate("admin")),
+        ("view", table(&[VIEW, MEASURES]), aggregate("edit")),
         ("system:aggregate-to-admin", table(&[ADMIN]), aggregate("admin")),
         ("system:aggregate-to-edit", table(&[EDIT]), aggregate("edit")),
         ("system:aggregate-to-view", table(&[VIEW]), aggregate("view")),
+        (
+            "system:aggregated-metrics-reader",
+            table(&[MEASURES]),
+            json!({
+                "rbac.authorization.k8s.io/aggregate-to-admin": "true",
+                "rbac.authorization.k8s.io/aggregate-to-edit": "true",
+                "rbac.authorization.k8s.io/aggregate-to-view": "true",
+            }),
+        ),
         ("system:discovery", vec![paths(DISCOVERY)], json!({})),
         (
             "system:public-info-viewer",

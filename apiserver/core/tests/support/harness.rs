@@ -233,6 +233,12 @@ impl Cluster {
                 Prepared::Connect(plan) => {
                     return (200, json!({"node": plan.node, "stream": format!("{:?}", plan.stream)}));
                 }
+                Prepared::Measure(plan) => {
+                    let nodes: Vec<String> = plan.nodes().into_iter().map(str::to_owned).collect();
+                    let (status, mut answer) = shown(&plan.render(&BTreeMap::new()));
+                    answer["asked"] = json!(nodes);
+                    return (status, answer);
+                }
             }
         }
         panic!("the request never settles");
