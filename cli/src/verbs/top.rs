@@ -20,6 +20,8 @@ const GROUP: &str = "/apis/metrics.k8s.io/v1beta1";
 pub struct Top {
     #[command(subcommand)]
     of: Of,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Subcommand, Debug)]
@@ -74,8 +76,6 @@ struct Common {
     /// No titles
     #[arg(long)]
     no_headers: bool,
-    #[command(flatten)]
-    connection: Connection,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -93,16 +93,16 @@ struct Usage {
 
 /// Runs `top`.
 pub async fn run(arguments: &Top) -> Result<()> {
+    let session = Session::open(&arguments.connection, "kubectl").await?;
     match &arguments.of {
-        Of::Node(arguments) => nodes(arguments).await,
-        Of::Pod(arguments) => pods(arguments).await,
+        Of::Node(arguments) => nodes(&session, arguments).await,
+        Of::Pod(arguments) => pods(&session, arguments).await,
     }
 }
 
-async fn nodes(arguments: &Node) -> Result<()> {
+async fn nodes(session: &Session, arguments: &Node) -> Result<()> {
     let common = &arguments.common;
-    let session = Session::open(&common.connection, "kubectl").await?;
-    let measured = common.measured(&session, "nodes", arguments.name.as_deref(), "").await?;
+    let measured = common.measured(session, "nodes", arguments.name.as_deref(), "").await?;
     if measured.is_empty() {
         return message("metrics not available yet");
     }
@@ -145,16 +145,15 @@ fn node_row(name: &str, usage: Usage, room: Option<Usage>) -> Vec<String> {
     ]
 }
 
-async fn pods(arguments: &Pod) -> Result<()> {
+async fn pods(session: &Session, arguments: &Pod) -> Result<()> {
     let common = &arguments.common;
-    let session = Session::open(&common.connection, "kubectl").await?;
     let all = arguments.all_namespaces && arguments.name.is_none();
     let resource = match all {
         true => "pods".to_owned(),
         false => format!("namespaces/{}/pods", encoded(&session.namespace)),
     };
     let fields = arguments.field_selector.as_deref().unwrap_or_default();
-    let measured = common.measured(&session, &resource, arguments.name.as_deref(), fields).await?;
+    let measured = common.measured(session, &resource, arguments.name.as_deref(), fields).await?;
     if measured.is_empty() {
         let place = if all { "cluster".to_owned() } else { format!("{} namespace", session.namespace) };
         eprintln!("No resources found in {place}.");

@@ -1,4 +1,4 @@
-//! Commands, forwarded ports, proxied requests and measures, with every kubectl of this machine.
+//! Commands, forwarded ports, proxied requests and measures, with every kubectl of this machine and our own verbs.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use e2e::binary;
 use e2e::kubectl::{self, Kubectl};
 use e2e::netns;
 use e2e::wait::{eventually, eventually_within};
@@ -42,17 +43,17 @@ fn server(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// The stage's kubectl in every version, with the name of the version.
-fn every(stage: &Stage) -> Vec<(String, Kubectl)> {
-    let programs = kubectl::all().into_iter();
-    programs
-        .map(|program| (program.to_string_lossy().into_owned(), stage.kubectl.with_program(&program)))
-        .collect()
+/// The stage's kubectl in every version, and our own verbs, which have the same grammar; each with its name.
+fn every(stage: &Stage) -> Result<Vec<(String, Kubectl)>> {
+    let programs = kubectl::all().into_iter().chain([binary::path()?.to_owned()]);
+    let named = programs
+        .map(|program| (program.to_string_lossy().into_owned(), stage.kubectl.with_program(&program)));
+    Ok(named.collect())
 }
 
 fn commands(stage: &Stage) -> Result<()> {
     server(stage)?;
-    for (version, kubectl) in every(stage) {
+    for (version, kubectl) in every(stage)? {
         let tool = ["exec", "server", "-c", "main", "--", "/tool"];
         let output =
             kubectl.run(&[&tool[..], &["echo", "out", ",", "warn", "err", ",", "exit", "7"]].concat())?;
@@ -121,7 +122,7 @@ impl Drop for Forward {
 
 fn forward(stage: &Stage) -> Result<()> {
     server(stage)?;
-    for (version, kubectl) in every(stage) {
+    for (version, kubectl) in every(stage)? {
         let forward = Forward::start(&kubectl, "pod/server", 8080).context(version.clone())?;
         let answers: Vec<Result<String>> = std::thread::scope(|scope| {
             let clients: Vec<_> = (0..20).map(|_| scope.spawn(|| forward.get())).collect();
@@ -195,7 +196,7 @@ fn proxy(stage: &Stage) -> Result<()> {
 
 fn top(stage: &Stage) -> Result<()> {
     server(stage)?;
-    for (version, kubectl) in every(stage) {
+    for (version, kubectl) in every(stage)? {
         eventually_within(Duration::from_secs(60), "containers are measured", || {
             let pods = kubectl.ok(&["top", "pods", "--containers", "--no-headers"])?;
             let names: Vec<&str> = pods.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
