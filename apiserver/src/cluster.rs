@@ -100,7 +100,9 @@ impl Shell {
     }
 
     async fn join_node(&self, request: &NodeRequest) -> Result<CoreResponse, Refused> {
-        check_node_name(&self.store.snapshot(), &request.name)?;
+        let snapshot = self.store.linearizable().await;
+        let snapshot = snapshot.map_err(|error| api::status::Status::unavailable(error.to_string()))?;
+        check_node_name(&snapshot, &request.name)?;
         self.certify(request).await
     }
 

@@ -124,7 +124,7 @@ impl Shell {
         if !self.ready.load(Ordering::Acquire) {
             return failure::starting().into_http();
         }
-        let caller = match self.authenticate(&parts, peer) {
+        let caller = match self.authenticated(&parts, peer).await {
             Ok(caller) => caller,
             Err(refusal) => return refusal.into_http(),
         };
@@ -182,6 +182,20 @@ impl Shell {
         response
     }
 
+    /// Who asks. What a token is bound to may be newer than what this server has applied, so a token is refused from
+    /// confirmed state only.
+    async fn authenticated(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Refused> {
+        match self.authenticate(parts, peer) {
+            Err(refused) if parts.headers.contains_key(header::AUTHORIZATION) => {
+                match self.store.linearizable().await {
+                    Ok(_) => self.authenticate(parts, peer),
+                    Err(_) => Err(refused),
+                }
+            }
+            known => known,
+        }
+    }
+
     /// Who asks: the connection's certificate, else a bearer token, else nobody.
     fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Refused> {
         if let Peer::Known(caller) = peer {
@@ -236,12 +250,22 @@ impl Shell {
         if !info.is_resource && own {
             return self.own_path(request, caller).await;
         }
+        let mut consistency = request.consistency();
         for _ in 0..MAX_PLANS {
-            let snapshot = match self.snapshot(request.consistency()).await {
+            let snapshot = match self.snapshot(consistency).await {
                 Ok(snapshot) => snapshot,
                 Err(refusal) => return refusal.into_http(),
             };
             match self.plan(&snapshot, request, caller, None) {
+                // What is refused for the sake of the state may have been refused for one that is over: this server may be
+                // behind the others.
+                Prepared::Respond(response)
+                    if info.is_write()
+                        && !response.status.is_success()
+                        && !matches!(consistency, Consistency::Latest) =>
+                {
+                    consistency = Consistency::Latest;
+                }
                 Prepared::Respond(response) => return reply(response, &request.headers).await,
                 Prepared::Commit(commit) => match self.store.commit(commit.txn).await {
                     Ok(outcome) => match commit.reply.render(&outcome) {

@@ -8,7 +8,7 @@ use apiserver::pki::{ADMIN_LIFETIME, Authority, kubeconfig};
 use apiserver::{PeerConnector, Server, User};
 use client::Client;
 use controller::NodeLifecycleOptions;
-use store::{Start, Store};
+use store::{Role, Start, Store};
 use store_core::crypt::Key;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,11 @@ impl ControlPlane {
         store_options.member = member;
         store_options.start = start;
         store_options.peers = Some(Arc::new(PeerConnector::new(authority.clone(), member)));
+        // What is in memory may be ahead of the disk, or the cluster counts this server no more: nothing may be served.
+        let store_options = store_options.on_fatal(|error| {
+            eprintln!("orlop: {error}");
+            std::process::exit(1);
+        });
         let store = tokio::task::spawn_blocking(move || Store::open(store_options)).await??;
         let mut server_options = apiserver::Options::new(listen, store.clone(), authority.clone())?;
         server_options.config.advertise = advertise.iter().map(|at| (at.ip(), at.port())).collect();
@@ -119,7 +124,21 @@ impl ControlPlane {
         self.stopping.cancel();
         // A component that panicked has told so.
         let _ = self.components.await;
+        hand_over(&self.store).await;
         self.server.shutdown().await;
         self.store.close().await;
+    }
+}
+
+/// Gives the lead to another server while the others can still reach this one: they need not notice that it is gone.
+async fn hand_over(store: &Store) {
+    if !store.leadership().borrow().leads() {
+        return;
+    }
+    for member in store.members().await {
+        let able = !member.leads && member.role == Role::Voter && member.applied.is_some();
+        if able && store.transfer_lead(member.id).await.is_ok() {
+            return;
+        }
     }
 }
