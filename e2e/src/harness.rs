@@ -1,9 +1,9 @@
 //! What every test program needs: a place of its own, and the reason when this machine cannot run it.
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::{binary, kubectl, netns};
 
@@ -41,4 +41,25 @@ pub fn isolate() -> Result<()> {
 pub fn trial(name: &str, missing: Option<&str>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     let run = move || test().map_err(|error| Failed::from(format!("{error:#}")));
     Trial::test(name, run).with_kind(missing.unwrap_or_default()).with_ignored_flag(missing.is_some())
+}
+
+/// A test: its name, whether it drives kubectl, and what it does.
+pub type Case = (&'static str, bool, fn() -> Result<()>);
+
+/// Runs a whole test program, one test after the other: each looks at the whole machine, or has the network for itself.
+pub fn one_by_one(cases: &[Case]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let (with_kubectl, without) = (missing(true), missing(false));
+    if without.is_none()
+        && let Err(error) = isolate()
+    {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let trials = cases.iter().map(|(name, kubectl, test)| {
+        let missing = if *kubectl { &with_kubectl } else { &without };
+        trial(name, missing.as_deref(), *test)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

@@ -13,27 +13,14 @@ use anyhow::{Result, ensure};
 use e2e::harness;
 use e2e::hosts::{Hosts, PORT};
 use e2e::wait::eventually;
-use libtest_mimic::Arguments;
 use nix::sys::signal::Signal;
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Every test has the bridge for itself.
-    arguments.test_threads = Some(1);
-    let with_kubectl = harness::missing(true);
-    let without = harness::missing(false);
-    if without.is_none()
-        && let Err(error) = harness::isolate()
-    {
-        eprintln!("{error:#}");
-        return ExitCode::FAILURE;
-    }
-    let tests = vec![
-        harness::trial("hosts_become_nodes", with_kubectl.as_deref(), nodes),
-        harness::trial("strangers_do_not_join", without.as_deref(), strangers),
-        harness::trial("a_backup_becomes_a_cluster", with_kubectl.as_deref(), backup),
-    ];
-    libtest_mimic::run(&arguments, tests).exit_code()
+    harness::one_by_one(&[
+        ("hosts_become_nodes", true, nodes),
+        ("strangers_do_not_join", false, strangers),
+        ("a_backup_becomes_a_cluster", true, backup),
+    ])
 }
 
 const WEB: &str = r#"

@@ -21,7 +21,6 @@ use e2e::harness;
 use e2e::host::Snapshot;
 use e2e::kubectl::Kubectl;
 use e2e::wait::eventually;
-use libtest_mimic::Arguments;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -31,29 +30,17 @@ const KILLS: usize = 6;
 const WRITERS: usize = 4;
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Every test looks at the whole machine.
-    arguments.test_threads = Some(1);
-    let with_kubectl = harness::missing(true);
-    let without = harness::missing(false);
-    if without.is_none()
-        && let Err(error) = harness::isolate()
-    {
-        eprintln!("{error:#}");
-        return ExitCode::FAILURE;
-    }
-    let tests = vec![
-        harness::trial("a_stopped_cluster_resumes", with_kubectl.as_deref(), stopped),
-        harness::trial("a_killed_cluster_resumes", with_kubectl.as_deref(), killed),
-        harness::trial("containers_outlive_their_agent", with_kubectl.as_deref(), agent_killed),
-        harness::trial("several_servers_on_one_machine", with_kubectl.as_deref(), several_servers),
-        harness::trial("no_acknowledged_write_is_lost", without.as_deref(), killed_under_writes),
-        harness::trial("a_second_instance_is_refused", without.as_deref(), second_instance),
-        harness::trial("a_taken_port_is_refused", without.as_deref(), taken_port),
-        harness::trial("a_user_without_rights_is_refused", without.as_deref(), not_root),
-        harness::trial("a_useless_data_directory_is_refused", without.as_deref(), useless_directory),
-    ];
-    libtest_mimic::run(&arguments, tests).exit_code()
+    harness::one_by_one(&[
+        ("a_stopped_cluster_resumes", true, stopped),
+        ("a_killed_cluster_resumes", true, killed),
+        ("containers_outlive_their_agent", true, agent_killed),
+        ("several_servers_on_one_machine", true, several_servers),
+        ("no_acknowledged_write_is_lost", false, killed_under_writes),
+        ("a_second_instance_is_refused", false, second_instance),
+        ("a_taken_port_is_refused", false, taken_port),
+        ("a_user_without_rights_is_refused", false, not_root),
+        ("a_useless_data_directory_is_refused", false, useless_directory),
+    ])
 }
 
 const WEB: &str = r#"

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::harness;
 use e2e::wait::eventually;
-use libtest_mimic::Arguments;
 use nix::sys::signal::Signal;
 
 use load::Load;
@@ -30,27 +29,15 @@ const FAULT: Duration = Duration::from_secs(3);
 const PEACE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Every test has the bridge for itself.
-    arguments.test_threads = Some(1);
-    let missing = harness::missing(false);
-    if missing.is_none()
-        && let Err(error) = harness::isolate()
-    {
-        eprintln!("{error:#}");
-        return ExitCode::FAILURE;
-    }
-    let missing = missing.as_deref();
-    let tests = vec![
-        harness::trial("killed_servers_lose_nothing", missing, killed),
-        harness::trial("stopped_servers_do_no_harm", missing, paused),
-        harness::trial("cut_servers_serve_nothing_old", missing, cut),
-        harness::trial("a_rolling_restart_fails_no_request", missing, rolling),
-        harness::trial("a_server_is_replaced", missing, replaced),
-        harness::trial("the_last_server_goes_on_alone", missing, last),
-        harness::trial("a_full_disk_is_one_servers_matter", missing, full_disk),
-    ];
-    libtest_mimic::run(&arguments, tests).exit_code()
+    harness::one_by_one(&[
+        ("killed_servers_lose_nothing", false, killed),
+        ("stopped_servers_do_no_harm", false, paused),
+        ("cut_servers_serve_nothing_old", false, cut),
+        ("a_rolling_restart_fails_no_request", false, rolling),
+        ("a_server_is_replaced", false, replaced),
+        ("the_last_server_goes_on_alone", false, last),
+        ("a_full_disk_is_one_servers_matter", false, full_disk),
+    ])
 }
 
 /// Clients and watchers at work, a fault, and what came of it.
