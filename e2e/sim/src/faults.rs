@@ -1,0 +1,204 @@
+//! What goes wrong, when: drawn from the run's seed, each fault ends by itself.
+
+use std::rc::Rc;
+
+use store_core::disk::Faults;
+
+use crate::cluster::Cluster;
+use crate::kernel::{MS, SECOND, Scope, Sim, Time};
+use crate::network::{Place, Weather};
+use crate::server::Server;
+
+/// The kinds of faults of servers and network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Groups of machines that do not hear each other.
+    Partition,
+    /// A server that nobody hears, or that hears nobody.
+    OneWay,
+    /// Loss, duplication and delay everywhere.
+    Weather,
+    /// A server's process is killed.
+    Kill,
+    /// A server loses its power, and what it has not synced.
+    PowerCut,
+    /// The power fails in the middle of what a server writes.
+    TornWrite,
+    /// A server's disk fails to sync.
+    SyncFails,
+    /// A server's disk is full for a while.
+    DiskFull,
+    /// A bit flips on a server's disk.
+    BitFlip,
+    /// A server's wall clock jumps.
+    ClockJump,
+    /// A server's process is stopped for a while.
+    Pause,
+    /// A server writes a checkpoint.
+    Checkpoint,
+}
+
+const ALL: [Fault; 12] = [
+    Fault::Partition,
+    Fault::OneWay,
+    Fault::Weather,
+    Fault::Kill,
+    Fault::PowerCut,
+    Fault::TornWrite,
+    Fault::SyncFails,
+    Fault::DiskFull,
+    Fault::BitFlip,
+    Fault::ClockJump,
+    Fault::Pause,
+    Fault::Checkpoint,
+];
+
+/// Lets things go wrong until its process is killed. The seed decides which kinds this run has, so that some runs are
+/// full of one kind.
+pub fn start(cluster: &Rc<Cluster>, scope: Scope) {
+    let sim = &cluster.sim;
+    let mut kinds: Vec<Fault> = ALL.into_iter().filter(|_| sim.chance(0.5)).collect();
+    if kinds.is_empty() {
+        kinds.extend(ALL);
+    }
+    let pace = sim.between(SECOND, 8 * SECOND);
+    sim.note(format_args!("faults of this run: {kinds:?}, about every {} ms", pace / MS));
+    let cluster = cluster.clone();
+    sim.spawn(scope, async move {
+        let sim = cluster.sim.clone();
+        loop {
+            sim.sleep(sim.between(pace / 4, pace * 2)).await;
+            let fault = kinds[sim.index(kinds.len())];
+            break_something(&cluster, fault);
+        }
+    });
+}
+
+/// Ends all faults: everything runs, and nothing is lost from now on.
+pub fn heal(cluster: &Rc<Cluster>) {
+    cluster.sim.note(format_args!("all faults end"));
+    cluster.network.mend();
+    cluster.network.set_weather(Weather::FAIR);
+    for server in cluster.servers() {
+        server.disk.set_faults(Faults::default());
+        server.resume();
+        server.start();
+        // A server that had noticed a flipped bit starts now that it is flipped back.
+        server.start();
+        server.unflip();
+    }
+}
+
+fn any(cluster: &Cluster) -> Rc<Server> {
+    let servers = cluster.servers();
+    servers[cluster.sim.index(servers.len())].clone()
+}
+
+fn break_something(cluster: &Rc<Cluster>, fault: Fault) {
+    let sim = &cluster.sim;
+    let server = any(cluster);
+    sim.note(format_args!("fault {fault:?} at server {}", server.member));
+    match fault {
+        Fault::Partition => partition(cluster),
+        Fault::OneWay => one_way(cluster, &server),
+        Fault::Weather => weather(cluster),
+        Fault::Kill => {
+            server.kill();
+            restart(sim, server);
+        }
+        Fault::PowerCut => {
+            server.cut_power();
+            restart(sim, server);
+        }
+        Fault::TornWrite => {
+            let cut_at = Some(server.disk.operations() + sim.between(0, 40));
+            server.break_disk(Faults { cut_at, ..Faults::default() });
+        }
+        Fault::SyncFails => {
+            let fail_sync_from = Some(server.disk.operations() + sim.between(0, 40));
+            server.break_disk(Faults { fail_sync_from, ..Faults::default() });
+        }
+        Fault::DiskFull => {
+            let capacity = Some(server.disk.used() + sim.between(0, 100_000));
+            server.break_disk(Faults { capacity, ..Faults::default() });
+            sim.after(sim.between(SECOND, 20 * SECOND), move || {
+                server.break_disk(Faults::default());
+                server.start();
+            });
+        }
+        Fault::BitFlip => {
+            server.kill();
+            server.flip_bit();
+            restart(sim, server);
+        }
+        Fault::ClockJump => clock_jump(sim, &server),
+        Fault::Pause => {
+            server.pause();
+            sim.after(sim.between(SECOND / 10, 15 * SECOND), move || server.resume());
+        }
+        Fault::Checkpoint => {
+            // Who has checkpointed cannot bring others up to date that lack what the checkpoint covers.
+            let applied = server.applied();
+            if cluster.servers().iter().all(|other| other.applied() >= applied) {
+                server.checkpoint();
+            }
+        }
+    }
+}
+
+fn restart(sim: &Sim, server: Rc<Server>) {
+    let again = server.clone();
+    sim.after(sim.between(SECOND / 10, 10 * SECOND), move || server.start());
+    // Once more, for a server that had refused to start.
+    sim.after(sim.between(10 * SECOND, 15 * SECOND), move || again.start());
+}
+
+fn clock_jump(sim: &Sim, server: &Server) {
+    let far = [SECOND, 60 * SECOND, 3600 * SECOND, 86_400 * SECOND][sim.index(4)];
+    let by = sim.between(0, far) / MS;
+    let by = if sim.chance(0.5) { by.cast_signed() } else { -by.cast_signed() };
+    sim.note(format_args!("server {}: its clock is off by {by} ms", server.member));
+    server.clock.jump(by);
+}
+
+fn mend_later(cluster: &Rc<Cluster>, within: Time) {
+    let mended = cluster.clone();
+    cluster.sim.after(cluster.sim.between(SECOND / 2, within), move || mended.network.mend());
+}
+
+fn partition(cluster: &Rc<Cluster>) {
+    let sim = &cluster.sim;
+    let places: Vec<Place> = cluster.servers().iter().map(|server| server.place()).collect();
+    let sides: Vec<bool> = places.iter().map(|_| sim.chance(0.5)).collect();
+    for (from, side) in places.iter().zip(&sides) {
+        for (to, other) in places.iter().zip(&sides) {
+            if side != other {
+                cluster.network.cut(*from, *to);
+            }
+        }
+    }
+    mend_later(cluster, 20 * SECOND);
+}
+
+fn one_way(cluster: &Rc<Cluster>, server: &Server) {
+    let mute = cluster.sim.chance(0.5);
+    for other in cluster.servers() {
+        let (from, to) = if mute { (server.place(), other.place()) } else { (other.place(), server.place()) };
+        cluster.network.cut(from, to);
+    }
+    mend_later(cluster, 20 * SECOND);
+}
+
+fn weather(cluster: &Rc<Cluster>) {
+    let sim = &cluster.sim;
+    let weather = Weather {
+        loss: sim.between(0, 30) as f64 / 100.0,
+        duplicates: sim.between(0, 20) as f64 / 100.0,
+        slow: sim.between(0, 50) as f64 / 100.0,
+        slowest: sim.between(5 * MS, SECOND),
+    };
+    sim.note(format_args!("weather: {weather:?}"));
+    cluster.network.set_weather(weather);
+    let fair = cluster.clone();
+    sim.after(sim.between(SECOND, 20 * SECOND), move || fair.network.set_weather(Weather::FAIR));
+}

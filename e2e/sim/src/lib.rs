@@ -1,0 +1,14 @@
+//! A deterministic simulator: a whole cluster of production cores in one thread, on a virtual clock, under faults.
+//!
+//! One seed decides everything: [`run::run`] of the same options does the same again, to the last line of its trace.
+
+pub mod checkers;
+pub mod clock;
+pub mod cluster;
+pub mod faults;
+pub mod kernel;
+pub mod network;
+pub mod run;
+pub mod server;
+pub mod streams;
+pub mod workload;

@@ -1,0 +1,121 @@
+//! One run: build a cluster, let things go wrong while it is used, then heal it and see that it converges.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::cluster::Cluster;
+use crate::faults;
+use crate::kernel::{SECOND, Sim, Time, Violation};
+use crate::workload::registers;
+
+/// What is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// Servers and clients of the bare store.
+    Store,
+}
+
+/// What decides a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Decides everything that is left to chance.
+    pub seed: u64,
+    /// What is simulated.
+    pub level: Level,
+    /// How long things go wrong, in simulated seconds.
+    pub duration: u64,
+    /// Print the trace as it grows.
+    pub trace: bool,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The invariant that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// The hash of the whole trace.
+    pub hash: u64,
+    /// How long the cluster lived.
+    pub simulated: Time,
+    /// How many timers and tasks ran.
+    pub steps: u64,
+    /// How many operations of clients were served.
+    pub operations: u64,
+    /// The last lines of the trace; empty when all went well.
+    pub last_lines: Vec<String>,
+}
+
+/// Runs a simulation to its end.
+pub fn run(options: Options) -> Report {
+    let sim = Sim::new(options.seed, options.trace);
+    let operations = match options.level {
+        Level::Store => store(&sim, options),
+    };
+    let violation = sim.violation();
+    let report = Report {
+        hash: sim.trace_hash(),
+        simulated: sim.now(),
+        steps: sim.steps(),
+        operations,
+        last_lines: if violation.is_some() { sim.last_lines() } else { Vec::new() },
+        violation,
+    };
+    sim.shut_down();
+    report
+}
+
+/// Servers and clients of the bare store.
+fn store(sim: &Sim, options: Options) -> u64 {
+    let members = if sim.chance(0.3) { 5 } else { 3 };
+    let cluster = Cluster::new(sim, members);
+    for server in cluster.servers() {
+        server.clock.drift(sim.between(0, 400).cast_signed() - 200);
+        server.start();
+    }
+    let never = || false;
+    sim.run_until(3 * SECOND, never);
+    let people = sim.scope();
+    let done = registers::start(&cluster, people, sim.between(2, 8));
+    let chaos = sim.scope();
+    faults::start(&cluster, chaos);
+    sim.run_until(sim.now() + options.duration * SECOND, never);
+
+    sim.kill(chaos);
+    faults::heal(&cluster);
+    sim.run_until(sim.now() + 5 * SECOND, never);
+    sim.kill(people);
+    converge(sim, &cluster);
+    done.get()
+}
+
+/// After the faults a write is acknowledged soon, and all members come to the same state.
+fn converge(sim: &Sim, cluster: &Rc<Cluster>) {
+    const WITHIN: u64 = 30;
+    let settled = Rc::new(Cell::new(None));
+    let scope = sim.scope();
+    let (task, told) = (registers::settle(cluster.clone(), WITHIN), settled.clone());
+    sim.spawn(scope, async move { told.set(Some(task.await)) });
+    let stop = {
+        let settled = settled.clone();
+        move || settled.get().is_some()
+    };
+    sim.run_until(sim.now() + (WITHIN + 20) * SECOND, stop);
+    if sim.violation().is_some() {
+        return;
+    }
+    if settled.get() != Some(true) {
+        let message = format!("no write was acknowledged within {WITHIN} s after all faults had ended");
+        sim.violated("converges", message);
+        return;
+    }
+    sim.run_until(sim.now() + 10 * SECOND, || false);
+    let newest = cluster.checks.replicas.order().revision();
+    for server in cluster.servers() {
+        let revision = server.view().map(|view| view.snapshot.revision());
+        if revision != Some(newest) {
+            let member = server.member;
+            let message = format!("member {member} stays at revision {revision:?}, the group is at {newest}");
+            sim.violated("converges", message);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Who uses the cluster: clients of the bare store, and people with kubectl.
+
+pub mod registers;
