@@ -154,7 +154,8 @@ pub struct Node {
     boot: u64,
     next_sequence: u64,
     waiting: VecDeque<(u64, Txn)>,
-    proposed: BTreeMap<u64, u64>,
+    /// The tickets of what was proposed, by boot and sequence.
+    proposed: BTreeMap<(u64, u64), u64>,
     reads: Reads,
     actions: VecDeque<Action>,
     held: VecDeque<(u64, Vec<Message>)>,
@@ -361,7 +362,7 @@ impl Node {
             while let Some((ticket, txn)) = self.waiting.pop_front() {
                 bytes += txn.size();
                 let origin = self.mint();
-                self.proposed.insert(origin.sequence, ticket);
+                self.proposed.insert((origin.boot, origin.sequence), ticket);
                 commands.push(Command { origin, body: Body::Txn(txn) });
                 if bytes >= BATCH_BYTES {
                     break;
@@ -376,7 +377,9 @@ impl Node {
             return;
         }
         let leader = Some(self.raft.raft.leader_id).filter(|leader| *leader != raft::INVALID_ID);
-        let tickets = commands.iter().filter_map(|command| self.proposed.remove(&command.origin.sequence));
+        let proposed = &mut self.proposed;
+        let origins = commands.iter().map(|command| command.origin);
+        let tickets = origins.filter_map(|origin| proposed.remove(&(origin.boot, origin.sequence)));
         let refused = tickets.map(|ticket| (ticket, Refusal::NotLeader { leader })).collect();
         self.actions.push_back(Action::Refuse(refused));
     }

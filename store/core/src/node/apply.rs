@@ -3,7 +3,7 @@
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType};
 
-use super::{Action, Node, Published};
+use super::{Action, Node, Published, Refusal};
 use crate::command;
 use crate::state::Applied;
 
@@ -48,14 +48,23 @@ impl Node {
         for command in &commands {
             let outcome = self.state.apply(command, events);
             let origin = command.origin;
-            if origin.member != self.settings.member || origin.boot != self.boot {
+            if origin.member != self.settings.member {
                 continue;
             }
-            if let (Some(ticket), Some(outcome)) = (self.proposed.remove(&origin.sequence), outcome) {
-                answers.push((ticket, outcome));
+            match (self.proposed.remove(&(origin.boot, origin.sequence)), outcome) {
+                (Some(ticket), Some(outcome)) => answers.push((ticket, outcome)),
+                (Some(ticket), None) => self.outdated(ticket),
+                (None, _) => {}
             }
         }
         Ok(())
+    }
+
+    /// A command of this run was not admitted: an earlier run had a larger number, as the clock was set back in
+    /// between, and what it had proposed was applied meanwhile. From here on this run has a number above that one's.
+    fn outdated(&mut self, ticket: u64) {
+        self.boot = self.boot.max(self.state.next_boot(self.settings.member));
+        self.actions.push_back(Action::Refuse(vec![(ticket, Refusal::Unknown)]));
     }
 
     fn apply_members(&mut self, entry: &Entry) -> Result<(), String> {

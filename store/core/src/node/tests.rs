@@ -173,3 +173,17 @@ fn three_members_replicate_and_survive_a_lost_leader() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_run_whose_number_fell_behind_answers_and_takes_a_new_one() {
+    let mut group = Group::new(1);
+    let node = group.nodes.get_mut(&1).unwrap();
+    let earlier =
+        Command { origin: Origin { member: 1, boot: 9, sequence: 3 }, body: Body::Txn(Txn::put("a", "1")) };
+    node.propose(&[earlier]);
+    group.settle();
+    group.tell(1, Event::Commit { ticket: 1, txn: Txn::put("b", "2") });
+    assert_eq!(group.refused, [(1, Refusal::Unknown)]);
+    group.tell(1, Event::Commit { ticket: 2, txn: Txn::put("b", "3") });
+    assert_eq!(group.answers, [(2, Outcome::Committed { revisions: vec![3] })]);
+}
