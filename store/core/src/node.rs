@@ -268,6 +268,7 @@ impl Node {
 
     /// Takes in one event. `now_ms` is the time, in milliseconds of the Unix epoch.
     pub fn handle(&mut self, event: Event, now_ms: i64) {
+        self.follow_clock(now_ms);
         match event {
             Event::Commit { ticket, txn } if self.leads() => self.waiting.push_back((ticket, txn)),
             Event::Commit { ticket, .. } => self.refuse_as_follower(ticket),
@@ -398,6 +399,13 @@ impl Node {
         while let Some((_, messages)) = self.held.pop_front_if(|(sync, _)| *sync <= number) {
             self.actions.push_back(Action::Send(messages));
         }
+    }
+
+    /// A clock that was set back must not hold the next tick back by as much: a member that does not tick neither
+    /// leads nor votes.
+    fn follow_clock(&mut self, now_ms: i64) {
+        self.next_tick_ms = self.next_tick_ms.min(now_ms + self.settings.tick_ms);
+        self.next_expiry_ms = self.next_expiry_ms.min(now_ms + self.settings.expiry_grain_ms);
     }
 
     fn pass_time(&mut self, now_ms: i64) {

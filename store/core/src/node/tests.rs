@@ -187,3 +187,19 @@ fn a_run_whose_number_fell_behind_answers_and_takes_a_new_one() {
     group.tell(1, Event::Commit { ticket: 2, txn: Txn::put("b", "3") });
     assert_eq!(group.answers, [(2, Outcome::Committed { revisions: vec![3] })]);
 }
+
+#[test]
+fn a_member_whose_clock_is_set_back_goes_on_ticking() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    group.now_ms -= 3_600_000;
+    let leader = group.leader().expect("a leader");
+    group.tell(leader, Event::Commit { ticket: 1, txn: Txn::put("k", "v") });
+    assert_eq!(group.nodes[&leader].poll_timeout(), Some(group.now_ms + 50));
+    group.cut_off = Some(leader);
+    for node in group.nodes.values_mut() {
+        node.handle(Event::Tick, group.now_ms);
+    }
+    group.pass(3000);
+    assert!(group.leader().is_some_and(|second| second != leader));
+}
