@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 
+use apiserver_core::Config;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 
@@ -27,6 +28,8 @@ pub struct Cluster {
     pub network: Network,
     /// The checkers.
     pub checks: Checks,
+    /// The settings of its API servers; `None` when they make no sense.
+    pub config: Option<Config>,
     servers: Vec<Rc<Server>>,
     on_start: RefCell<Vec<OnStart>>,
 }
@@ -41,6 +44,7 @@ impl Cluster {
             sim: sim.clone(),
             network: Network::new(sim),
             checks: Checks::new(sim),
+            config: crate::serve::config(),
             servers: members.iter().map(|member| Server::new(sim, cluster, *member, &members)).collect(),
             on_start: RefCell::default(),
         })

@@ -4,8 +4,10 @@ use std::rc::Rc;
 
 use store_core::disk::Faults;
 
+use crate::agent::Agent;
 use crate::cluster::Cluster;
 use crate::kernel::{MS, SECOND, Scope, Sim, Time};
+use crate::manager::Manager;
 use crate::network::{Place, Weather};
 use crate::server::Server;
 
@@ -36,9 +38,26 @@ pub enum Fault {
     Pause,
     /// A server writes a checkpoint.
     Checkpoint,
+    /// The agent of a node ends, or its host is cut off.
+    Agent,
+    /// A container ends by itself.
+    Container,
+    /// The process of controllers and scheduler ends, or stops for a while.
+    Manager,
 }
 
-const ALL: [Fault; 12] = [
+/// Whom faults may befall.
+#[derive(Clone)]
+pub struct Victims {
+    /// Servers and network.
+    pub cluster: Rc<Cluster>,
+    /// The agents of nodes.
+    pub agents: Vec<Rc<Agent>>,
+    /// The processes that run controllers and scheduler.
+    pub managers: Vec<Rc<Manager>>,
+}
+
+const ALL: [Fault; 15] = [
     Fault::Partition,
     Fault::OneWay,
     Fault::Weather,
@@ -51,31 +70,35 @@ const ALL: [Fault; 12] = [
     Fault::ClockJump,
     Fault::Pause,
     Fault::Checkpoint,
+    Fault::Agent,
+    Fault::Container,
+    Fault::Manager,
 ];
 
 /// Lets things go wrong until its process is killed. The seed decides which kinds this run has, so that some runs are
 /// full of one kind.
-pub fn start(cluster: &Rc<Cluster>, scope: Scope) {
-    let sim = &cluster.sim;
+pub fn start(victims: &Victims, scope: Scope) {
+    let sim = &victims.cluster.sim;
     let mut kinds: Vec<Fault> = ALL.into_iter().filter(|_| sim.chance(0.5)).collect();
     if kinds.is_empty() {
         kinds.extend(ALL);
     }
     let pace = sim.between(SECOND, 8 * SECOND);
     sim.note(format_args!("faults of this run: {kinds:?}, about every {} ms", pace / MS));
-    let cluster = cluster.clone();
+    let victims = victims.clone();
     sim.spawn(scope, async move {
-        let sim = cluster.sim.clone();
+        let sim = victims.cluster.sim.clone();
         loop {
             sim.sleep(sim.between(pace / 4, pace * 2)).await;
             let fault = kinds[sim.index(kinds.len())];
-            break_something(&cluster, fault);
+            break_something(&victims, fault);
         }
     });
 }
 
 /// Ends all faults: everything runs, and nothing is lost from now on.
-pub fn heal(cluster: &Rc<Cluster>) {
+pub fn heal(victims: &Victims) {
+    let cluster = &victims.cluster;
     cluster.sim.note(format_args!("all faults end"));
     cluster.network.mend();
     cluster.network.set_weather(Weather::FAIR);
@@ -87,6 +110,11 @@ pub fn heal(cluster: &Rc<Cluster>) {
         server.start();
         server.unflip();
     }
+    for manager in &victims.managers {
+        manager.resume();
+        manager.start();
+    }
+    victims.agents.iter().for_each(|agent| agent.start());
 }
 
 fn any(cluster: &Cluster) -> Rc<Server> {
@@ -94,12 +122,13 @@ fn any(cluster: &Cluster) -> Rc<Server> {
     servers[cluster.sim.index(servers.len())].clone()
 }
 
-fn break_something(cluster: &Rc<Cluster>, fault: Fault) {
+fn break_something(victims: &Victims, fault: Fault) {
+    let cluster = &victims.cluster;
     let sim = &cluster.sim;
     let server = any(cluster);
     sim.note(format_args!("fault {fault:?} at server {}", server.member));
     match fault {
-        Fault::Partition => partition(cluster),
+        Fault::Partition => partition(victims),
         Fault::OneWay => one_way(cluster, &server),
         Fault::Weather => weather(cluster),
         Fault::Kill => {
@@ -143,6 +172,42 @@ fn break_something(cluster: &Rc<Cluster>, fault: Fault) {
                 server.checkpoint();
             }
         }
+        Fault::Agent => agent(victims),
+        Fault::Container => {
+            if let Some(agent) = victims.agents.get(sim.index(victims.agents.len().max(1))) {
+                agent.crash_container();
+            }
+        }
+        Fault::Manager => manager(victims),
+    }
+}
+
+fn agent(victims: &Victims) {
+    let (sim, network) = (&victims.cluster.sim, &victims.cluster.network);
+    let Some(agent) = victims.agents.get(sim.index(victims.agents.len().max(1))).cloned() else { return };
+    if sim.chance(0.5) {
+        agent.kill();
+        sim.after(sim.between(SECOND, 60 * SECOND), move || agent.start());
+        return;
+    }
+    for server in victims.cluster.servers() {
+        network.cut(agent.place(), server.place());
+        network.cut(server.place(), agent.place());
+    }
+    mend_later(&victims.cluster, 90 * SECOND);
+}
+
+fn manager(victims: &Victims) {
+    let sim = &victims.cluster.sim;
+    let Some(manager) = victims.managers.get(sim.index(victims.managers.len().max(1))).cloned() else {
+        return;
+    };
+    if sim.chance(0.6) {
+        manager.kill();
+        sim.after(sim.between(SECOND / 10, 20 * SECOND), move || manager.start());
+    } else {
+        manager.pause();
+        sim.after(sim.between(SECOND, 30 * SECOND), move || manager.resume());
     }
 }
 
@@ -166,9 +231,11 @@ fn mend_later(cluster: &Rc<Cluster>, within: Time) {
     cluster.sim.after(cluster.sim.between(SECOND / 2, within), move || mended.network.mend());
 }
 
-fn partition(cluster: &Rc<Cluster>) {
+fn partition(victims: &Victims) {
+    let cluster = &victims.cluster;
     let sim = &cluster.sim;
-    let places: Vec<Place> = cluster.servers().iter().map(|server| server.place()).collect();
+    let servers = cluster.servers().iter().map(|server| server.place());
+    let places: Vec<Place> = servers.chain(victims.agents.iter().map(|agent| agent.place())).collect();
     let sides: Vec<bool> = places.iter().map(|_| sim.chance(0.5)).collect();
     for (from, side) in places.iter().zip(&sides) {
         for (to, other) in places.iter().zip(&sides) {

@@ -1,10 +1,12 @@
 //! One run: build a cluster, let things go wrong while it is used, then heal it and see that it converges.
 
+mod whole;
+
 use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::cluster::Cluster;
-use crate::faults;
+use crate::faults::{self, Victims};
 use crate::kernel::{SECOND, Sim, Time, Violation};
 use crate::workload::registers;
 
@@ -13,6 +15,8 @@ use crate::workload::registers;
 pub enum Level {
     /// Servers and clients of the bare store.
     Store,
+    /// Everything: servers, controllers, scheduler, nodes, people with kubectl.
+    Cluster,
 }
 
 /// What decides a run.
@@ -50,6 +54,7 @@ pub fn run(options: Options) -> Report {
     let sim = Sim::new(options.seed, options.trace);
     let operations = match options.level {
         Level::Store => store(&sim, options),
+        Level::Cluster => whole::run(&sim, options),
     };
     let violation = sim.violation();
     let report = Report {
@@ -77,11 +82,12 @@ fn store(sim: &Sim, options: Options) -> u64 {
     let people = sim.scope();
     let done = registers::start(&cluster, people, sim.between(2, 8));
     let chaos = sim.scope();
-    faults::start(&cluster, chaos);
+    let victims = Victims { cluster: cluster.clone(), agents: Vec::new(), managers: Vec::new() };
+    faults::start(&victims, chaos);
     sim.run_until(sim.now() + options.duration * SECOND, never);
 
     sim.kill(chaos);
-    faults::heal(&cluster);
+    faults::heal(&victims);
     sim.run_until(sim.now() + 5 * SECOND, never);
     sim.kill(people);
     converge(sim, &cluster);

@@ -10,16 +10,17 @@ use futures::channel::oneshot;
 use raft::eraftpb::{ConfState, Message};
 use store_core::checkpoint::{self, Image};
 use store_core::crypt::{Key, Keys};
-use store_core::disk::{Faults, SimDisk};
+use store_core::disk::{DiskError, Faults, SimDisk};
+use store_core::files::FilesError;
 use store_core::history::{History, Limits};
-use store_core::host::{Host, HostSettings, Job, Output, Stopped};
+use store_core::host::{Host, HostError, HostSettings, Job, Output, Stopped};
 use store_core::node::{Event, Published, Refusal, Settings};
-use store_core::recovery::GENESIS;
+use store_core::recovery::{GENESIS, RecoveryError};
 use store_core::{Outcome, Snapshot, Txn};
 
 use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::kernel::{MS, SECOND, Scope, Sim};
+use crate::kernel::{MS, SECOND, Scope, Sim, Time};
 use crate::network::Place;
 use crate::streams::Watchers;
 
@@ -28,6 +29,9 @@ use crate::streams::Watchers;
 /// A member that has checkpointed and restarted cannot serve entries from before to a member that lacks them, so
 /// checkpoints are asked for one by one, where every member has what they cover.
 const CHECKPOINT_LOG_BYTES: u64 = 1 << 40;
+
+/// The size of a log segment: a leader keeps room for a batch of expiries, so that twice that much is the least.
+const SEGMENT_BYTES: u64 = 512 << 10;
 
 /// A server, whether it runs or not.
 pub struct Server {
@@ -45,6 +49,8 @@ pub struct Server {
     flipped: RefCell<Option<(String, u64)>>,
     boots: Cell<u64>,
     next_ticket: Cell<u64>,
+    /// The run that serves the API.
+    ready: Cell<Option<Scope>>,
 }
 
 struct Running {
@@ -104,6 +110,7 @@ impl Server {
             flipped: RefCell::default(),
             boots: Cell::new(0),
             next_ticket: Cell::new(1),
+            ready: Cell::new(None),
         })
     }
 
@@ -115,6 +122,21 @@ impl Server {
     /// The process, while it runs.
     pub fn scope(&self) -> Option<Scope> {
         self.running.borrow().as_ref().map(|running| running.scope)
+    }
+
+    /// Whether it serves the API: what every cluster has is there.
+    pub fn is_ready(&self) -> bool {
+        self.ready.get().is_some() && self.ready.get() == self.scope()
+    }
+
+    /// This run serves the API from now on.
+    pub fn set_ready(&self, scope: Scope) {
+        self.ready.set(Some(scope));
+    }
+
+    /// Completes after `delay`.
+    pub fn sleep(&self, delay: Time) -> crate::kernel::Sleep {
+        self.sim.sleep(delay)
     }
 
     /// Whether it believes to lead.
@@ -167,11 +189,11 @@ impl Server {
         node.checkpoint_log_bytes = CHECKPOINT_LOG_BYTES;
         let seed = self.sim.rng(rand::Rng::random);
         let boot = now_ms.max(1).cast_unsigned();
-        let settings = HostSettings { node, segment_bytes: 64 << 10, boot, seed };
+        let settings = HostSettings { node, segment_bytes: SEGMENT_BYTES, boot, seed };
         let opened = Host::open(Arc::new(self.disk.clone()), keys(), &settings, now_ms);
         let (mut host, notes) = match opened {
             Ok(opened) => opened,
-            Err(error) => return self.refused_to_start(&error.to_string()),
+            Err(error) => return self.refused_to_start(&error),
         };
         for note in notes {
             self.sim.note(format_args!("server {} found: {note}", self.member));
@@ -215,17 +237,25 @@ impl Server {
         }
     }
 
-    fn refused_to_start(&self, reason: &str) {
-        self.sim.note(format_args!("server {} refuses to start: {reason}", self.member));
+    fn refused_to_start(self: &Rc<Self>, error: &HostError) {
+        self.sim.note(format_args!("server {} refuses to start: {error}", self.member));
+        if let HostError::Recovery(RecoveryError::Disk(disk))
+        | HostError::Stopped(Stopped::Log(FilesError::Disk(disk))) = error
+        {
+            // A full disk is waited for; any other is as good as a lost power supply.
+            if *disk != DiskError::Full
+                && let Some(cluster) = self.cluster.upgrade()
+            {
+                cluster.stopped(self);
+            }
+            return;
+        }
         if let Some((name, bit)) = self.flipped.borrow_mut().take() {
             // Whoever runs the cluster puts the disk right: nothing wrong was served.
             self.disk.flip_bit(&name, bit);
             return;
         }
-        if !reason.contains("no space left") {
-            let message = format!("member {} does not recover: {reason}", self.member);
-            self.sim.violated("member-recovers", message);
-        }
+        self.sim.violated("member-recovers", format!("member {} does not recover: {error}", self.member));
     }
 
     /// Ends the process as SIGKILL does; what it wrote is in the system's hands.
@@ -505,14 +535,15 @@ impl Server {
                 let (to, message) = (to.clone(), message.clone());
                 self.sim.after(delay, move || {
                     to.sim.note(format_args!(
-                        "{} -> {} {:?} term {} index {} commit {} entries {}",
+                        "{} -> {} {:?} term {} index {} commit {} entries {}{}",
                         message.from,
                         message.to,
                         message.get_msg_type(),
                         message.term,
                         message.index,
                         message.commit,
-                        message.entries.len()
+                        message.entries.len(),
+                        if message.reject { " rejected" } else { "" }
                     ));
                     to.tell(Event::Message(Box::new(message)));
                 });
