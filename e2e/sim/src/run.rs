@@ -19,6 +19,16 @@ pub enum Level {
     Cluster,
 }
 
+impl Level {
+    /// As the command line spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Store => "store",
+            Level::Cluster => "cluster",
+        }
+    }
+}
+
 /// What decides a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -114,11 +124,12 @@ fn converge(sim: &Sim, cluster: &Rc<Cluster>) {
         sim.violated("converges", message);
         return;
     }
-    sim.run_until(sim.now() + 10 * SECOND, || false);
+    sim.run_until(sim.now() + 7 * SECOND, || false);
     let newest = cluster.checks.replicas.order().revision();
+    sim.run_until(sim.now() + 3 * SECOND, || false);
     for server in cluster.servers() {
         let revision = server.view().map(|view| view.snapshot.revision());
-        if revision != Some(newest) {
+        if revision.is_none_or(|revision| revision < newest) {
             let member = server.member;
             let message = format!("member {member} stays at revision {revision:?}, the group is at {newest}");
             sim.violated("converges", message);

@@ -95,16 +95,17 @@ impl Runtime {
         id
     }
 
-    /// Starts a container. Returns how many containers of this name then run for the pod.
+    /// Starts a container. Returns how many of this name run for the pod; one that ran already counts twice.
     pub fn start(&self, id: &ContainerId, now: Timestamp) -> usize {
         let mut containers = self.containers.borrow_mut();
         let Some((uid, status)) = containers.get_mut(id) else { return 0 };
+        let again = usize::from(is_running(status));
         if status.state == ContainerState::Created {
             status.state = ContainerState::Running { started_at: now };
         }
         let (uid, name) = (uid.clone(), status.name.clone());
         let same = containers.values().filter(|(of, status)| *of == uid && status.name == name);
-        same.filter(|(_, status)| is_running(status)).count()
+        same.filter(|(_, status)| is_running(status)).count() + again
     }
 
     /// Ends a container.

@@ -88,15 +88,14 @@ where
 
 async fn run(host: Rc<Host>) {
     loop {
-        let timeout = host.queue.borrow().poll_timeout();
-        let ready = host.pending.get() == 0 && host.in_flight.get() < IN_FLIGHT;
-        if ready && host.queue.borrow().has_ready() {
+        if host.pending.get() == 0 {
             host.decide();
         }
+        // With all bindings under way, time alone changes nothing.
+        let timeout = host.queue.borrow().poll_timeout().filter(|_| host.in_flight.get() < IN_FLIGHT);
         let wait = timeout.map_or(3600 * SECOND, |at| at.saturating_sub(host.moment()).as_micros() as Time);
         let changed = std::pin::pin!(host.changed.wait());
-        let more = ready && host.queue.borrow().has_ready();
-        select(changed, host.sim.sleep(if more { MS } else { wait.max(MS) })).await;
+        select(changed, host.sim.sleep(wait.max(MS))).await;
     }
 }
 

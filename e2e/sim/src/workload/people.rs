@@ -131,8 +131,7 @@ impl People {
         made.map(drop)
     }
 
-    /// Whether there is room for a deployment that may ask for so much. What was created is never taken off the
-    /// account, unless it is deleted and gone.
+    /// Whether there is room for a deployment that may ask for so much.
     fn may_spend(&self, key: &str, most: i64) -> bool {
         let mut spent = self.spent.borrow_mut();
         if spent.contains_key(key) {
@@ -155,6 +154,8 @@ impl People {
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
         let body = options.to_string().into();
         caller.send(Method::DELETE, path, crate::caller::JSON, body).await?;
+        // Its pods are on their way out, and the next one of its name gets an account of its own.
+        self.spent.borrow_mut().remove(path);
         Ok(())
     }
 
@@ -232,6 +233,8 @@ impl People {
         if namespace != "default" && self.sim.chance(0.25) {
             let path = format!("/api/v1/namespaces/{namespace}");
             caller.send(Method::DELETE, &path, crate::caller::JSON, "{}".into()).await?;
+            let inside = format!("/namespaces/{namespace}/");
+            self.spent.borrow_mut().retain(|key, _| !key.contains(&inside));
             return Ok(());
         }
         let document = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
