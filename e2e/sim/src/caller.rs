@@ -132,7 +132,10 @@ impl Caller {
                 body: body.clone(),
             };
             match self.ask(request).await {
-                Some(ApiAnswer::Response { code, body }) if code < 400 => return Ok(body),
+                Some(ApiAnswer::Response { code, body }) if code < 400 => {
+                    self.acknowledged(&body);
+                    return Ok(body);
+                }
                 Some(ApiAnswer::Response { code, body }) => last = Failure::of(code, body),
                 Some(ApiAnswer::Watch(_)) => return Err(Failure::Transport),
                 None if method == Method::GET => last = Failure::Transport,
@@ -252,6 +255,14 @@ impl Caller {
     /// DELETE.
     pub async fn delete(&self, target: &Target, options: &Value) -> Result<Bytes, Failure> {
         self.send(Method::DELETE, &target.path(None), JSON, options.to_string().into()).await
+    }
+
+    /// What a server has told a client of must be seen by every list that begins later.
+    fn acknowledged(&self, body: &[u8]) {
+        let version = apiserver_core::scan::text(body, &["metadata", "resourceVersion"]);
+        if let Some(revision) = version.and_then(|version| version.parse().ok()) {
+            self.cluster.checks.store.acknowledge(revision);
+        }
     }
 
     fn elsewhere(&self) {

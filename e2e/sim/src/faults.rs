@@ -24,6 +24,8 @@ pub enum Fault {
     Kill,
     /// A server loses its power, and what it has not synced.
     PowerCut,
+    /// All servers lose their power at once.
+    Blackout,
     /// The power fails in the middle of what a server writes.
     TornWrite,
     /// A server's disk fails to sync.
@@ -32,7 +34,7 @@ pub enum Fault {
     DiskFull,
     /// A bit flips on a server's disk.
     BitFlip,
-    /// A server's wall clock jumps.
+    /// The wall clock of a server, a node or of the controllers jumps.
     ClockJump,
     /// A server's process is stopped for a while.
     Pause,
@@ -57,12 +59,13 @@ pub struct Victims {
     pub managers: Vec<Rc<Manager>>,
 }
 
-const ALL: [Fault; 15] = [
+const ALL: [Fault; 16] = [
     Fault::Partition,
     Fault::OneWay,
     Fault::Weather,
     Fault::Kill,
     Fault::PowerCut,
+    Fault::Blackout,
     Fault::TornWrite,
     Fault::SyncFails,
     Fault::DiskFull,
@@ -139,6 +142,12 @@ fn break_something(victims: &Victims, fault: Fault) {
             server.cut_power();
             restart(sim, server);
         }
+        Fault::Blackout => {
+            for server in cluster.servers() {
+                server.cut_power();
+                restart(sim, server.clone());
+            }
+        }
         Fault::TornWrite => {
             let cut_at = Some(server.disk.operations() + sim.between(0, 40));
             server.break_disk(Faults { cut_at, ..Faults::default() });
@@ -160,7 +169,7 @@ fn break_something(victims: &Victims, fault: Fault) {
             server.flip_bit();
             restart(sim, server);
         }
-        Fault::ClockJump => clock_jump(sim, &server),
+        Fault::ClockJump => clock_jump(victims, &server),
         Fault::Pause => {
             server.pause();
             sim.after(sim.between(SECOND / 10, 15 * SECOND), move || server.resume());
@@ -213,17 +222,33 @@ fn manager(victims: &Victims) {
 
 fn restart(sim: &Sim, server: Rc<Server>) {
     let again = server.clone();
-    sim.after(sim.between(SECOND / 10, 10 * SECOND), move || server.start());
+    let longest = if sim.chance(0.5) { SECOND } else { 10 * SECOND };
+    sim.after(sim.between(SECOND / 20, longest), move || server.start());
     // Once more, for a server that had refused to start.
     sim.after(sim.between(10 * SECOND, 15 * SECOND), move || again.start());
 }
 
-fn clock_jump(sim: &Sim, server: &Server) {
+fn clock_jump(victims: &Victims, server: &Server) {
+    let sim = &victims.cluster.sim;
     let far = [SECOND, 60 * SECOND, 3600 * SECOND, 86_400 * SECOND][sim.index(4)];
     let by = sim.between(0, far) / MS;
     let by = if sim.chance(0.5) { by.cast_signed() } else { -by.cast_signed() };
-    sim.note(format_args!("server {}: its clock is off by {by} ms", server.member));
-    server.clock.jump(by);
+    if sim.chance(0.3) {
+        // Whoever tells all servers the time is wrong.
+        sim.note(format_args!("the clocks of all servers are off by {by} ms"));
+        victims.cluster.servers().iter().for_each(|server| server.clock.jump(by));
+        return;
+    }
+    let place = sim.index(1 + victims.managers.len() + victims.agents.len());
+    let manager = place.checked_sub(1).and_then(|place| victims.managers.get(place));
+    let agent = place.checked_sub(1 + victims.managers.len()).and_then(|place| victims.agents.get(place));
+    let (who, clock) = match (manager, agent) {
+        (Some(manager), _) => (format!("manager {}", manager.number), &*manager.clock),
+        (None, Some(agent)) => (agent.name.clone(), &*agent.clock),
+        (None, None) => (format!("server {}", server.member), &server.clock),
+    };
+    sim.note(format_args!("the clock of {who} is off by {by} ms"));
+    clock.jump(by);
 }
 
 fn mend_later(cluster: &Rc<Cluster>, within: Time) {

@@ -3,6 +3,7 @@
 mod whole;
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use crate::cluster::Cluster;
@@ -62,10 +63,17 @@ pub struct Report {
 /// Runs a simulation to its end.
 pub fn run(options: Options) -> Report {
     let sim = Sim::new(options.seed, options.trace);
-    let operations = match options.level {
+    let simulate = || match options.level {
         Level::Store => store(&sim, options),
         Level::Cluster => whole::run(&sim, options),
     };
+    // A process that panics has ended for a reason that nobody planned for.
+    let operations = catch_unwind(AssertUnwindSafe(simulate)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("for no reason");
+        sim.violated("does-not-panic", format!("a core panics: {text}"));
+        0
+    });
     let violation = sim.violation();
     let report = Report {
         hash: sim.trace_hash(),
@@ -75,7 +83,9 @@ pub fn run(options: Options) -> Report {
         last_lines: if violation.is_some() { sim.last_lines() } else { Vec::new() },
         violation,
     };
-    sim.shut_down();
+    if report.violation.is_none() {
+        sim.shut_down();
+    }
     report
 }
 
