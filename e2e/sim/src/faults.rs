@@ -211,12 +211,13 @@ fn manager(victims: &Victims) {
     let Some(manager) = victims.managers.get(sim.index(victims.managers.len().max(1))).cloned() else {
         return;
     };
-    if sim.chance(0.6) {
+    if sim.chance(0.4) {
         manager.kill();
         sim.after(sim.between(SECOND / 10, 20 * SECOND), move || manager.start());
     } else {
         manager.pause();
-        sim.after(sim.between(SECOND, 30 * SECOND), move || manager.resume());
+        // Long enough for another one to take the lead.
+        sim.after(sim.between(SECOND, 60 * SECOND), move || manager.resume());
     }
 }
 

@@ -41,12 +41,18 @@ pub struct Violation {
     pub at: Time,
 }
 
+/// What is to be called, by its time and the order in which it was asked for.
+type Timers = BTreeMap<(Time, u64), Box<dyn FnOnce()>>;
+
+/// What a task still has to do.
+type Rest = Pin<Box<dyn Future<Output = ()>>>;
+
 struct Inner {
     now: Cell<Time>,
     next: Cell<u64>,
     steps: Cell<u64>,
     rng: RefCell<ChaCha8Rng>,
-    timers: RefCell<BTreeMap<(Time, u64), Box<dyn FnOnce()>>>,
+    timers: RefCell<Timers>,
     tasks: RefCell<Tasks>,
     ready: Arc<Mutex<VecDeque<u64>>>,
     trace: RefCell<Trace>,
@@ -55,7 +61,8 @@ struct Inner {
 
 #[derive(Default)]
 struct Tasks {
-    futures: BTreeMap<u64, (Scope, Option<Pin<Box<dyn Future<Output = ()>>>>)>,
+    /// Every task with its process; without its future while that is being polled.
+    futures: BTreeMap<u64, (Scope, Option<Rest>)>,
     alive: BTreeMap<Scope, BTreeSet<u64>>,
     /// Paused scopes, with the tasks that would have been polled.
     paused: BTreeMap<Scope, Vec<u64>>,

@@ -197,16 +197,25 @@ impl People {
             return caller.send(Method::DELETE, &one, crate::caller::JSON, "{}".into()).await.map(drop);
         }
         let kind = self.pick(&["ClusterIP", "ClusterIP", "NodePort"]);
-        let mut document = json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": name},
-            "spec": {"type": kind, "selector": {"app": name}, "ports": [{"port": 80}]},
-        });
-        if self.sim.chance(0.2) {
-            // Two people may choose the same address.
-            document["spec"]["clusterIP"] = json!(format!("10.96.0.{}", self.sim.between(40, 44)));
+        let document = |name: &str| {
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": name},
+                "spec": {"type": kind, "selector": {"app": name}, "ports": [{"port": 80}]},
+            })
+        };
+        if self.sim.chance(0.7) {
+            return caller.document(Method::POST, &path, &document(name)).await.map(drop);
         }
-        caller.document(Method::POST, &path, &document).await.map(drop)
+        // Two people want the same address at the same time.
+        let address = format!("10.96.0.{}", self.sim.between(40, 44));
+        let (mut one, mut other) = (document(name), document(self.pick(&NAMES)));
+        one["spec"]["clusterIP"] = json!(address);
+        other["spec"]["clusterIP"] = json!(address);
+        let elsewhere = format!("/api/v1/namespaces/{}/services", self.pick(&NAMESPACES));
+        let first = caller.document(Method::POST, &path, &one);
+        let (made, _) = futures::future::join(first, caller.document(Method::POST, &elsewhere, &other)).await;
+        made.map(drop)
     }
 
     async fn config_map(&self, caller: &Caller, namespace: &str) -> Result<(), Failure> {
