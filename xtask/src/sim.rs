@@ -284,7 +284,7 @@ mod tests {
     fn every_bug_applies_and_names_documented_checkers() {
         let invariants = std::fs::read_to_string(sources::root().join("docs/invariants.md")).unwrap();
         let bugs = all().unwrap();
-        assert!(bugs.len() >= 12);
+        assert!(bugs.len() >= 12, "{} bugs", bugs.len());
         for bug in bugs {
             apply(&sources::root(), &bug.path, true).unwrap();
             for checker in &bug.caught_by {
