@@ -102,6 +102,8 @@ pub struct Resource {
     pub stored: bool,
     /// Group and version in which objects are stored, where another resource owns the storage.
     pub stored_as: Option<(Name, Name)>,
+    /// Whether objects are kept and nothing in the cluster acts on them: who makes one is told.
+    pub idle: bool,
 }
 
 /// A group with its versions, for discovery.
@@ -253,6 +255,14 @@ impl Catalogue {
     pub fn by_type(&self, api_version: &str, kind: &str) -> Option<&Resource> {
         let (group, version) = split_api_version(api_version);
         self.by_kind(group, version, kind)
+    }
+
+    /// The resource in whose version objects of a resource are stored.
+    pub fn storage_of<'a>(&'a self, resource: &'a Resource) -> &'a Resource {
+        match &resource.stored_as {
+            Some((group, version)) => self.resource(group, version, &resource.plural).unwrap_or(resource),
+            None => resource,
+        }
     }
 
     /// Every resource, in the order of the table.

@@ -7,7 +7,10 @@ use crate::{
     schema::{self, Schemas},
 };
 
+mod batch;
 mod pod;
+mod policy;
+mod storage;
 
 /// A document's object.
 type Object = Map<String, Value>;
@@ -35,10 +38,50 @@ pub fn apply_kind(schemas: &Schemas, resource: &Resource, object: &mut Value) {
             ("scheduling.k8s.io", "PriorityClass") => {
                 put(map, "preemptionPolicy", "PreemptLowerPriority");
             }
-            _ => {}
+            _ => kept(resource, map),
         }
     }
     schemas.default(resource.schema, object);
+}
+
+/// Defaults of the kinds that are kept for others to act on.
+fn kept(resource: &Resource, map: &mut Object) {
+    match (&*resource.group, &*resource.kind) {
+        ("", "LimitRange") => policy::limit_range(map),
+        ("", "PersistentVolume") => storage::volume(map),
+        ("", "PersistentVolumeClaim") => storage::claim(map),
+        ("", "PodTemplate") => batch::pod_template(map),
+        ("", "ReplicationController") => batch::replication_controller(map),
+        ("apps", "StatefulSet") => batch::stateful_set(map),
+        ("autoscaling", "HorizontalPodAutoscaler") => batch::autoscaler(map),
+        ("batch", "Job") => batch::job(map),
+        ("batch", "CronJob") => batch::cron_job(map),
+        ("networking.k8s.io", "NetworkPolicy") => policy::network_policy(map),
+        ("networking.k8s.io", "IngressClass") => policy::ingress_class(map),
+        ("storage.k8s.io", "StorageClass") => storage::storage_class(map),
+        ("storage.k8s.io", "CSIDriver") => storage::driver(map),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => policy::webhooks(map, true),
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => policy::webhooks(map, false),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") => {
+            policy::admission_policy(map);
+        }
+        (
+            "admissionregistration.k8s.io",
+            "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding",
+        ) => policy::admission_binding(map),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => policy::custom_resource_definition(map),
+        ("apiregistration.k8s.io", "APIService") => policy::api_service(map),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => policy::flow_schema(map),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => policy::priority_level(map),
+        ("resource.k8s.io", "ResourceClaim") => {
+            present(map, "spec").into_iter().for_each(policy::device_claim);
+        }
+        ("resource.k8s.io", "ResourceClaimTemplate") => {
+            let claim = present(map, "spec").and_then(|spec| present(spec, "spec"));
+            claim.into_iter().for_each(policy::device_claim);
+        }
+        _ => {}
+    }
 }
 
 /// Defaults of the body of a `TokenRequest`.

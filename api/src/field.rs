@@ -121,13 +121,16 @@ impl FieldError {
         Self::new(ErrorKind::TooLong, path, Value::Null, format!("may not be more than {max} bytes"))
     }
 
+    /// A list with too many items.
+    pub fn too_many(path: impl Into<String>, found: usize, max: usize) -> Self {
+        Self::new(ErrorKind::TooMany, path, found, format!("must have at most {max} items"))
+    }
+
     /// The complaint without its path: the message of a cause.
     pub fn body(&self) -> String {
         let words = self.kind.words();
         let mut body = match (self.kind, &self.value) {
-            (ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong | ErrorKind::TooMany, _) => {
-                words.to_owned()
-            }
+            (ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong, _) => words.to_owned(),
             (ErrorKind::Internal, _) => words.to_owned(),
             (_, Value::String(text)) => format!("{words}: {}", quote(text)),
             (_, value) => format!("{words}: {value}"),

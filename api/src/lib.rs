@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod conversion;
+pub mod cron;
 pub mod defaults;
 pub mod field;
 pub mod int_or_string;

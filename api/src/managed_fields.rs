@@ -11,11 +11,20 @@ use crate::{
     schema::{Schemas, TypeId},
 };
 
+mod apply;
 mod compare;
+mod conflict;
+mod merge;
 mod set;
+mod shape;
+mod typed;
 
+pub use apply::{Applied, ApplyError, apply};
 pub use compare::{Changes, changes};
+pub use conflict::Conflict;
 pub use set::FieldSet;
+
+use compare::finish;
 
 /// Who writes, and how.
 #[derive(Clone, Debug)]
@@ -134,6 +143,25 @@ fn is_of(entry: &Map<String, Value>, writer: &Writer<'_>) -> bool {
         && is("apiVersion", writer.api_version)
 }
 
+/// Whether an entry is that of the writer's own applies, at whatever version.
+fn is_applied_by(entry: &Map<String, Value>, writer: &Writer<'_>) -> bool {
+    let is = |name: &str, wanted: &str| text(entry, name) == wanted;
+    is("manager", writer.manager) && is("operation", "Apply") && is("subresource", writer.subresource)
+}
+
+/// The fields of an entry.
+fn fields_of(entry: &Map<String, Value>) -> Map<String, Value> {
+    entry.get("fieldsV1").and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+/// The entries of an object.
+fn entries_of(object: Option<&Value>) -> Vec<Map<String, Value>> {
+    match object.and_then(|object| object.get("metadata")?.get("managedFields")) {
+        Some(Value::Array(entries)) => objects(entries.clone()),
+        _ => Vec::new(),
+    }
+}
+
 fn text<'a>(entry: &'a Map<String, Value>, name: &str) -> &'a str {
     entry.get(name).and_then(Value::as_str).unwrap_or_default()
 }
@@ -169,7 +197,7 @@ fn take_entries(old: Option<&Value>, new: &mut Value) -> Vec<Map<String, Value>>
         .and_then(Value::as_object_mut)
         .and_then(|metadata| metadata.remove("managedFields"));
     let Some(old) = old else { return Vec::new() };
-    let mut given = match given {
+    let given = match given {
         Some(Value::Array(entries)) => objects(entries),
         _ => Vec::new(),
     };
@@ -179,11 +207,7 @@ fn take_entries(old: Option<&Value>, new: &mut Value) -> Vec<Map<String, Value>>
         entries if entries.iter().all(well_formed) => return given,
         _ => {}
     }
-    given.clear();
-    match old.get("metadata").and_then(|metadata| metadata.get("managedFields")) {
-        Some(Value::Array(entries)) => objects(entries.clone()),
-        _ => given,
-    }
+    entries_of(Some(old))
 }
 
 fn objects(entries: Vec<Value>) -> Vec<Map<String, Value>> {

@@ -155,6 +155,11 @@ impl Status {
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
+    /// 409: fields of an applied configuration are owned by others.
+    pub fn apply_conflict(message: impl Into<String>) -> Self {
+        Self::new(409, "Conflict", message)
+    }
+
     /// 422: fields are not acceptable.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
@@ -297,6 +302,11 @@ impl Status {
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(422, "Invalid", "the server rejected our request due to an error in our request")
             .with_cause("UnexpectedServerResponse", message, "")
+    }
+
+    /// 500: an error that Kubernetes gives no reason for.
+    pub fn unexplained(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
     }
 
     /// 503: not able to serve.

@@ -5,9 +5,12 @@ use serde_json::{Map, Value, json};
 
 use crate::catalogue::Resource;
 
+mod kept;
 pub mod qos;
 pub mod scale;
 mod service;
+
+pub use kept::approval_update;
 
 type Object = Map<String, Value>;
 
@@ -90,7 +93,9 @@ pub fn create(resource: &Resource, object: &mut Value, minted: &Minted<'_>) {
         ("apps", "ReplicaSet") => {
             map.insert("status".to_owned(), json!({"replicas": 0}));
         }
-        _ => {}
+        // A node says itself how it is, from the first write.
+        ("", "Node") => {}
+        _ => kept::create(resource, map, minted),
     }
 }
 
@@ -118,6 +123,9 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value) {
             };
         }
         ("apps", "DaemonSet") => template_generation(map, before),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => kept::remember_versions(map),
+        // A request for a certificate is what it is.
+        ("certificates.k8s.io", "CertificateSigningRequest") => keep(map, before, "spec"),
         _ => {}
     }
     if counts_generations(resource) && is_new_generation(resource, map, before) {
@@ -148,6 +156,9 @@ pub fn status_update(resource: &Resource, new: &mut Value, old: &Value) {
     if resource.group == "apps" {
         keep(metadata, old_metadata, "labels");
     }
+    if resource.is("certificates.k8s.io", "certificatesigningrequests") {
+        kept::keep_approvals(map, before);
+    }
     if resource.is("", "pods") {
         let class = before.get("status").and_then(|status| status.get("qosClass")).cloned();
         if let Some(class) = class {
@@ -170,15 +181,47 @@ pub fn finalize_update(new: &mut Value, old: &Value) {
     *new = kept;
 }
 
+/// What a path does not write, as a field set: a leaf stands for all below it.
+///
+/// An applied configuration may name such fields; they are not its manager's.
+pub fn reset_fields(resource: &Resource, subresource: &str) -> Object {
+    let leaves = |names: &[&str]| -> Object {
+        names.iter().map(|name| (format!("f:{name}"), Value::Object(Map::new()))).collect()
+    };
+    match subresource {
+        "status" => {
+            let mut kept = vec!["ownerReferences", "finalizers", "deletionTimestamp"];
+            if resource.group == "apps" {
+                kept.push("labels");
+            }
+            let mut reset = leaves(&["spec"]);
+            reset.insert("f:metadata".to_owned(), Value::Object(leaves(&kept)));
+            reset
+        }
+        "approval" => leaves(&["spec"]),
+        "" if resource.has_status() => leaves(&["status"]),
+        _ => Object::new(),
+    }
+}
+
 static EMPTY: std::sync::LazyLock<Object> = std::sync::LazyLock::new(Map::new);
 
 /// Whether the kind counts its generations.
 pub fn counts_generations(resource: &Resource) -> bool {
     match &*resource.group {
-        "" => resource.plural == "pods",
+        "" => matches!(&*resource.plural, "pods" | "replicationcontrollers" | "podtemplates"),
         "apps" => resource.plural != "controllerrevisions",
-        "discovery.k8s.io" | "scheduling.k8s.io" => true,
-        "rbac.authorization.k8s.io" | "coordination.k8s.io" | "events.k8s.io" => false,
+        "networking.k8s.io" => !matches!(&*resource.plural, "ipaddresses" | "servicecidrs"),
+        "storage.k8s.io" => resource.plural == "csidrivers",
+        "resource.k8s.io" => !matches!(&*resource.plural, "resourceclaims" | "resourceclaimtemplates"),
+        "apiregistration.k8s.io"
+        | "autoscaling"
+        | "certificates.k8s.io"
+        | "coordination.k8s.io"
+        | "events.k8s.io"
+        | "node.k8s.io"
+        | "rbac.authorization.k8s.io"
+        | "storagemigration.k8s.io" => false,
         _ => resource.stored,
     }
 }

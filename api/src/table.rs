@@ -2,11 +2,14 @@
 //!
 //! The server prints: a client needs to know nothing of a kind. Columns of priority 1 are shown by `-o wide` only.
 
+mod batch;
 mod cell;
 mod cluster;
 mod network;
 mod pod;
+mod policy;
 mod rbac;
+mod storage;
 mod workload;
 
 use jiff::Timestamp;
@@ -99,6 +102,51 @@ fn printer(resource: &Resource) -> &'static Printer {
         ("apps", "DaemonSet") => &workload::DAEMON_SET,
         ("apps", "ControllerRevision") => &workload::CONTROLLER_REVISION,
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => &rbac::BINDING,
+        _ => kept(resource),
+    }
+}
+
+/// How the kinds that are kept for others to act on are printed.
+fn kept(resource: &Resource) -> &'static Printer {
+    match (resource.group.as_ref(), resource.kind.as_ref()) {
+        ("", "ComponentStatus") => &policy::COMPONENT,
+        ("", "PersistentVolume") => &storage::VOLUME,
+        ("", "PersistentVolumeClaim") => &storage::CLAIM,
+        ("", "PodTemplate") => &batch::POD_TEMPLATE,
+        ("", "ReplicationController") => &batch::REPLICATION_CONTROLLER,
+        ("", "ResourceQuota") => &policy::RESOURCE_QUOTA,
+        ("apps", "StatefulSet") => &batch::STATEFUL_SET,
+        ("autoscaling", "HorizontalPodAutoscaler") => &batch::AUTOSCALER,
+        ("batch", "Job") => &batch::JOB,
+        ("batch", "CronJob") => &batch::CRON_JOB,
+        ("policy", "PodDisruptionBudget") => &batch::DISRUPTION_BUDGET,
+        ("networking.k8s.io", "Ingress") => &policy::INGRESS,
+        ("networking.k8s.io", "IngressClass") => &policy::INGRESS_CLASS,
+        ("networking.k8s.io", "IPAddress") => &policy::IP_ADDRESS,
+        ("networking.k8s.io", "NetworkPolicy") => &policy::NETWORK_POLICY,
+        ("networking.k8s.io", "ServiceCIDR") => &policy::SERVICE_CIDR,
+        ("storage.k8s.io", "CSIDriver") => &storage::DRIVER,
+        ("storage.k8s.io", "CSINode") => &storage::NODE,
+        ("storage.k8s.io", "CSIStorageCapacity") => &storage::CAPACITY,
+        ("storage.k8s.io", "StorageClass") => &storage::STORAGE_CLASS,
+        ("storage.k8s.io", "VolumeAttachment") => &storage::ATTACHMENT,
+        ("storage.k8s.io", "VolumeAttributesClass") => &storage::ATTRIBUTES_CLASS,
+        ("node.k8s.io", "RuntimeClass") => &policy::RUNTIME_CLASS,
+        (
+            "admissionregistration.k8s.io",
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
+        ) => &policy::WEBHOOKS,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &policy::VALIDATING_POLICY,
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => &policy::MUTATING_POLICY,
+        ("admissionregistration.k8s.io", _) => &policy::POLICY_BINDING,
+        ("apiregistration.k8s.io", "APIService") => &policy::API_SERVICE,
+        ("certificates.k8s.io", "CertificateSigningRequest") => &policy::SIGNING_REQUEST,
+        ("certificates.k8s.io", "ClusterTrustBundle") => &policy::TRUST_BUNDLE,
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &policy::FLOW_SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &policy::PRIORITY_LEVEL,
+        ("resource.k8s.io", "ResourceClaim") => &policy::DEVICE_CLAIM,
+        ("resource.k8s.io", "ResourceSlice") => &policy::DEVICE_SLICE,
+        ("resource.k8s.io", _) => &policy::AGED,
         _ => &PLAIN,
     }
 }

@@ -3,17 +3,24 @@
 //! Complaints are worded as Kubernetes words them, because people and programs look for these words. Objects come here
 //! pruned, of the right types and with their defaults.
 
+mod batch;
+mod certificate;
 mod configuration;
 mod containers;
+mod extension;
 mod labels;
 mod metadata;
+mod networking;
 mod node;
 mod pod;
 mod probes;
+mod quota;
 mod rbac;
 mod scheduling;
 mod service;
 mod slices;
+mod storage;
+mod structural;
 mod unchanged;
 mod volumes;
 mod workload;
@@ -70,6 +77,71 @@ fn check_kind(resource: &Resource, object: &Value, errors: &mut Errors) {
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             rbac::check_binding(resource, object, errors);
         }
+        _ => check_kept(resource, object, errors),
+    }
+}
+
+/// Checks the kinds that are kept for others to act on.
+fn check_kept(resource: &Resource, object: &Value, errors: &mut Errors) {
+    match (resource.group.as_ref(), resource.kind.as_ref()) {
+        ("", "LimitRange") => quota::check_limit_range(object, errors),
+        ("", "ResourceQuota") => quota::check_resource_quota(object, errors),
+        ("", "PersistentVolume") => storage::check_volume(object, errors),
+        ("", "PersistentVolumeClaim") => storage::check_claim(object, errors),
+        ("", "PodTemplate") => batch::check_pod_template(object, errors),
+        ("", "ReplicationController") => batch::check_replication_controller(object, errors),
+        ("apps", "StatefulSet") => batch::check_stateful_set(object, errors),
+        ("autoscaling", "HorizontalPodAutoscaler") => batch::check_autoscaler(object, errors),
+        ("batch", "Job") => batch::check_job(object, errors),
+        ("batch", "CronJob") => batch::check_cron_job(object, errors),
+        ("policy", "PodDisruptionBudget") => batch::check_disruption_budget(object, errors),
+        ("networking.k8s.io", "Ingress") => networking::check_ingress(object, errors),
+        ("networking.k8s.io", "IngressClass") => networking::check_ingress_class(object, errors),
+        ("networking.k8s.io", "IPAddress") => networking::check_ip_address(object, errors),
+        ("networking.k8s.io", "NetworkPolicy") => networking::check_network_policy(object, errors),
+        ("networking.k8s.io", "ServiceCIDR") => networking::check_service_cidr(object, errors),
+        ("node.k8s.io", "RuntimeClass") => networking::check_runtime_class(object, errors),
+        ("storage.k8s.io", "CSIDriver") => storage::check_driver(object, errors),
+        ("storage.k8s.io", "CSINode") => storage::check_storage_node(object, errors),
+        ("storage.k8s.io", "CSIStorageCapacity") => storage::check_capacity(object, errors),
+        ("storage.k8s.io", "StorageClass") => storage::check_storage_class(object, errors),
+        ("storage.k8s.io", "VolumeAttachment") => storage::check_attachment(object, errors),
+        ("storage.k8s.io", "VolumeAttributesClass") => storage::check_attributes_class(object, errors),
+        (
+            "admissionregistration.k8s.io",
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration",
+        ) => extension::check_webhooks(object, errors),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            extension::check_validating_policy(object, errors);
+        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
+            extension::check_mutating_policy(object, errors);
+        }
+        ("admissionregistration.k8s.io", kind) => {
+            extension::check_policy_binding(object, kind.starts_with("Validating"), errors);
+        }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => extension::check_definition(object, errors),
+        ("apiregistration.k8s.io", "APIService") => extension::check_api_service(object, errors),
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificate::check_signing_request(object, errors);
+        }
+        ("certificates.k8s.io", "ClusterTrustBundle") => certificate::check_trust_bundle(object, errors),
+        ("certificates.k8s.io", "PodCertificateRequest") => {
+            certificate::check_pod_certificate_request(object, errors);
+        }
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => certificate::check_flow_schema(object, errors),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
+            certificate::check_priority_level(object, errors);
+        }
+        ("resource.k8s.io", "DeviceClass") => certificate::check_device_class(object, errors),
+        ("resource.k8s.io", "DeviceTaintRule") => certificate::check_device_taint(object, errors),
+        ("resource.k8s.io", "ResourceClaim") => {
+            certificate::check_device_claim(&object["spec"], &Path::root("spec"), errors);
+        }
+        ("resource.k8s.io", "ResourceClaimTemplate") => {
+            certificate::check_device_claim(&object["spec"]["spec"], &Path::root("spec.spec"), errors);
+        }
+        ("resource.k8s.io", "ResourceSlice") => certificate::check_device_slice(object, errors),
         _ => {}
     }
 }

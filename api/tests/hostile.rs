@@ -2,7 +2,7 @@
 
 use api::{
     catalogue::{Catalogue, Resource},
-    defaults, managed_fields, patch, protobuf, schema, strategy,
+    conversion, defaults, managed_fields, patch, protobuf, schema, strategy, table, validation,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -79,6 +79,32 @@ const WORDS: &[&str] = &[
     "ClusterIP",
     "ClientIP",
     "RollingUpdate",
+    "accessModes",
+    "capacity",
+    "storage",
+    "rules",
+    "http",
+    "paths",
+    "path",
+    "backend",
+    "service",
+    "schedule",
+    "jobTemplate",
+    "metrics",
+    "target",
+    "averageUtilization",
+    "versions",
+    "schema",
+    "openAPIV3Schema",
+    "properties",
+    "items",
+    "object",
+    "array",
+    "webhooks",
+    "devices",
+    "exactly",
+    "* * * * *",
+    "10.0.0.0/8",
 ];
 
 fn word() -> impl Strategy<Value = String> {
@@ -153,6 +179,41 @@ proptest! {
         let _ = strategy::scale::of(&old);
         let bytes = protobuf::encode_object(schemas, resource.schema, &old);
         let _ = protobuf::decode_object(&bytes);
+    }
+
+    #[test]
+    fn any_configuration_is_applied_or_refused(resource in resource(), first in document(), second in document()) {
+        let mut live = first;
+        write(resource, None, &mut live, "one");
+        let mut config = second;
+        config["apiVersion"] = resource.api_version().into();
+        config["kind"] = resource.kind.as_ref().into();
+        for subresource in ["", "status"] {
+            let writer = managed_fields::Writer {
+                operation: managed_fields::Operation::Apply,
+                subresource,
+                ..writer("two")
+            };
+            for live in [None, Some(&live)] {
+                let _ = managed_fields::apply(schema::builtin(), resource, live, &config, &writer, true);
+            }
+        }
+    }
+
+    #[test]
+    fn what_decodes_is_checked_and_printed(resource in resource(), first in document(), second in document()) {
+        let (mut old, mut new) = (first, second);
+        let clean = |object: &mut Value| schema::builtin().decode(resource.schema, object).errors.is_empty();
+        if clean(&mut old) && clean(&mut new) {
+            write(resource, None, &mut old, "one");
+            write(resource, Some(&old), &mut new, "two");
+            let _ = validation::create(resource, &old);
+            let _ = validation::update(resource, &new, &old);
+            let _ = table::row(resource, &new, jiff::Timestamp::UNIX_EPOCH);
+            let mut served = new;
+            conversion::from_stored(resource, &mut served);
+            conversion::to_stored(resource, &mut served);
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use apiserver_core::User;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{Request, Response, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -10,15 +12,16 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::tunnel::tunnel_server::TunnelServer;
+use store::PeerId;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::Service as _;
 
 use crate::body::{Body, BodyError};
 use crate::shell::{Peer, Shell};
-use crate::tls;
 use crate::tunnel::{self, NodeName};
+use crate::{peers, tls};
 
 /// Connections at once, of all clients.
 const MAX_CONNECTIONS: usize = 16 * 1024;
@@ -28,6 +31,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest request head.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
+/// Where the service of the store's members is.
+const PEER_PATH: &str = "/orlop.peer.v1.Peer/";
 /// Streams at once in one HTTP/2 connection.
 const MAX_STREAMS: u32 = 1000;
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -82,22 +87,17 @@ impl Protocols {
 pub(crate) async fn accept(acceptor: Arc<Acceptor>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let shell = acceptor.shell.clone();
+    let mut closing = std::pin::pin!(shell.lingered());
     loop {
         let accepted = tokio::select! {
-            () = shell.stop.cancelled() => return,
+            () = &mut closing => break,
             accepted = async {
                 let place = places.clone().acquire_owned().await;
                 (place, listener.accept().await)
             } => accepted,
         };
         match accepted {
-            (Ok(place), Ok((stream, _))) => {
-                let acceptor = acceptor.clone();
-                shell.tasks.spawn(async move {
-                    let _place = place;
-                    acceptor.serve(stream).await;
-                });
-            }
+            (Ok(place), Ok((stream, _))) => acceptor.clone().spawn(stream, place),
             (Err(_), _) => return,
             (_, Err(error)) => {
                 // Out of file descriptors or memory: others must end first.
@@ -106,17 +106,32 @@ pub(crate) async fn accept(acceptor: Arc<Acceptor>, listener: TcpListener) {
             }
         }
     }
+    // Those that the kernel has accepted already would be reset.
+    while let (Ok(place), Some(Ok((stream, _)))) =
+        (places.clone().try_acquire_owned(), listener.accept().now_or_never())
+    {
+        acceptor.clone().spawn(stream, place);
+    }
 }
 
 // === impl Acceptor ===
 
 impl Acceptor {
+    /// Serves a connection on a task of its own; `place` is free again when it ends.
+    fn spawn(self: Arc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let tasks = self.shell.tasks.clone();
+        tasks.spawn(async move {
+            let _place = place;
+            self.serve(stream).await;
+        });
+    }
+
     async fn serve(&self, stream: TcpStream) {
         // Answers are written whole; waiting for more would only delay them. It is not needed for correctness.
         let _ = stream.set_nodelay(true);
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream));
         let stream = tokio::select! {
-            () = self.shell.stop.cancelled() => return,
+            () = self.shell.lingered() => return,
             handshake = handshake => match handshake {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
@@ -143,22 +158,22 @@ impl Acceptor {
             let user = apiserver_core::User::from_certificate(&subject.name, &subject.groups);
             Peer::Known(self.shell.caller(user))
         });
-        let node = match &peer {
-            Peer::Known(caller) => caller.user.node().map(|node| NodeName(node.into())),
-            Peer::Unknown => None,
+        let machine = match &peer {
+            Peer::Known(caller) => Machine::of(&caller.user),
+            Peer::Unknown => Machine::default(),
         };
         let (shell, peer) = (self.shell.clone(), Arc::new(peer));
         let service = service_fn(move |request: Request<Incoming>| {
-            let (shell, peer, node) = (shell.clone(), peer.clone(), node.clone());
-            async move { Ok::<_, Infallible>(route(&shell, &peer, node, request).await) }
+            let (shell, peer, machine) = (shell.clone(), peer.clone(), machine.clone());
+            async move { Ok::<_, Infallible>(route(&shell, &peer, machine, request).await) }
         });
         let io = TokioIo::new(stream);
-        let stop = self.shell.stop.clone();
+        let closing = self.shell.lingered();
         let ended = if is_http2 {
             let mut connection = std::pin::pin!(self.protocols.http2.serve_connection(io, service));
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
+                () = closing => {
                     connection.as_mut().graceful_shutdown();
                     tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
                 }
@@ -168,7 +183,7 @@ impl Acceptor {
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
+                () = closing => {
                     connection.as_mut().graceful_shutdown();
                     tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
                 }
@@ -180,11 +195,26 @@ impl Acceptor {
     }
 }
 
-/// gRPC goes to the tunnel, everything else to the API.
+/// What a connection's certificate says of the machine at the other end.
+#[derive(Clone, Default)]
+struct Machine {
+    node: Option<NodeName>,
+    member: Option<PeerId>,
+}
+
+// === impl Machine ===
+
+impl Machine {
+    fn of(user: &User) -> Machine {
+        Machine { node: user.node().map(|node| NodeName(node.into())), member: peers::member(user) }
+    }
+}
+
+/// gRPC of servers goes to the store, other gRPC to the tunnel, everything else to the API.
 async fn route(
     shell: &Arc<Shell>,
     peer: &Peer,
-    node: Option<NodeName>,
+    machine: Machine,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let is_grpc = request.version() == Version::HTTP_2
@@ -195,11 +225,18 @@ async fn route(
     if !is_grpc {
         return shell.handle(request, peer).await;
     }
-    if let Some(node) = node {
-        request.extensions_mut().insert(node);
-    }
-    let mut service = TunnelServer::new(tunnel::Service(shell.tunnels.clone()));
-    match service.call(request).await {
+    let answered = if request.uri().path().starts_with(PEER_PATH) {
+        if let Some(member) = machine.member {
+            request.extensions_mut().insert(member);
+        }
+        shell.store.peer_service().call(request).await
+    } else {
+        if let Some(node) = machine.node {
+            request.extensions_mut().insert(node);
+        }
+        TunnelServer::new(tunnel::Service(shell.tunnels.clone())).call(request).await
+    };
+    match answered {
         Ok(response) => response.map(|body| Body::stream(body.map_err(BodyError::from))),
         Err(never) => match never {},
     }

@@ -139,6 +139,14 @@ impl Hub {
         self.delivered.store(revision, Ordering::Release);
     }
 
+    /// Starts over at `revision`: no events lead there, so all watchers are cut off. Who resumes from what it saw last
+    /// is told that this is forgotten.
+    pub(crate) fn restart(&self, revision: u64) {
+        let topics = self.topics();
+        topics.watchers.values().flatten().for_each(|mailbox| mailbox.cut_off());
+        self.delivered.store(revision, Ordering::Release);
+    }
+
     fn topics(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
@@ -82,6 +82,12 @@ pub enum PkiError {
         /// The missing key.
         path: PathBuf,
     },
+    /// A signing request is not one, or its signature does not fit its key.
+    #[error("the signing request cannot be used")]
+    Request {
+        /// The library's answer.
+        source: rcgen::Error,
+    },
     /// A certificate could not be made.
     #[error("cannot make the certificate of {subject:?}")]
     Issue {
@@ -97,10 +103,7 @@ pub enum PkiError {
 impl Authority {
     /// Reads the authority kept in `dir`, or makes a new one there. Files are readable by their owner only.
     pub fn load_or_create(dir: &Path) -> Result<Authority, PkiError> {
-        std::fs::create_dir_all(dir).map_err(|source| file_error(dir, "creating the folder", source))?;
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-            .map_err(|source| file_error(dir, "setting the mode", source))?;
-
+        make_folder(dir)?;
         let ca_key = load_or_create_key(&dir.join("ca.key"), &dir.join("ca.crt"))?;
         let params = ca_params();
         let cert_path = dir.join("ca.crt");
@@ -125,6 +128,21 @@ impl Authority {
         })
     }
 
+    /// Puts another server's authority into `dir`, which has none: certificate and key in PEM, and the seed of the key
+    /// that signs tokens.
+    ///
+    /// # Errors
+    /// When they do not belong together, or a file cannot be written.
+    pub fn install(dir: &Path, ca_pem: &str, ca_key_pem: &str, seed: &[u8; 32]) -> Result<(), PkiError> {
+        make_folder(dir)?;
+        let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
+        let parsed = KeyPair::from_pem(ca_key_pem).map_err(|error| damaged(&key, error))?;
+        check_pair(&certificate, &parse_cert(&certificate, ca_pem)?, &parsed)?;
+        write_private(&dir.join("sa.key"), seed)?;
+        write_private(&key, ca_key_pem.as_bytes())?;
+        write_private(&certificate, ca_pem.as_bytes())
+    }
+
     /// The authority's certificate, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
@@ -138,6 +156,11 @@ impl Authority {
     /// The seed of the Ed25519 key that signs service account tokens.
     pub fn service_account_seed(&self) -> &[u8; 32] {
         &self.service_account_seed
+    }
+
+    /// The authority's key, PEM.
+    pub fn ca_key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
     }
 
     /// The key that encrypts the store.
@@ -179,6 +202,26 @@ impl Authority {
         self.issue(params, user, group, lifetime)
     }
 
+    /// Certifies the key of a PKCS#10 request (PEM) for a client: `user` becomes the user name, `group` its group. Of the
+    /// request nothing but the key is looked at. Returns the certificate, PEM.
+    pub fn sign_client(
+        &self,
+        request_pem: &str,
+        user: &str,
+        group: &str,
+        lifetime: Duration,
+    ) -> Result<String, PkiError> {
+        let mut request = CertificateSigningRequestParams::from_pem(request_pem)
+            .map_err(|source| PkiError::Request { source })?;
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let now = SystemTime::now();
+        name_and_date(&mut params, user, Some(group), now, now + lifetime);
+        request.params = params;
+        let certificate = request.signed_by(&self.issuer).map_err(|source| issue_error(user, source))?;
+        Ok(certificate.pem())
+    }
+
     /// Issues a node agent's client certificate.
     pub fn issue_node(&self, node: &str) -> Result<Issued, PkiError> {
         self.issue_client(&format!("system:node:{node}"), Some("system:nodes"), COMPONENT_LIFETIME)
@@ -194,16 +237,7 @@ impl Authority {
         let error = |source| issue_error(common_name, source);
         let issued_at = SystemTime::now();
         let not_after = issued_at + lifetime;
-        let mut name = DistinguishedName::new();
-        if let Some(organization) = organization {
-            name.push(DnType::OrganizationName, organization);
-        }
-        name.push(DnType::CommonName, common_name);
-        params.distinguished_name = name;
-        params.not_before = (issued_at - BACKDATE).into();
-        params.not_after = not_after.into();
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.use_authority_key_identifier_extension = true;
+        name_and_date(&mut params, common_name, organization, issued_at, not_after);
         let key = KeyPair::generate().map_err(error)?;
         let cert = params.signed_by(&key, &self.issuer).map_err(error)?;
         Ok(Issued {
@@ -232,6 +266,33 @@ impl Issued {
     }
 }
 
+/// Makes a folder that only its owner may look into.
+fn make_folder(dir: &Path) -> Result<(), PkiError> {
+    std::fs::create_dir_all(dir).map_err(|source| file_error(dir, "creating the folder", source))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .map_err(|source| file_error(dir, "setting the mode", source))
+}
+
+/// What every certificate of ours has besides its purpose.
+fn name_and_date(
+    params: &mut CertificateParams,
+    common_name: &str,
+    organization: Option<&str>,
+    issued_at: SystemTime,
+    not_after: SystemTime,
+) {
+    let mut name = DistinguishedName::new();
+    if let Some(organization) = organization {
+        name.push(DnType::OrganizationName, organization);
+    }
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    params.not_before = (issued_at - BACKDATE).into();
+    params.not_after = not_after.into();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+}
+
 fn ca_params() -> CertificateParams {
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
@@ -244,6 +305,16 @@ fn ca_params() -> CertificateParams {
     params.not_before = (now - BACKDATE).into();
     params.not_after = (now + CA_LIFETIME).into();
     params
+}
+
+/// From when to when a certificate (PEM) is valid; `None` when it is none.
+pub fn validity(pem: &str) -> Option<(SystemTime, SystemTime)> {
+    let der = parse_cert(Path::new("certificate"), pem).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
+    let time = |at: x509_parser::time::ASN1Time| {
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at.timestamp()).ok()?))
+    };
+    Some((time(parsed.validity().not_before)?, time(parsed.validity().not_after)?))
 }
 
 /// Reads a key, or makes one; a certificate without its private key is refused.
@@ -296,7 +367,10 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, PkiError> {
 }
 
 /// Writes a file that only its owner may read: whole or not at all.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
+///
+/// # Errors
+/// When the system refuses.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = path.with_file_name(name);
@@ -360,6 +434,24 @@ mod tests {
         std::fs::remove_file(dir.path().join("ca.key")).expect("removed");
         let Err(error) = Authority::load_or_create(dir.path()) else { panic!("a lost key was accepted") };
         assert!(error.to_string().contains("restore the key"), "{error}");
+    }
+
+    #[test]
+    fn of_a_signing_request_only_the_key_counts() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let authority = Authority::load_or_create(dir.path()).expect("created");
+        let key = KeyPair::generate().expect("key");
+        let mut asked = ca_params();
+        asked.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        let request = asked.serialize_request(&key).expect("request").pem().expect("PEM");
+        let pem = authority.sign_client(&request, "ada", "crew", COMPONENT_LIFETIME).expect("signed");
+        let certificate = parse_cert(Path::new("signed"), &pem).expect("PEM");
+        let subject = crate::tls::certificate_subject(&certificate).expect("parsed");
+        assert_eq!((subject.name.as_str(), subject.groups), ("ada", vec!["crew".to_owned()]));
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).expect("parsed");
+        assert!(!parsed.is_ca());
+        assert!(check_pair(Path::new("signed"), &certificate, &key).is_ok());
+        assert!(authority.sign_client("no request", "ada", "crew", COMPONENT_LIFETIME).is_err());
     }
 
     #[test]

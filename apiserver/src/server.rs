@@ -14,7 +14,7 @@ use apiserver_core::authn::jwt::{JwtError, SigningKey};
 use apiserver_core::{Config, Derived, Ids, genesis};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use store::{CommitError, Event, Observer, Outcome, Snapshot, Store};
+use store::{CommitError, Event, Observer, Outcome, ReadError, Snapshot, Store, Txn};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -23,9 +23,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::connection::{self, Acceptor, Protocols};
 use crate::hub::{History, Hub, Unavailable};
 use crate::limits::Limiter;
+use crate::measure::Measures;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::pki::Authority;
+use crate::servers;
 use crate::service::InProcess;
 use crate::shell::Shell;
 use crate::tls::{self, TlsError};
@@ -35,6 +37,8 @@ use crate::tunnel::Registry;
 const MAX_GENESIS: usize = 16;
 /// How long connections and streams have to end when the server stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
+/// How often a server without confirmed state asks for it again.
+const CONFIRM_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -50,6 +54,8 @@ pub struct Options {
     pub config: Config,
     /// Further addresses that the server's certificate is good for, as the nodes'.
     pub addresses: Vec<IpAddr>,
+    /// What every part of the cluster agrees on: told to machines that join.
+    pub cluster: serde_json::Value,
 }
 
 /// A running API server.
@@ -75,6 +81,9 @@ pub enum StartError {
     /// What every cluster has from the start could not be written.
     #[error("cannot write the cluster's first objects")]
     Genesis(#[from] CommitError),
+    /// The store was closed meanwhile.
+    #[error("the store was closed before the server was ready")]
+    Closed,
     /// What every cluster has from the start was changed again and again meanwhile.
     #[error("cannot write the cluster's first objects: something else writes them too")]
     Contended,
@@ -90,7 +99,14 @@ impl Options {
         authority: Arc<Authority>,
     ) -> Result<Options, JwtError> {
         let config = Config::new(SigningKey::from_seed(authority.service_account_seed())?);
-        Ok(Options { listen, store, authority, config, addresses: Vec::new() })
+        Ok(Options {
+            listen,
+            store,
+            authority,
+            config,
+            addresses: Vec::new(),
+            cluster: serde_json::Value::Null,
+        })
     }
 }
 
@@ -99,7 +115,7 @@ impl Options {
 impl Server {
     /// Listens, writes what every cluster has from the start, and serves.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { listen, store, authority, mut config, addresses: names } = options;
+        let Options { listen, store, authority, mut config, addresses: names, cluster } = options;
         let listeners = listen.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         if config.advertise.is_empty() {
@@ -113,8 +129,11 @@ impl Server {
         let (derived, hub) = observe(&store, &stop, &tasks);
         let shell = Arc::new(Shell {
             tunnels: Arc::new(Registry::new(stop.clone())),
+            measures: Measures::default(),
             store,
             config,
+            authority: authority.clone(),
+            cluster,
             derived,
             hub,
             metrics: Metrics::new(),
@@ -124,9 +143,6 @@ impl Server {
             tasks: tasks.clone(),
             ready: AtomicBool::new(false),
         });
-        write_genesis(&shell).await?;
-        shell.ready.store(true, Ordering::Release);
-
         tasks.spawn(tls::rotate(authority, names, rotating, renew_at, stop));
         let acceptor = Arc::new(Acceptor {
             shell: shell.clone(),
@@ -136,7 +152,30 @@ impl Server {
         for listener in listeners {
             tasks.spawn(connection::accept(acceptor.clone(), listener));
         }
-        Ok(Server { shell, addresses })
+        let server = Server { shell, addresses };
+        server.become_ready().await?;
+        Ok(server)
+    }
+
+    /// Waits until the store has confirmed state, which takes the other servers where there are some: they reach this one
+    /// meanwhile, clients do not. Then sees to it that the cluster has what every cluster has.
+    async fn become_ready(&self) -> Result<(), StartError> {
+        let shell = &self.shell;
+        loop {
+            match shell.store.linearizable().await {
+                Ok(_) => break,
+                Err(ReadError::Closed) => return Err(StartError::Closed),
+                Err(error) => {
+                    tracing::info!(%error, "the API waits for the other servers");
+                    tokio::time::sleep(CONFIRM_PAUSE).await;
+                }
+            }
+        }
+        write_genesis(shell).await?;
+        servers::publish(shell).await?;
+        shell.ready.store(true, Ordering::Release);
+        shell.tasks.spawn(servers::follow(shell.clone()));
+        Ok(())
     }
 
     /// The addresses that the server listens on.
@@ -200,10 +239,18 @@ fn certificate_addresses(config: &Config, listening: &[SocketAddr], further: Vec
 
 /// Writes what every cluster has from the start.
 async fn write_genesis(shell: &Shell) -> Result<(), StartError> {
+    write_planned(shell, |snapshot, now, ids| genesis::plan(snapshot, &shell.config, now, ids)).await
+}
+
+/// Commits what is planned, and plans again while something else writes, until there is nothing left to do.
+pub(crate) async fn write_planned(
+    shell: &Shell,
+    plan: impl Fn(&Snapshot, Timestamp, &mut Ids<'_>) -> Vec<Txn>,
+) -> Result<(), StartError> {
     for _ in 0..MAX_GENESIS {
         let txns = {
             let mut rng = rand::rng();
-            genesis::plan(&shell.store.snapshot(), &shell.config, Timestamp::now(), &mut Ids::new(&mut rng))
+            plan(&shell.store.snapshot(), Timestamp::now(), &mut Ids::new(&mut rng))
         };
         let mut moved_on = false;
         for outcome in futures::future::join_all(txns.into_iter().map(|txn| shell.store.commit(txn))).await {
@@ -234,16 +281,36 @@ fn observe(
     (derived, hub)
 }
 
+/// What the hub is told.
+enum News {
+    Applied(Vec<Arc<Event>>),
+    /// The whole state is another one, at this revision.
+    Replaced(u64),
+}
+
 /// Hands applied events to the hub; what was applied meanwhile goes together.
-async fn feed(hub: Arc<Hub>, mut batches: mpsc::UnboundedReceiver<Vec<Arc<Event>>>, stop: CancellationToken) {
+async fn feed(hub: Arc<Hub>, mut batches: mpsc::UnboundedReceiver<News>, stop: CancellationToken) {
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => None,
             received = batches.recv() => received,
         };
-        let Some(mut events) = received else { return };
-        while let Ok(more) = batches.try_recv() {
-            events.extend(more);
+        let mut next = received;
+        let mut events = Vec::new();
+        loop {
+            match next {
+                Some(News::Applied(more)) => events.extend(more),
+                Some(News::Replaced(revision)) => {
+                    // Who watches is cut off: what led up to here is of no use any more.
+                    events.clear();
+                    hub.restart(revision);
+                }
+                None => return,
+            }
+            match batches.try_recv() {
+                Ok(more) => next = Some(more),
+                Err(_) => break,
+            }
         }
         hub.deliver(&events);
     }
@@ -253,7 +320,7 @@ async fn feed(hub: Arc<Hub>, mut batches: mpsc::UnboundedReceiver<Vec<Arc<Event>
 struct Follower {
     derived: Arc<ArcSwap<Derived>>,
     state: Mutex<Following>,
-    batches: mpsc::UnboundedSender<Vec<Arc<Event>>>,
+    batches: mpsc::UnboundedSender<News>,
 }
 
 enum Following {
@@ -272,8 +339,10 @@ impl Follower {
     fn begin(&self, snapshot: &Snapshot) {
         let mut derived = Derived::build(snapshot);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Following::Early(events) = &*state {
-            derived.apply(events.iter().map(|event| &**event));
+        match &*state {
+            Following::Early(events) => derived.apply(events.iter().map(|event| &**event)),
+            // The state was replaced meanwhile, and indexed then.
+            Following::Indexed(_) => return,
         }
         self.derived.store(Arc::new(derived.clone()));
         *state = Following::Indexed(derived);
@@ -291,7 +360,16 @@ impl Observer for Shared {
             }
         }
         // An error means that the server has stopped.
-        let _ = self.0.batches.send(events.to_vec());
+        let _ = self.0.batches.send(News::Applied(events.to_vec()));
+    }
+
+    fn replaced(&self, snapshot: &Arc<Snapshot>) {
+        let derived = Derived::build(snapshot);
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.derived.store(Arc::new(derived.clone()));
+        *state = Following::Indexed(derived);
+        // An error means that the server has stopped.
+        let _ = self.0.batches.send(News::Replaced(snapshot.revision()));
     }
 }
 

@@ -15,8 +15,8 @@ use apiserver_core::authz::{Attributes, check};
 use apiserver_core::failure::Refused;
 use apiserver_core::request::Verb;
 use apiserver_core::{
-    Config, Consistency, Derived, Ids, Prepared, Rendered, Request, RequestInfo, Response as CoreResponse,
-    User, World, authn, failure, prepare,
+    Config, Consistency, Deleted, DeletionPart, DeletionPlace, Derived, Ids, Prepared, Rendered, Request,
+    RequestInfo, Response as CoreResponse, User, World, authn, failure, prepare_from,
 };
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -24,18 +24,20 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts}
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use jiff::Timestamp;
-use store::{CommitError, ReadError, Snapshot, Store};
+use store::{CommitError, Outcome, ReadError, Snapshot, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::body::{Body, BodyError};
 use crate::health::{self, Health};
 use crate::hub::{Forgotten, Hub};
 use crate::limits::{Limiter, Slot};
+use crate::measure::Measures;
 use crate::metrics::{self, Metrics};
 use crate::openapi::{self, Documents};
+use crate::pki::Authority;
 use crate::respond::IntoHttp as _;
 use crate::tunnel::Registry;
-use crate::{compress, streams, watch};
+use crate::{cluster, compress, streams, watch};
 
 /// How long a request may take; watches and streams may go on.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
@@ -45,6 +47,9 @@ const REVISION_DEADLINE: Duration = Duration::from_secs(3);
 const MAX_PLANS: usize = 16;
 /// So much of a body that is too large is read and forgotten; then the connection ends.
 const MAX_FORGOTTEN: usize = 64 * 1024 * 1024;
+/// How long a server that stops still takes connections and requests: those that are on their way to it are served, and not
+/// broken off where a client cannot tell whether they had an effect.
+const LINGER: Duration = Duration::from_millis(250);
 /// How long the store may take to answer a health check.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -52,9 +57,13 @@ const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) struct Shell {
     pub(crate) store: Store,
     pub(crate) config: Config,
+    pub(crate) authority: Arc<Authority>,
+    /// What every part of the cluster agrees on; told to who joins.
+    pub(crate) cluster: serde_json::Value,
     pub(crate) derived: Arc<ArcSwap<Derived>>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) tunnels: Arc<Registry>,
+    pub(crate) measures: Measures,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,
     pub(crate) openapi: Documents,
@@ -94,10 +103,16 @@ impl Shell {
         Caller { slot: self.limiter.slot(&user.name), user: Arc::new(user) }
     }
 
+    /// Returns when the server has been stopping for a while: what began at that time was on its way before.
+    pub(crate) async fn lingered(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(LINGER).await;
+    }
+
     /// Answers a request.
     pub(crate) async fn handle<B>(self: &Arc<Self>, request: http::Request<B>, peer: &Peer) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
         let began = Instant::now();
@@ -105,6 +120,9 @@ impl Shell {
         let path = parts.uri.path();
         if health::is_health(path) {
             return self.health(path, parts.uri.query().unwrap_or_default()).await;
+        }
+        if !self.ready.load(Ordering::Acquire) {
+            return failure::starting().into_http();
         }
         let caller = match self.authenticate(&parts, peer) {
             Ok(caller) => caller,
@@ -136,24 +154,30 @@ impl Shell {
 
         let headers = std::mem::take(&mut parts.headers);
         let mut request = Request { info, headers, body: Bytes::new() };
-        let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
-            let body = match collect(body, self.config.max_body).await {
-                Ok(body) => body,
-                Err(BodyFailure::TooLarge) => {
-                    return Refused::from(Status::too_large(self.config.max_body)).into_http();
-                }
-                Err(BodyFailure::Broken) => {
-                    return CoreResponse::bad_request("the request body ended early").into_http();
-                }
-            };
-            request.body = body;
-            self.answer(&mut request, parts, &caller).await
-        })
-        .await;
-        let response = answered.unwrap_or_else(|_| {
-            let message = "Timeout: request did not complete within the allotted timeout";
-            CoreResponse::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).into_http()
-        });
+        let response = if request.info.subresource == "proxy" {
+            // The backend reads the body and takes its time: only where it leads is for this server to say.
+            let body = Body::stream(body.map_err(Into::into));
+            self.answer(&mut request, parts, body, &caller).await
+        } else {
+            let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
+                let body = match collect(body, self.config.max_body).await {
+                    Ok(body) => body,
+                    Err(BodyFailure::TooLarge) => {
+                        return Refused::from(Status::too_large(self.config.max_body)).into_http();
+                    }
+                    Err(BodyFailure::Broken) => {
+                        return CoreResponse::bad_request("the request body ended early").into_http();
+                    }
+                };
+                request.body = body;
+                self.answer(&mut request, parts, Body::empty(), &caller).await
+            })
+            .await;
+            answered.unwrap_or_else(|_| {
+                let message = "Timeout: request did not complete within the allotted timeout";
+                CoreResponse::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).into_http()
+            })
+        };
         self.metrics.record(&request.info, response.status().as_u16(), began.elapsed());
         response
     }
@@ -164,9 +188,9 @@ impl Shell {
             return Ok(caller.clone());
         }
         let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
-            // Health was answered before; of the rest only the version is for everyone.
+            // Health was answered before; of the rest only what says who this is is for everyone.
             return match parts.uri.path().trim_end_matches('/') {
-                "/version" => Ok(self.caller(User::anonymous())),
+                "/version" | cluster::AUTHORITY => Ok(self.caller(User::anonymous())),
                 _ => Err(Status::unauthorized().into()),
             };
         };
@@ -198,24 +222,26 @@ impl Shell {
         Ok(Caller { user: Arc::new(user), ..caller })
     }
 
-    /// Plans the request, and plans it again while the state moves on under it.
+    /// Plans the request, and plans it again while the state moves on under it. `body` is what a proxied request sends.
     async fn answer(
         self: &Arc<Self>,
         request: &mut Request,
         mut parts: Parts,
+        body: Body,
         caller: &Caller,
     ) -> Response<Body> {
         let info = &request.info;
-        if !info.is_resource && (info.path == "/metrics" || openapi::is_openapi(&info.path)) {
-            let headers = std::mem::take(&mut request.headers);
-            return self.own_path(info, headers, caller).await;
+        let own =
+            info.path == "/metrics" || openapi::is_openapi(&info.path) || cluster::is_cluster(&info.path);
+        if !info.is_resource && own {
+            return self.own_path(request, caller).await;
         }
         for _ in 0..MAX_PLANS {
             let snapshot = match self.snapshot(request.consistency()).await {
                 Ok(snapshot) => snapshot,
                 Err(refusal) => return refusal.into_http(),
             };
-            match self.plan(&snapshot, request, caller) {
+            match self.plan(&snapshot, request, caller, None) {
                 Prepared::Respond(response) => return reply(response, &request.headers).await,
                 Prepared::Commit(commit) => match self.store.commit(commit.txn).await {
                     Ok(outcome) => match commit.reply.render(&outcome) {
@@ -224,6 +250,7 @@ impl Shell {
                     },
                     Err(error) => return commit_failure(&error).into_http(),
                 },
+                Prepared::Part(part) => return self.delete_in_parts(request, caller, *part).await,
                 // A watch that ends at once would only be asked for again.
                 Prepared::Watch(_) if self.stop.is_cancelled() => return failure::stopping().into_http(),
                 Prepared::Watch(plan) => {
@@ -235,23 +262,67 @@ impl Shell {
                         Err(Forgotten { content_type, line }) => watch::expired(content_type, line),
                     };
                 }
+                Prepared::Measure(plan) => {
+                    return self.measures.answer(&self.tunnels, *plan).await.into_http();
+                }
                 Prepared::Connect(plan) => {
                     let guard = self.metrics.long_running(&request.info);
                     parts.headers = std::mem::take(&mut request.headers);
-                    return streams::carry(self, *plan, parts, guard).await;
+                    return streams::carry(self, *plan, parts, body, guard).await;
                 }
             }
         }
-        let message = "the object changed again and again while the request was being carried out";
-        CoreResponse::failure(StatusCode::CONFLICT, "Conflict", message).into_http()
+        contended().into_http()
     }
 
-    fn plan(&self, snapshot: &Snapshot, request: &Request, caller: &Caller) -> Prepared {
+    /// Carries out the deletion of a collection, part after part.
+    async fn delete_in_parts(
+        &self,
+        request: &Request,
+        caller: &Caller,
+        mut part: DeletionPart,
+    ) -> Response<Body> {
+        let (mut deleted, mut place, mut plans) = (Deleted::default(), part.from.clone(), 1);
+        loop {
+            let txn = std::mem::take(&mut part.txn);
+            let outcome = match txn.ops.is_empty() {
+                true => Outcome::Committed { revisions: Vec::new() },
+                false => match self.store.commit(txn).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => return commit_failure(&error).into_http(),
+                },
+            };
+            if matches!(outcome, Outcome::Committed { .. }) {
+                let next = part.next.clone();
+                if let Some(response) = part.settle(&outcome, &mut deleted) {
+                    return response.into_http();
+                }
+                (place, plans) = (next.unwrap_or(place), 0);
+            }
+            if plans >= MAX_PLANS {
+                return contended().into_http();
+            }
+            plans += 1;
+            part = match self.plan(&self.store.snapshot(), request, caller, Some(&place)) {
+                Prepared::Part(part) => *part,
+                Prepared::Respond(response) => return response.into_http(),
+                _ => return failure::internal("a deletion became something else").into_http(),
+            };
+        }
+    }
+
+    fn plan(
+        &self,
+        snapshot: &Snapshot,
+        request: &Request,
+        caller: &Caller,
+        place: Option<&DeletionPlace>,
+    ) -> Prepared {
         let derived = self.derived.load();
         let world = World { snapshot, derived: &derived, config: &self.config };
         let plan = || {
             let mut rng = rand::rng();
-            prepare(&world, request, &caller.user, Timestamp::now(), &mut Ids::new(&mut rng))
+            prepare_from(&world, request, &caller.user, Timestamp::now(), &mut Ids::new(&mut rng), place)
         };
         // One request that breaks the planner must not take its connection's other requests with it.
         catch_unwind(AssertUnwindSafe(plan)).unwrap_or_else(|_| {
@@ -299,12 +370,8 @@ impl Shell {
     }
 
     /// The paths that are answered here and not by the core: they show the server, not its objects.
-    async fn own_path(
-        self: &Arc<Self>,
-        info: &RequestInfo,
-        headers: HeaderMap,
-        caller: &Caller,
-    ) -> Response<Body> {
+    async fn own_path(self: &Arc<Self>, request: &mut Request, caller: &Caller) -> Response<Body> {
+        let info = &request.info;
         let allowed = {
             let snapshot = self.store.snapshot();
             let derived = self.derived.load();
@@ -324,7 +391,11 @@ impl Shell {
                 Err(error) => failure::internal(&error.to_string()).into_http(),
             };
         }
+        if cluster::is_cluster(&info.path) {
+            return self.cluster(request, caller).await;
+        }
         let (shell, path) = (self.clone(), info.path.clone());
+        let headers = std::mem::take(&mut request.headers);
         let made =
             tokio::task::spawn_blocking(move || shell.openapi.answer(&shell.config, &path, &headers)).await;
         made.unwrap_or_else(|error| *failure::internal(&error.to_string())).into_http()
@@ -389,6 +460,11 @@ async fn reply(response: CoreResponse, headers: &HeaderMap) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     response
+}
+
+fn contended() -> CoreResponse {
+    let message = "the object changed again and again while the request was being carried out";
+    CoreResponse::failure(StatusCode::CONFLICT, "Conflict", message)
 }
 
 fn commit_failure(error: &CommitError) -> Refused {

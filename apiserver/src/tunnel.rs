@@ -10,11 +10,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::Stream;
 use proto::tunnel::{Frame, Hello, Open, frame, open, tunnel_server};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+
+mod pipe;
 
 /// How long an agent may take to answer an Open with a session.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +27,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const SESSION_BUFFER: usize = 16;
 /// Opens that wait for one agent.
 const OPEN_BUFFER: usize = 64;
+/// The most bytes in one frame.
+const PIECE: usize = 32 * 1024;
 /// The metadata key that names a session.
 const SESSION_KEY: &str = "orlop-session";
 
@@ -240,6 +245,19 @@ impl Sender {
     /// Sends one frame; waits while the agent does not keep up.
     pub async fn send(&self, frame: frame::Frame) -> Result<(), Ended> {
         self.0.send(Ok(Frame { frame: Some(frame) })).await.map_err(|_| Ended)
+    }
+
+    /// Sends bytes of any length, in frames of a good size.
+    pub async fn send_all(
+        &self,
+        mut bytes: Bytes,
+        frame: impl Fn(Vec<u8>) -> frame::Frame,
+    ) -> Result<(), Ended> {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(PIECE));
+            self.send(frame(piece.into())).await?;
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,11 @@
 //! One node's process: the agent with its runtime, the proxy and DNS.
 //!
 //! `up` starts it with a file that says everything, and holds its standard input: the word `stop` there ends the
-//! containers too, the end of the input leaves them running for the next agent.
+//! containers too, the end of the input leaves them running for the next agent. On a host of its own an agent writes that
+//! file itself when it joins (`join`).
+
+mod join;
+mod servers;
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -10,14 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use client::{Client, Informers};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use nodeagent::embedded::{EmbeddedConfig, EmbeddedRuntime};
 use nodeagent::images::{ImageStore, ImageStoreConfig, SelfImage};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use crate::join::SERVER_NAME;
 use crate::networks::Networks;
 use crate::{layout, lock, pod_routes};
 
@@ -33,8 +41,8 @@ const PARALLEL_LAYERS: usize = 3;
 /// What an agent process is told. Kept as JSON in the node's directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AgentFile {
-    /// URL of the API server.
-    pub server: String,
+    /// `HOST:PORT` of each server.
+    pub servers: Vec<String>,
     /// Certificate of the cluster's authority, PEM.
     pub authority: PathBuf,
     /// Own certificate, PEM.
@@ -72,6 +80,18 @@ pub enum Role {
     },
 }
 
+// === impl AgentFile ===
+
+impl AgentFile {
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        Ok(apiserver::pki::write_private(path, &serde_json::to_vec_pretty(self)?)?)
+    }
+}
+
 /// How an agent process is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -81,25 +101,53 @@ enum End {
     Stop,
 }
 
+/// Runs one node's agent.
+#[derive(Args, Clone, Debug)]
+pub struct Agent {
+    /// What the agent is told, as JSON; `orlop up` writes it.
+    #[arg(long, hide = true, conflicts_with_all = ["join", "data_dir", "name", "address"])]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    host: join::Host,
+}
+
+/// Who ends an agent process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Master {
+    /// The process that holds its standard input.
+    Parent,
+    /// Signals.
+    Signals,
+}
+
 /// Runs an agent process until it is told to end.
-pub async fn run(path: &Path) -> Result<()> {
+pub async fn run(arguments: Agent) -> Result<()> {
+    match &arguments.file {
+        Some(path) => run_as(path, Master::Parent).await,
+        None => run_as(&join::prepare(&arguments.host).await?, Master::Signals).await,
+    }
+}
+
+async fn run_as(path: &Path, master: Master) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let file: AgentFile =
         serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
     let client = connect(&file)?;
     let shutdown = CancellationToken::new();
-    tokio::spawn(follow_identity(file.clone(), client.clone(), shutdown.clone()));
+    match master {
+        Master::Parent => tokio::spawn(follow_identity(file.clone(), client.clone(), shutdown.clone())),
+        Master::Signals => tokio::spawn(join::renew(file.clone(), client.clone(), shutdown.clone())),
+    };
     match &file.role {
         Role::Hollow { names } => {
             let config = nodeagent::hollow::HollowConfig::new(names.clone());
-            let hollow =
-                nodeagent::hollow::run(config, client.clone(), Informers::new(client), shutdown.clone());
+            let hollow = nodeagent::hollow::run(config, client, shutdown.clone());
             tokio::select! {
                 ended = hollow => ended.context("the hollow nodes ended"),
-                _ = told_to_end() => { shutdown.cancel(); Ok(()) }
+                _ = told_to_end(master) => { shutdown.cancel(); Ok(()) }
             }
         }
-        Role::Embedded { .. } => Node::start(&file, client, shutdown).await?.run().await,
+        Role::Embedded { .. } => Node::start(path, &file, client, shutdown).await?.run(master).await,
     }
 }
 
@@ -107,7 +155,9 @@ fn connect(file: &AgentFile) -> Result<Client> {
     let read =
         |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
     let (authority, certificate, key) = (read(&file.authority)?, read(&file.certificate)?, read(&file.key)?);
-    Ok(Client::from_identity(&file.server, &authority, &certificate, &key)?)
+    let urls = servers::urls(&file.servers);
+    let client = Client::from_identity(&urls, SERVER_NAME, &authority, &certificate, &key)?;
+    Ok(client.with_user_agent("kubelet"))
 }
 
 /// Takes over a renewed certificate. Requests on their way keep the old one.
@@ -136,9 +186,12 @@ async fn follow_identity(file: AgentFile, client: Client, shutdown: Cancellation
 }
 
 /// Waits for the word of the process that started this one, or for a signal.
-async fn told_to_end() -> End {
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+async fn told_to_end(master: Master) -> End {
     let asked = async {
+        if master == Master::Signals {
+            return std::future::pending().await;
+        }
+        let mut lines = BufReader::new(tokio::io::stdin()).lines();
         match lines.next_line().await {
             Ok(Some(line)) if line == "stop" => End::Stop,
             _ => End::Leave,
@@ -150,28 +203,38 @@ async fn told_to_end() -> End {
             Err(_) => std::future::pending().await,
         }
     };
-    // Ctrl-C on a terminal reaches the whole group; the process that started this one decides what it means.
-    let ignored = async {
-        while tokio::signal::ctrl_c().await.is_ok() {}
+    // Ctrl-C on a terminal reaches the whole group; a process that started this one decides what it means.
+    let interrupted = async {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            if master == Master::Signals {
+                return;
+            }
+        }
         std::future::pending::<()>().await;
     };
     tokio::select! {
         end = asked => end,
         _ = signalled => End::Leave,
-        () = ignored => End::Leave,
+        () = interrupted => End::Leave,
     }
 }
 
 /// A node with containers.
 struct Node {
     runtime: Arc<EmbeddedRuntime>,
+    netns: Option<PathBuf>,
     tasks: tokio::task::JoinSet<()>,
     shutdown: CancellationToken,
     _lock: File,
 }
 
 impl Node {
-    async fn start(file: &AgentFile, client: Client, shutdown: CancellationToken) -> Result<Node> {
+    async fn start(
+        path: &Path,
+        file: &AgentFile,
+        client: Client,
+        shutdown: CancellationToken,
+    ) -> Result<Node> {
         let Role::Embedded { name, address, netns, cgroup_root, state_dir, images } = &file.role else {
             bail!("not a node with containers");
         };
@@ -187,7 +250,8 @@ impl Node {
         })
         .await?;
         let informers = Informers::new(client.clone());
-        let mut node = Node { runtime, tasks: tokio::task::JoinSet::new(), shutdown, _lock: held };
+        let mut node =
+            Node { runtime, netns: netns.clone(), tasks: tokio::task::JoinSet::new(), shutdown, _lock: held };
         let routes =
             pod_routes::follow(name.clone(), informers.get(client::Scope::all()), node.runtime.clone());
         node.spawn("the pod routes", async move {
@@ -204,10 +268,18 @@ impl Node {
             domain: file.networks.domain.clone(),
             upstream: proxy::dns::upstream(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         };
-        let proxy = proxy::run(proxy, client.clone(), informers.clone(), node.shutdown.clone());
+        let proxy_client = client.with_user_agent("kube-proxy");
+        let proxy = proxy::run(proxy, proxy_client, informers.clone(), node.shutdown.clone());
         node.spawn("the proxy", async move { Ok(proxy.await?) });
+        let (tunnels, known) = watch::channel(servers::tunnels(file));
+        let slices = informers.get::<EndpointSlice>(client::Scope::all());
+        let followed = servers::follow(path.to_owned(), file.clone(), client.clone(), slices, tunnels);
+        node.spawn("the list of servers", async move {
+            followed.await;
+            Ok(())
+        });
         let agent = nodeagent::run(
-            agent_config(file)?,
+            agent_config(file, known)?,
             client,
             informers,
             node.runtime.clone(),
@@ -228,15 +300,20 @@ impl Node {
         });
     }
 
-    async fn run(mut self) -> Result<()> {
+    async fn run(mut self, master: Master) -> Result<()> {
         let end = tokio::select! {
-            end = told_to_end() => Some(end),
+            end = told_to_end(master) => Some(end),
             () = self.shutdown.cancelled() => None,
         };
         self.shutdown.cancel();
         self.tasks.join_next().await;
         self.tasks.shutdown().await;
         self.runtime.shutdown(end != Some(End::Stop)).await;
+        if end == Some(End::Stop)
+            && let Err(error) = proxy::remove(self.netns.as_deref()).await
+        {
+            warn!(error = &error as &dyn std::error::Error, "service rules stay behind");
+        }
         match end {
             Some(_) => Ok(()),
             None => bail!("a part of the node failed"),
@@ -267,7 +344,10 @@ async fn open_images(content: PathBuf, owner: String) -> Result<Arc<ImageStore>>
     Ok(store)
 }
 
-fn agent_config(file: &AgentFile) -> Result<nodeagent::Config> {
+fn agent_config(
+    file: &AgentFile,
+    tunnels: watch::Receiver<Vec<nodeagent::TunnelConfig>>,
+) -> Result<nodeagent::Config> {
     let Role::Embedded { name, address, netns, state_dir, .. } = &file.role else {
         bail!("not a node with containers")
     };
@@ -275,14 +355,6 @@ fn agent_config(file: &AgentFile) -> Result<nodeagent::Config> {
     config.netns = netns.clone();
     config.cluster_dns = vec![file.networks.dns.into()];
     config.cluster_domain = file.networks.domain.clone();
-    let address = file.server.trim_start_matches("https://").to_owned();
-    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).to_owned();
-    config.tunnels = vec![nodeagent::TunnelConfig {
-        server_name: host,
-        address,
-        authority: file.authority.clone(),
-        certificate: file.certificate.clone(),
-        key: file.key.clone(),
-    }];
+    config.tunnels = tunnels;
     Ok(config)
 }

@@ -1,35 +1,39 @@
-//! The server's side of a cluster in this process: store, API server, scheduler, controllers.
+//! One server of a cluster in this process: store, API server, and, while it is elected, scheduler and controllers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use apiserver::pki::{ADMIN_LIFETIME, Authority, kubeconfig};
-use apiserver::{Identity, Server, User};
-use client::{Client, Informers};
+use apiserver::{PeerConnector, Server, User};
+use client::Client;
 use controller::NodeLifecycleOptions;
-use store::Store;
+use store::{Start, Store};
 use store_core::crypt::Key;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
+use crate::components::{Components, client_of};
 use crate::layout::Layout;
 use crate::networks::Networks;
 
 /// The first key of a store; rotation counts up.
-const STORE_KEY_ID: u64 = 1;
-/// Every node gets a share of this prefix of the pods' range.
-const NODE_PREFIX: u8 = 24;
+pub const STORE_KEY_ID: u64 = 1;
 
 /// What a control plane is started with.
 pub struct Options {
     /// Where it keeps its data.
     pub layout: Layout,
-    /// Where it serves its API. The first address is the one in the kubeconfig.
+    /// Which of the cluster's servers it is.
+    pub member: u64,
+    /// How its store begins when it is empty.
+    pub start: Start,
+    /// Where it serves its API.
     pub listen: Vec<SocketAddr>,
-    /// Further addresses that its certificate is good for.
-    pub addresses: Vec<IpAddr>,
+    /// Where the cluster's other machines reach it; none: nowhere.
+    pub advertise: Vec<SocketAddr>,
+    /// The server in the kubeconfig.
+    pub url: SocketAddr,
     /// Ranges and names.
     pub networks: Networks,
     /// How patient the cluster is with silent nodes.
@@ -41,59 +45,63 @@ pub struct ControlPlane {
     server: Server,
     store: Store,
     authority: Arc<Authority>,
-    components: JoinSet<()>,
+    components: JoinHandle<()>,
     stopping: CancellationToken,
     /// A component has ended by itself.
     failed: CancellationToken,
 }
 
 impl ControlPlane {
-    /// Opens the store, serves the API, writes the administrator's kubeconfig, and starts scheduler and controllers.
+    /// Opens the store, serves the API, writes the administrator's kubeconfig, and stands for running scheduler and
+    /// controllers. Waits for the other servers where there are some.
     pub async fn start(options: Options) -> Result<ControlPlane> {
-        let Options { layout, listen, addresses, networks, node_lifecycle } = options;
+        let Options { layout, member, start, listen, advertise, url, networks, node_lifecycle } = options;
         let authority = Arc::new(Authority::load_or_create(&layout.pki())?);
+        let (Start::First { name, .. } | Start::Join { name, .. }) = &start;
+        let name = name.clone();
         let key = Key::new(STORE_KEY_ID, *authority.store_key());
-        let store_options = store::Options::new(layout.store(), key);
+        let mut store_options = store::Options::new(layout.store(), key);
+        store_options.member = member;
+        store_options.start = start;
+        store_options.peers = Some(Arc::new(PeerConnector::new(authority.clone(), member)));
         let store = tokio::task::spawn_blocking(move || Store::open(store_options)).await??;
         let mut server_options = apiserver::Options::new(listen, store.clone(), authority.clone())?;
-        server_options.addresses = addresses;
+        server_options.config.advertise = advertise.iter().map(|at| (at.ip(), at.port())).collect();
+        server_options.addresses = vec![url.ip()];
+        server_options.cluster = serde_json::to_value(&networks)?;
         server_options.config.service_cidr =
             apiserver::Ipv4Cidr::parse(&networks.services).context("the range of service addresses")?;
         server_options.config.cluster_domain = networks.domain.clone();
         let server = Server::start(server_options).await?;
-        let address = server.addresses().first().context("the API server listens nowhere")?;
         let administrator =
             authority.issue_client("kubernetes-admin", Some("system:masters"), ADMIN_LIFETIME)?;
-        let url = format!("https://{address}");
         kubeconfig::write(
             &layout.kubeconfig(),
             "orlop",
             "kubernetes-admin",
-            &url,
+            &format!("https://{url}"),
             authority.ca_pem(),
             &administrator,
         )?;
-        let stopping = CancellationToken::new();
-        let mut plane = ControlPlane {
-            server,
-            store,
-            authority,
-            components: JoinSet::new(),
-            stopping,
-            failed: CancellationToken::new(),
+        let components = Components {
+            service: server.service(),
+            authority: authority.clone(),
+            networks,
+            node_lifecycle,
+            server: name,
         };
-        plane.start_components(&networks, &node_lifecycle)?;
-        Ok(plane)
+        let (stopping, failed) = (CancellationToken::new(), CancellationToken::new());
+        let (told, over) = (stopping.clone(), failed.clone().drop_guard());
+        let components = tokio::spawn(async move {
+            components.run(told).await;
+            drop(over);
+        });
+        Ok(ControlPlane { server, store, authority, components, stopping, failed })
     }
 
     /// A client in this process with the identity of `user`.
     pub fn client(&self, user: User) -> Client {
-        client_of(&self.server, user)
-    }
-
-    /// The port of the API.
-    pub fn port(&self) -> u16 {
-        self.server.addresses().first().map_or(0, SocketAddr::port)
+        client_of(self.server.service(), user)
     }
 
     /// The cluster's authority.
@@ -107,56 +115,11 @@ impl ControlPlane {
     }
 
     /// Ends the components, then the API, then the store.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.stopping.cancel();
-        while self.components.join_next().await.is_some() {}
+        // A component that panicked has told so.
+        let _ = self.components.await;
         self.server.shutdown().await;
         self.store.close().await;
     }
-
-    fn start_components(&mut self, networks: &Networks, node_lifecycle: &NodeLifecycleOptions) -> Result<()> {
-        let caches = Informers::new(self.client(User::authenticated("system:kube-controller-manager", &[])));
-        let scheduler = scheduler::run(
-            scheduler::Config::default(),
-            self.client(User::authenticated("system:kube-scheduler", &[])),
-            caches.clone(),
-            self.stopping.clone(),
-        );
-        let failed = self.failed.clone();
-        self.components.spawn(async move {
-            if let Err(error) = scheduler.await {
-                error!(error = &error as &dyn std::error::Error, "the scheduler ended");
-                failed.cancel();
-            }
-        });
-        let service = self.server.service();
-        let identities = move |name: &str| {
-            let user = User::service_account("kube-system", name);
-            Client::in_process(service.clone(), move |extensions| {
-                extensions.insert(Identity(user.clone()));
-            })
-        };
-        let settings = controller::Settings {
-            pod_network: Some(controller::Pool::new(&networks.pods, NODE_PREFIX)?),
-            root_ca: self.authority.ca_pem().to_owned(),
-            node_lifecycle: node_lifecycle.clone(),
-            ..controller::Settings::default()
-        };
-        let config = controller::Config { settings, ..controller::Config::default() };
-        let controllers = controller::run(config, identities, caches, self.stopping.clone());
-        let failed = self.failed.clone();
-        self.components.spawn(async move {
-            if let Err(error) = controllers.await {
-                error!(error = &error as &dyn std::error::Error, "the controllers ended");
-                failed.cancel();
-            }
-        });
-        Ok(())
-    }
-}
-
-fn client_of(server: &Server, user: User) -> Client {
-    Client::in_process(server.service(), move |extensions| {
-        extensions.insert(Identity(user.clone()));
-    })
 }

@@ -32,6 +32,7 @@ pub async fn run() -> Result<bool> {
         .context("making a folder for the cluster")?;
     let arguments = Up {
         nodes: NODES,
+        servers: 1,
         data_dir: folder.path().to_owned(),
         port: free_port()?,
         runtime: RuntimeKind::Embedded,
@@ -51,7 +52,7 @@ pub async fn run() -> Result<bool> {
         return Ok(false);
     };
     let bridge = cluster.fabric().map(|fabric| fabric.bridge.clone()).unwrap_or_default();
-    let stage = Stage::new(cluster);
+    let stage = Stage::new(cluster)?;
     let interrupted = tokio::select! {
         () = steps::all(&stage, &mut board) => false,
         _ = interrupt.recv() => true,

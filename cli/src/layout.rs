@@ -55,6 +55,21 @@ impl Layout {
         self.root.join("pki")
     }
 
+    /// What a server on a host of its own remembers of itself.
+    pub fn server(&self) -> PathBuf {
+        self.root.join("server.json")
+    }
+
+    /// Where one of several servers on this machine keeps its data.
+    pub fn server_dir(&self, name: &str) -> PathBuf {
+        self.servers().join(name)
+    }
+
+    /// What several servers on this machine keep.
+    pub fn servers(&self) -> PathBuf {
+        self.root.join("servers")
+    }
+
     /// Log and checkpoints.
     pub fn store(&self) -> PathBuf {
         self.root.join("store")

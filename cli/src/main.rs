@@ -1,20 +1,24 @@
 //! The `orlop` binary: server roles and kubectl-style verbs.
 
 mod agent;
+mod components;
 mod control_plane;
 mod demo;
 mod doctor;
 mod image;
+mod join;
 mod layout;
 mod lock;
 mod networks;
 mod pod_routes;
+mod recover;
+mod reset;
+mod server;
 mod up;
 mod verbs;
 mod workload;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use std::time::Duration;
@@ -39,14 +43,14 @@ enum Command {
     Up(up::Up),
     /// Show the main job on a throw-away cluster: needs root, takes about a minute.
     Demo,
-    /// Run one node's agent.
-    Agent {
-        /// What the agent is told, as JSON.
-        #[arg(long)]
-        file: PathBuf,
-    },
+    /// Start a server of a cluster on this host, in the foreground: the first, or one that joins others.
+    Server(Box<server::Server>),
+    /// Run this host as a node of a cluster, in the foreground.
+    Agent(Box<agent::Agent>),
     /// Check whether this host can run a node.
     Doctor,
+    /// End and remove what a node that was stopped has left running on this host: containers, mounts, rules.
+    Reset(reset::Reset),
     /// Load images into the nodes of a cluster on this machine.
     #[command(subcommand)]
     Image(image::Image),
@@ -81,7 +85,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(arguments) => served(up::run(arguments)),
         Command::Demo => served_with(demo::run(), "error"),
-        Command::Agent { file } => served(agent::run(&file)),
+        Command::Server(arguments) => {
+            arguments.enter()?;
+            served(server::run(*arguments))
+        }
+        Command::Agent(arguments) => served(agent::run(*arguments)),
+        Command::Reset(arguments) => reset::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Doctor => Ok(show_checks(&doctor::run())),
         Command::Image(image) => image::run(&image).map(|()| ExitCode::SUCCESS),
         Command::Verb(verb) => Ok(verbs::run(&verb)),
@@ -100,7 +109,9 @@ fn served(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Exit
 
 /// As [`served`]; the role says whether it succeeded.
 fn served_with(role: impl Future<Output = anyhow::Result<bool>>, level: &str) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // kube-client logs what is returned to us as an error, and told where it is handled.
+    let usual = || EnvFilter::new(format!("{level},kube_client=off"));
+    let filter = EnvFilter::try_from_env("ORLOP_LOG").unwrap_or_else(|_| usual());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -1,14 +1,16 @@
 //! A whole cluster on this machine, in the foreground: `orlop up`.
 
+mod front;
 mod nodes;
+mod plane;
+mod servers;
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use apiserver::User;
 use clap::{Args, ValueEnum};
 use client::{Client, Informers, Scope};
 use controller::NodeLifecycleOptions;
@@ -17,13 +19,14 @@ use k8s_openapi::api::core::v1::Node;
 use nodeagent::network::fabric::{self, Fabric, FabricConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::control_plane::{self, ControlPlane};
 use crate::layout::{self, Layout};
 use crate::networks::Networks;
 use crate::{doctor, lock};
 use nodes::Nodes;
+use plane::Plane;
+use servers::Servers;
 
-/// An agent of an earlier `up` may take this long to end.
+/// A process of an earlier `up` may take this long to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(10);
 /// Nodes that are not Ready after this long are reported, and waited for no more.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -34,6 +37,9 @@ pub struct Up {
     /// How many nodes.
     #[arg(long, default_value_t = 1)]
     pub nodes: usize,
+    /// How many servers: with several, each is a process in a network namespace of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub servers: u8,
     /// Where the cluster is kept; the same directory resumes it with all its objects.
     #[arg(long, env = layout::DATA_DIR_VARIABLE, default_value = layout::DATA_DIR)]
     pub data_dir: PathBuf,
@@ -59,7 +65,7 @@ pub struct Cluster {
     layout: Layout,
     /// Held for as long as this process uses the data directory.
     _lock: File,
-    plane: ControlPlane,
+    plane: Plane,
     nodes: Nodes,
     fabric: Option<Fabric>,
     started: Instant,
@@ -69,6 +75,9 @@ pub struct Cluster {
 struct Ground {
     layout: Layout,
     lock: File,
+    /// Names of the servers that are processes of their own.
+    servers: Vec<String>,
+    /// Names of the nodes.
     names: Vec<String>,
     networks: Networks,
     fabric: Option<Fabric>,
@@ -107,8 +116,12 @@ impl Cluster {
     pub async fn start(arguments: &Up, node_lifecycle: NodeLifecycleOptions) -> Result<Cluster> {
         let started = Instant::now();
         let names: Vec<String> = (1..=arguments.nodes).map(|number| format!("node-{number}")).collect();
+        let servers: Vec<String> = match arguments.servers {
+            1 => Vec::new(),
+            several => (1..=several).map(|number| format!("server-{number}")).collect(),
+        };
         let embedded = arguments.runtime == RuntimeKind::Embedded;
-        if embedded {
+        if embedded || !servers.is_empty() {
             doctor::first_problem()?;
         }
         check_port(arguments.port)?;
@@ -120,30 +133,38 @@ impl Cluster {
             );
         };
         let networks = Networks::for_nodes(names.len());
-        let fabric = if embedded { Some(build_fabric(&layout, &names, &networks).await?) } else { None };
-        let ground = Ground { layout, lock, names, networks, fabric: fabric.clone(), started };
-        let cluster = Self::start_on(ground, arguments.port, node_lifecycle).await;
+        check_servers(&layout, servers.len())?;
+        let mut places = servers.clone();
+        if embedded {
+            places.extend(names.iter().cloned());
+        }
+        let fabric =
+            if places.is_empty() { None } else { Some(build_fabric(&layout, &places, &networks).await?) };
+        let ground = Ground { layout, lock, servers, names, networks, fabric: fabric.clone(), started };
+        let cluster = Self::start_on(ground, arguments, node_lifecycle).await;
         if let (Err(_), Some(fabric)) = (&cluster, &fabric) {
             take_down(fabric).await;
         }
         cluster
     }
 
-    async fn start_on(ground: Ground, port: u16, node_lifecycle: NodeLifecycleOptions) -> Result<Cluster> {
-        let Ground { layout, lock, names, networks, fabric, started } = ground;
-        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        addresses.extend(fabric.iter().map(|fabric| IpAddr::V4(fabric.bridge_ip)));
-        let plane = ControlPlane::start(control_plane::Options {
-            layout: layout.clone(),
-            listen: addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
-            addresses: Vec::new(),
-            networks: networks.clone(),
-            node_lifecycle,
-        })
-        .await?;
-        let nodes = match &fabric {
-            Some(fabric) => Nodes::embedded(&layout, &plane, fabric, &networks),
-            None => Nodes::hollow(&layout, &plane, names, &networks),
+    async fn start_on(
+        ground: Ground,
+        arguments: &Up,
+        node_lifecycle: NodeLifecycleOptions,
+    ) -> Result<Cluster> {
+        let Ground { layout, lock, servers, names, networks, fabric, started } = ground;
+        let places = fabric.as_ref().map_or(&[][..], |fabric| &fabric.nodes);
+        let (server_places, node_places) = places.split_at(servers.len());
+        let plane = match servers.is_empty() {
+            true => Plane::here(&layout, fabric.as_ref(), arguments.port, &networks, node_lifecycle).await?,
+            false => Plane::Apart(Servers::start(&layout, server_places, arguments.port).await?),
+        };
+        let nodes = match (&fabric, arguments.runtime) {
+            (Some(fabric), RuntimeKind::Embedded) => {
+                Nodes::embedded(&layout, &plane, &fabric.cluster, node_places, &networks)
+            }
+            _ => Nodes::hollow(&layout, &plane, names, &networks),
         };
         match nodes {
             Ok(nodes) => Ok(Cluster { layout, _lock: lock, plane, nodes, fabric, started }),
@@ -160,7 +181,7 @@ impl Cluster {
         // A resumed cluster remembers nodes as Ready: what counts is what they have said since the start.
         let since = Timestamp::now() - self.started.elapsed().try_into().unwrap_or(SignedDuration::ZERO);
         let since = since.as_second();
-        let informers = Informers::new(self.administrator());
+        let informers = Informers::new(self.administrator()?);
         let nodes = informers.get::<Node>(Scope::all());
         let mut changes = nodes.subscribe();
         let all = async {
@@ -183,8 +204,11 @@ impl Cluster {
     }
 
     /// A client with all rights.
-    pub fn administrator(&self) -> Client {
-        self.plane.client(User::authenticated("kubernetes-admin", &["system:masters".to_owned()]))
+    ///
+    /// # Errors
+    /// When its certificate cannot be issued.
+    pub fn administrator(&self) -> Result<Client> {
+        self.plane.administrator()
     }
 
     /// The nodes.
@@ -227,6 +251,23 @@ fn is_ready_since(node: &Node, second: i64) -> bool {
     })
 }
 
+/// A cluster keeps to one server in this process, or to several of their own: the data is elsewhere.
+fn check_servers(layout: &Layout, apart: usize) -> Result<()> {
+    let known = std::fs::read_dir(layout.servers()).map_or(0, |servers| servers.flatten().count());
+    let root = layout.root().display();
+    if apart > 0 && layout.store().exists() {
+        bail!(
+            "the cluster in {root} has one server; start it without --servers, or choose another --data-dir"
+        );
+    }
+    if known > apart {
+        bail!(
+            "the cluster in {root} has {known} servers; start it with --servers {known}, or choose another --data-dir"
+        );
+    }
+    Ok(())
+}
+
 fn check_port(port: u16) -> Result<()> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(_) => Ok(()),
@@ -237,7 +278,7 @@ fn check_port(port: u16) -> Result<()> {
 }
 
 /// Makes the data directory, and removes what a killed cluster has left running.
-fn prepare(data_dir: &std::path::Path) -> Result<Layout> {
+fn prepare(data_dir: &Path) -> Result<Layout> {
     let made = || -> std::io::Result<PathBuf> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
@@ -266,20 +307,27 @@ async fn build_fabric(layout: &Layout, names: &[String], networks: &Networks) ->
     Ok(fabric)
 }
 
-/// Kills and removes what the agents of a killed `up` have left on this machine. Nobody else runs a cluster there: the data
-/// directory is locked.
+/// Waits for the processes of a killed `up` to end, and removes what its agents have left on this machine. Nobody else runs a
+/// cluster there: the data directory is locked.
 fn clear_leftovers(layout: &Layout) -> Result<()> {
-    let nodes = match std::fs::read_dir(layout.nodes()) {
-        Ok(nodes) => nodes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).context("reading the nodes' directories"),
-    };
-    for node in nodes {
-        let path = node?.path();
-        lock::wait(&path.join(layout::AGENT_LOCK), LEFTOVER_PATIENCE)?;
-        nodeagent::embedded::purge(&path)?;
+    for server in directories(&layout.servers())? {
+        lock::wait(&Layout::new(server).lock(), LEFTOVER_PATIENCE)?;
+    }
+    for node in directories(&layout.nodes())? {
+        lock::wait(&node.join(layout::AGENT_LOCK), LEFTOVER_PATIENCE)?;
+        nodeagent::embedded::purge(&node)?;
     }
     Ok(())
+}
+
+/// What is in a directory; nothing when there is none.
+fn directories(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    entries.map(|entry| Ok(entry.with_context(|| format!("reading {}", path.display()))?.path())).collect()
 }
 
 async fn take_down(fabric: &Fabric) {

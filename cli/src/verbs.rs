@@ -4,13 +4,14 @@
 
 mod apply;
 mod auth;
+mod backup;
 mod config;
 mod create;
 mod delete;
 mod describe;
 mod discovery;
 mod drain;
-mod error;
+pub mod error;
 mod events;
 mod exec;
 mod get;
@@ -19,10 +20,12 @@ mod jsonpath;
 mod label;
 mod logs;
 mod manifest;
+mod member;
 mod merge;
 mod output;
 mod patch;
 mod pods;
+mod port_forward;
 mod rollout;
 mod scale;
 mod select;
@@ -32,6 +35,8 @@ mod status;
 mod table;
 mod tabs;
 mod taint;
+pub mod token;
+mod top;
 mod wait;
 mod watching;
 mod yaml;
@@ -57,6 +62,8 @@ pub enum Verb {
     Set(Box<set::Set>),
     Exec(Box<exec::Exec>),
     Attach(Box<exec::Attach>),
+    PortForward(Box<port_forward::PortForward>),
+    Top(Box<top::Top>),
     Label(Box<label::Label>),
     Annotate(Box<label::Annotate>),
     Taint(Box<taint::Taint>),
@@ -75,6 +82,9 @@ pub enum Verb {
     ClusterInfo(Box<info::ClusterInfo>),
     Version(Box<info::Version>),
     Status(Box<status::Status>),
+    Token(Box<token::Token>),
+    Member(Box<member::Member>),
+    Backup(Box<backup::Backup>),
 }
 
 /// Runs a verb and returns its exit status. Errors were told when it returns.
@@ -112,6 +122,8 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::Set(arguments) => set::run(arguments).await,
         Verb::Exec(arguments) => exec::run(arguments).await,
         Verb::Attach(arguments) => exec::attach(arguments).await,
+        Verb::PortForward(arguments) => port_forward::run(arguments).await,
+        Verb::Top(arguments) => top::run(arguments).await,
         Verb::Label(arguments) => label::label(arguments).await,
         Verb::Annotate(arguments) => label::annotate(arguments).await,
         Verb::Taint(arguments) => taint::run(arguments).await,
@@ -130,6 +142,9 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::ClusterInfo(arguments) => info::cluster_info(arguments).await,
         Verb::Version(arguments) => info::version(arguments).await,
         Verb::Status(arguments) => status::run(arguments).await,
+        Verb::Token(arguments) => token::run(arguments).await,
+        Verb::Member(arguments) => member::run(arguments).await,
+        Verb::Backup(arguments) => backup::run(arguments).await,
     }
 }
 

@@ -26,6 +26,9 @@ pub enum ConnectError {
     /// The certificate authority's file has no certificate.
     #[error("the certificate authority is not PEM: {0}")]
     Authority(String),
+    /// The list of servers is empty.
+    #[error("there is no server to connect to")]
+    NoServer,
     /// The address is not a URL.
     #[error("server address: {0}")]
     Url(#[from] http::uri::InvalidUri),
@@ -56,22 +59,27 @@ impl Client {
         Self::from_config(config)
     }
 
-    /// A client with a certificate of its own, for components. See [`Client::replace_identity`] for its renewal. Must be
-    /// called within a runtime.
+    /// A client with a certificate of its own, for components of a cluster with these servers, whose certificates are good
+    /// for `server_name`. See [`Client::replace_identity`] for its renewal. Must be called within a runtime.
     ///
     /// # Errors
-    /// When the address, a certificate or the key cannot be used.
+    /// When there is no server, or an address, a certificate or the key cannot be used.
     pub fn from_identity(
-        url: &str,
+        urls: &[String],
+        server_name: &str,
         ca_pem: &str,
         cert_pem: &str,
         key_pem: &str,
     ) -> Result<Self, ConnectError> {
         install_crypto();
-        let mut config = kube::Config::new(url.parse()?);
+        let first = urls.first().ok_or(ConnectError::NoServer)?;
+        let mut config = kube::Config::new(first.parse()?);
+        config.tls_server_name = Some(server_name.to_owned());
         config.root_cert = Some(authorities(ca_pem)?);
         config.auth_info = certificate_auth(cert_pem, key_pem)?;
-        Self::from_config(config)
+        let client = Self::from_config(config)?;
+        client.set_servers(urls)?;
+        Ok(client)
     }
 }
 
@@ -108,7 +116,10 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_used_is_refused() {
         let refused = |url, ca| {
-            Client::from_identity(url, ca, NO_CERTIFICATE, "no key").err().map(|error| error.to_string())
+            let urls = [str::to_owned(url)];
+            Client::from_identity(&urls, "kubernetes", ca, NO_CERTIFICATE, "no key")
+                .err()
+                .map(|e| e.to_string())
         };
         assert_eq!(
             refused("https://127.0.0.1:6443", "").as_deref(),

@@ -10,8 +10,8 @@ pub enum Error {
     #[error("{}", message(.0))]
     Status(Box<Status>),
     /// The request or its answer did not get through. Whether a write was carried out is unknown.
-    #[error("request failed: {0}")]
-    Transport(#[source] BoxError),
+    #[error("request failed: {}", cause(.0))]
+    Transport(BoxError),
     /// The answer is not what was asked for.
     #[error("answer not understood")]
     Decode(#[source] serde_json::Error),
@@ -104,6 +104,15 @@ impl Error {
     }
 }
 
+/// The innermost reason: the libraries around it each repeat what is within them.
+fn cause(error: &BoxError) -> String {
+    let mut cause: &(dyn std::error::Error + 'static) = error.as_ref();
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
 fn message(status: &Status) -> String {
     match (&status.message, &status.reason) {
         (Some(message), _) if !message.is_empty() => message.clone(),
@@ -128,5 +137,14 @@ mod tests {
         assert_eq!(plain.code(), Some(502));
         let gone = Error::from_answer(http::StatusCode::GONE, b"");
         assert!(gone.is_expired());
+    }
+
+    #[test]
+    fn a_reason_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("connecting: {0}")]
+        struct Outer(#[source] std::io::Error);
+        let error = Error::transport(Outer(std::io::Error::other("no route to host")));
+        assert_eq!(error.to_string(), "request failed: no route to host");
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use client_core::cache::{Action, Change, Event, Failure, IndexFn, ListWatch, Page, Store};
+use client_core::lean::{MANAGED_FIELDS, Trim, without};
 use client_core::object::{Kind, Object, ObjectKey, PartialObject, ResourceType};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -47,6 +48,8 @@ type CacheId = (TypeId, ResourceType, Scope);
 
 struct Registry {
     caches: Mutex<BTreeMap<CacheId, Box<dyn Any + Send>>>,
+    /// By the type of the objects; each is a [`Trim`] of them.
+    trims: Mutex<BTreeMap<TypeId, Box<dyn Any + Send>>>,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
 }
@@ -106,9 +109,27 @@ impl Informers {
     /// No caches yet.
     pub fn new(client: Client) -> Self {
         let stop = CancellationToken::new();
-        let shared =
-            Registry { caches: Mutex::new(BTreeMap::new()), _stop_on_drop: stop.clone().drop_guard(), stop };
+        let shared = Registry {
+            caches: Mutex::default(),
+            trims: Mutex::default(),
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        };
         Self { client, shared: Arc::new(shared) }
+    }
+
+    /// Lets the caches of a kind keep no more of each object than `trim` leaves. Caches that were asked for before keep all.
+    #[must_use]
+    pub fn trimmed<K: Kind>(self, trim: &'static Trim<K>) -> Self {
+        let mut trims = self.shared.trims.lock().unwrap_or_else(PoisonError::into_inner);
+        trims.insert(TypeId::of::<K>(), Box::new(trim));
+        drop(trims);
+        self
+    }
+
+    fn trim<T: 'static>(&self) -> Option<&'static Trim<T>> {
+        let trims = self.shared.trims.lock().unwrap_or_else(PoisonError::into_inner);
+        trims.get(&TypeId::of::<T>()).and_then(|trim| trim.downcast_ref::<&'static Trim<T>>()).copied()
     }
 
     /// The client that they use.
@@ -139,7 +160,7 @@ impl Informers {
         }
         let informer = Informer::new();
         caches.insert(id, Box::new(informer.clone()));
-        let source = Source { client: self.client.clone(), resource, scope, partial };
+        let source = Source { client: self.client.clone(), resource, scope, partial, trim: self.trim() };
         let stop = self.shared.stop.clone();
         let shared = Arc::clone(&informer.shared);
         tokio::spawn(async move {
@@ -280,12 +301,13 @@ impl<T> futures::Stream for Changes<T> {
 }
 
 /// Where a cache's objects come from.
-struct Source {
+struct Source<T: 'static> {
     client: Client,
     resource: ResourceType,
     scope: Scope,
     /// Ask for metadata only.
     partial: bool,
+    trim: Option<&'static Trim<T>>,
 }
 
 #[derive(Deserialize)]
@@ -306,9 +328,9 @@ struct RawMeta {
 
 // === impl Source ===
 
-impl Source {
+impl<T: Object + DeserializeOwned> Source<T> {
     /// Hosts the machine until the task is dropped.
-    async fn run<T: Object + DeserializeOwned>(&self, shared: &Shared<T>) {
+    async fn run(&self, shared: &Shared<T>) {
         let mut rng = StdRng::from_os_rng();
         let mut next = shared.advance([], &mut rng);
         loop {
@@ -331,11 +353,7 @@ impl Source {
         }
     }
 
-    async fn page<T: Object + DeserializeOwned>(
-        &self,
-        limit: u32,
-        continue_token: Option<String>,
-    ) -> Result<Page<T>, Error> {
+    async fn page(&self, limit: u32, continue_token: Option<String>) -> Result<Page<T>, Error> {
         let params = ListParams { limit: Some(limit), continue_token, ..self.scope.params() };
         let mut query = Query::new(self.resource.collection_path(self.scope.namespace.as_deref()));
         params.add_to(&mut query);
@@ -343,10 +361,14 @@ impl Source {
         if self.partial {
             request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static(METADATA_LIST));
         }
-        decode_page(&self.client.request_bytes(request).await?)
+        let mut page: Page<T> = decode_page(&self.client.request_bytes(request).await?, &self.lists())?;
+        if let Some(trim) = self.trim {
+            page.items.iter_mut().for_each(trim.object);
+        }
+        Ok(page)
     }
 
-    async fn watch<T: Object + DeserializeOwned>(
+    async fn watch(
         &self,
         shared: &Shared<T>,
         resource_version: String,
@@ -361,13 +383,19 @@ impl Source {
             Ok(lines) => lines,
             Err(error) => return shared.advance([Event::Failed(self.failure("watch", &error))], rng),
         };
+        let lists = self.lists();
         loop {
             let mut failed = None;
             let events: Vec<Event<T>> = match lines.next_batch().await {
                 Ok(Some(batch)) => batch
                     .iter()
-                    .map_while(|line| match crate::watch::decode(line) {
-                        Ok(event) => Some(Event::Watch(event)),
+                    .map_while(|line| match crate::watch::decode_without(line, &lists) {
+                        Ok(mut event) => {
+                            if let (Some(trim), Some(object)) = (self.trim, event.object_mut()) {
+                                (trim.object)(object);
+                            }
+                            Some(Event::Watch(event))
+                        }
                         Err(failure) => {
                             failed = Some(failure);
                             None
@@ -391,6 +419,13 @@ impl Source {
         }
     }
 
+    /// What is not decoded of an object.
+    fn lists(&self) -> Vec<&'static str> {
+        std::iter::once(MANAGED_FIELDS)
+            .chain(self.trim.into_iter().flat_map(|trim| trim.lists).copied())
+            .collect()
+    }
+
     fn failure(&self, verb: &str, error: &Error) -> Failure {
         if error.is_expired() {
             tracing::debug!(resource = %self.resource, verb, "the version is too old: listing anew");
@@ -401,13 +436,13 @@ impl Source {
     }
 }
 
-fn decode_page<T: Object + DeserializeOwned>(bytes: &[u8]) -> Result<Page<T>, Error> {
+fn decode_page<T: Object + DeserializeOwned>(bytes: &[u8], lists: &[&str]) -> Result<Page<T>, Error> {
     let page: RawPage<'_> = serde_json::from_slice(bytes).map_err(Error::Decode)?;
     let raw = page.items.unwrap_or_default();
     let mut items = Vec::with_capacity(raw.len());
     let mut undecodable = Vec::new();
     for item in raw {
-        match serde_json::from_str::<T>(item.get()) {
+        match serde_json::from_str::<T>(&without(item.get(), lists)) {
             Ok(object) => items.push(crate::watch::trimmed(object)),
             Err(error) => {
                 let key = serde_json::from_str::<PartialObject>(item.get()).map(|object| object.key());

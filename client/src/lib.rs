@@ -5,6 +5,7 @@
 mod connect;
 mod dynamic;
 mod error;
+mod servers;
 mod transport;
 mod typed;
 

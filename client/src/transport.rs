@@ -4,16 +4,20 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
+use client_core::election::Held;
 use futures::future::BoxFuture;
-use http::{Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use kube::client::Body;
 use tower::{BoxError, Service, ServiceExt};
 
 use crate::Error;
+use crate::servers::Network;
+
+/// By this header a writer that was elected names its term.
+const FENCE: HeaderName = HeaderName::from_static("orlop-fence");
 
 /// What answers carry.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -27,30 +31,28 @@ const DEADLINE: Duration = Duration::from_secs(60);
 type Carry =
     dyn Fn(Request<Body>) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> + Send + Sync;
 
-/// A way to one API server, with one identity. Cheap to clone.
+/// A way to the API of one cluster, with one identity. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     way: Way,
     default_namespace: String,
     field_manager: Option<Arc<str>>,
+    /// The value of [`FENCE`] that all writes carry.
+    fence: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
 }
 
 #[derive(Clone)]
 enum Way {
-    /// By kube-client; the identity can be replaced.
+    /// By kube-client.
     Network(Arc<Network>),
     /// A function call.
     Process(Arc<Carry>),
-}
-
-/// A connection pool and how it was made.
-struct Network {
-    client: ArcSwap<kube::Client>,
-    config: kube::Config,
 }
 
 // === impl Client ===
@@ -87,25 +89,39 @@ impl Client {
     pub fn from_config(config: kube::Config) -> Result<Self, crate::ConnectError> {
         crate::connect::install_crypto();
         let namespace = config.default_namespace.clone();
-        let client = kube::Client::try_from(config.clone())?;
-        let network = Network { client: ArcSwap::from_pointee(client), config };
-        Ok(Self::over(Way::Network(Arc::new(network)), namespace))
+        Ok(Self::over(Way::Network(Arc::new(Network::new(config)?)), namespace))
     }
 
     fn over(way: Way, default_namespace: String) -> Self {
-        Self { inner: Arc::new(Inner { way, default_namespace, field_manager: None }) }
+        let inner = Inner { way, default_namespace, field_manager: None, user_agent: None, fence: None };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The same client, whose writes name this field manager.
     #[must_use]
     pub fn with_field_manager(&self, manager: &str) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                way: self.inner.way.clone(),
-                default_namespace: self.inner.default_namespace.clone(),
-                field_manager: Some(Arc::from(manager)),
-            }),
-        }
+        let mut inner = Inner::clone(&self.inner);
+        inner.field_manager = Some(Arc::from(manager));
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same client, whose writes the server refuses when the Lease that elected the writer has changed hands since:
+    /// `held` says under which Lease and in which of its terms it writes.
+    #[must_use]
+    pub fn fenced(&self, held: &Held) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        // Names are plain text; one that is not would be refused as unknown.
+        inner.fence = held.fence().parse().ok();
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same client, whose requests say that this program sends them. Writes that name no field manager are managed
+    /// by it.
+    #[must_use]
+    pub fn with_user_agent(&self, program: &'static str) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.user_agent = Some(HeaderValue::from_static(program));
+        Self { inner: Arc::new(inner) }
     }
 
     /// Replaces the client certificate of this client and all its clones. Requests under way are not disturbed; new ones
@@ -114,12 +130,24 @@ impl Client {
     /// # Errors
     /// When the certificate or key cannot be used; the old one stays.
     pub fn replace_identity(&self, cert_pem: &str, key_pem: &str) -> Result<(), crate::ConnectError> {
-        if let Way::Network(network) = &self.inner.way {
-            let mut config = network.config.clone();
-            config.auth_info = crate::connect::certificate_auth(cert_pem, key_pem)?;
-            network.client.store(Arc::new(kube::Client::try_from(config)?));
+        match &self.inner.way {
+            Way::Network(network) => {
+                network.replace_identity(crate::connect::certificate_auth(cert_pem, key_pem)?)
+            }
+            Way::Process(_) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Names the servers of the cluster, as URLs: a request that cannot reach one of them goes to the next. Does nothing
+    /// to a client inside the process.
+    ///
+    /// # Errors
+    /// When there is none, or one is not a URL; the old ones stay.
+    pub fn set_servers(&self, urls: &[String]) -> Result<(), crate::ConnectError> {
+        match &self.inner.way {
+            Way::Network(network) => network.set_servers(urls),
+            Way::Process(_) => Ok(()),
+        }
     }
 
     /// The namespace of the kubeconfig's context, or `default`.
@@ -135,7 +163,7 @@ impl Client {
     /// The URL of the API server; `None` inside the process.
     pub fn server_url(&self) -> Option<String> {
         match &self.inner.way {
-            Way::Network(network) => Some(network.config.cluster_url.to_string()),
+            Way::Network(network) => Some(network.current().0.to_string()),
             Way::Process(_) => None,
         }
     }
@@ -143,7 +171,7 @@ impl Client {
     /// The underlying kube client, for WebSockets; `None` inside the process.
     pub fn kube(&self) -> Option<kube::Client> {
         match &self.inner.way {
-            Way::Network(network) => Some(kube::Client::clone(&network.client.load())),
+            Way::Network(network) => Some(network.current().1),
             Way::Process(_) => None,
         }
     }
@@ -152,11 +180,16 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Transport`] when no answer came.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+        if let Some(fence) = self.inner.fence.as_ref().filter(|_| !request.method().is_safe()) {
+            request.headers_mut().insert(FENCE, fence.clone());
+        }
+        if let Some(program) = &self.inner.user_agent {
+            request.headers_mut().insert(header::USER_AGENT, program.clone());
+        }
         match &self.inner.way {
             Way::Network(network) => {
-                let client = kube::Client::clone(&network.client.load());
-                let response = client.send(request).await.map_err(Error::transport)?;
+                let response = network.send(request).await.map_err(Error::transport)?;
                 Ok(response.map(|body| body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync()))
             }
             Way::Process(carry) => carry(request).await.map_err(Error::Transport),

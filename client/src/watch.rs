@@ -1,7 +1,10 @@
 //! Watch answers: a body cut into lines, and lines decoded straight into objects.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use client_core::cache::{Failure, WatchEvent};
+use client_core::lean::{MANAGED_FIELDS, without};
 use client_core::object::{Object, PartialObject, ResourceType};
 use futures::FutureExt as _;
 use http::{Method, header};
@@ -41,7 +44,7 @@ pub struct RawEvent {
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
+    kind: Cow<'a, str>,
     #[serde(borrow)]
     object: &'a RawValue,
 }
@@ -200,18 +203,25 @@ impl Client {
 /// # Errors
 /// When the server says that the watch failed.
 pub fn decode<T: Object + DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>, Failure> {
-    let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(line) else {
+    decode_without(line, &[MANAGED_FIELDS])
+}
+
+/// As [`decode`], without the lists that `lean::without` takes out, which should be managed fields and others.
+pub(crate) fn decode_without<T: Object + DeserializeOwned>(
+    line: &[u8],
+    lists: &[&str],
+) -> Result<WatchEvent<T>, Failure> {
+    let Some((kind, json)) = opened(line) else {
         return Err(Failure::Other("a line of the watch is not an event".to_owned()));
     };
-    let json = envelope.object.get();
-    let object = |make: fn(T) -> WatchEvent<T>| match serde_json::from_str::<T>(json) {
+    let object = |make: fn(T) -> WatchEvent<T>| match serde_json::from_str::<T>(&without(json, lists)) {
         Ok(object) => Ok(make(trimmed(object))),
         Err(error) => {
             tracing::warn!(%error, "an object of a watch cannot be decoded");
             Ok(WatchEvent::Undecodable)
         }
     };
-    match &*envelope.kind {
+    match &*kind {
         "ADDED" | "MODIFIED" => object(WatchEvent::Applied),
         "DELETED" => object(WatchEvent::Deleted),
         "BOOKMARK" => match serde_json::from_str::<PartialObject>(json) {
@@ -231,7 +241,22 @@ pub fn decode<T: Object + DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>
     }
 }
 
-/// Drops what no cache needs: managed fields are often larger than the rest.
+/// The kind of an event and the JSON of its object.
+fn opened(line: &[u8]) -> Option<(Cow<'_, str>, &str)> {
+    // As API servers write it: the object need not be looked through to find its end.
+    let plain = || {
+        let (kind, rest) = std::str::from_utf8(line).ok()?.strip_prefix("{\"type\":\"")?.split_once('"')?;
+        Some((kind, rest.strip_prefix(",\"object\":")?.strip_suffix('}')?))
+    };
+    match plain() {
+        Some((kind, object)) => Some((Cow::Borrowed(kind), object)),
+        None => {
+            serde_json::from_slice::<Envelope<'_>>(line).ok().map(|event| (event.kind, event.object.get()))
+        }
+    }
+}
+
+/// Drops managed fields where they were not left out of the JSON.
 pub(crate) fn trimmed<T: Object>(mut object: T) -> T {
     object.metadata_mut().managed_fields = None;
     object

@@ -107,6 +107,16 @@ impl Home {
         self.start_command(self.up()?)
     }
 
+    /// As [`Home::start`], with several servers.
+    ///
+    /// # Errors
+    /// With what it said when it does not come up.
+    pub fn start_with_servers(&self, servers: usize) -> Result<Cluster> {
+        let mut command = self.up()?;
+        command.args(["--servers", &servers.to_string()]);
+        self.start_command(command)
+    }
+
     /// As [`Home::start`], with nodes that run no containers.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The API without a client between: requests byte for byte, so that no client mends what the test has spoilt.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ pub struct Api {
     authority: Vec<u8>,
     tls: Arc<ClientConfig>,
     token: Option<String>,
+    patience: Duration,
 }
 
 /// What the server answered.
@@ -94,7 +95,14 @@ impl Api {
             None => tls.with_no_client_auth(),
         };
         let authority = authority.to_vec();
-        Ok(Api { host: host.to_owned(), port, authority, tls: Arc::new(tls), token: None })
+        Ok(Api {
+            host: host.to_owned(),
+            port,
+            authority,
+            tls: Arc::new(tls),
+            token: None,
+            patience: PATIENCE,
+        })
     }
 
     /// The same, asked by nobody in particular.
@@ -115,21 +123,8 @@ impl Api {
     /// # Errors
     /// When there is no answer.
     pub fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Result<Answer> {
-        let socket = TcpStream::connect((self.host.as_str(), self.port))
-            .with_context(|| format!("connecting to {}:{}", self.host, self.port))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        let name = ServerName::try_from(self.host.clone())?;
-        let mut stream = StreamOwned::new(ClientConnection::new(self.tls.clone(), name)?, socket);
-        let authorization =
-            self.token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\naccept: application/json\r\n\
-             content-type: {content_type}\r\ncontent-length: {}\r\n{authorization}\r\n",
-            self.host,
-            body.len()
-        );
-        stream.write_all(head.as_bytes())?;
+        let mut stream = self.open(self.patience)?;
+        stream.write_all(self.head(method, path, content_type, body.len()).as_bytes())?;
         // A server that answers before it has read everything is in its right; the answer tells.
         let written = stream.write_all(body).and_then(|()| stream.flush());
         let mut answer = Vec::new();
@@ -147,6 +142,42 @@ impl Api {
             }
         }
         parse(&answer)
+    }
+
+    /// A connection on which every read and write may take this long.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub fn open(&self, patience: Duration) -> Result<StreamOwned<ClientConnection, TcpStream>> {
+        let target = (self.host.as_str(), self.port);
+        let address = target.to_socket_addrs()?.next().context("the server has no address")?;
+        let socket = TcpStream::connect_timeout(&address, patience)
+            .with_context(|| format!("connecting to {}:{}", self.host, self.port))?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
+        let name = ServerName::try_from(self.host.clone())?;
+        Ok(StreamOwned::new(ClientConnection::new(self.tls.clone(), name)?, socket))
+    }
+
+    /// The head of a request.
+    pub fn head(&self, method: &str, path: &str, content_type: &str, length: usize) -> String {
+        let authorization =
+            self.token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\naccept: application/json\r\n\
+             content-type: {content_type}\r\ncontent-length: {length}\r\n{authorization}\r\n",
+            self.host
+        )
+    }
+
+    /// The same at another server of the cluster.
+    pub fn at(&self, host: &str) -> Api {
+        Api { host: host.to_owned(), port: 6443, ..self.clone() }
+    }
+
+    /// The same, more or less patient.
+    pub fn with_patience(&self, patience: Duration) -> Api {
+        Api { patience, ..self.clone() }
     }
 
     /// GET.

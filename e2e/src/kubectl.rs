@@ -22,6 +22,20 @@ pub fn find() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|path| path.is_file())
 }
 
+/// The kubectl of this machine, and those of other versions beside it: they are named after their version, as `kubectl.1.30`.
+pub fn all() -> Vec<PathBuf> {
+    let Some(first) = find() else { return Vec::new() };
+    let beside = first.canonicalize().ok().and_then(|path| std::fs::read_dir(path.parent()?).ok());
+    let entries = beside.into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_version = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix("kubectl.").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let mut others: Vec<PathBuf> = entries.filter(is_version).collect();
+    others.sort();
+    std::iter::once(first).chain(others).collect()
+}
+
 /// kubectl with a kubeconfig and a namespace.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
@@ -56,6 +70,11 @@ impl Kubectl {
     /// The same in another namespace.
     pub fn namespaced(&self, namespace: &str) -> Kubectl {
         Kubectl { namespace: namespace.to_owned(), ..self.clone() }
+    }
+
+    /// The same with another kubectl.
+    pub fn with_program(&self, program: &Path) -> Kubectl {
+        Kubectl { program: program.to_owned(), ..self.clone() }
     }
 
     /// The namespace.

@@ -6,9 +6,12 @@
 pub mod binary;
 pub mod cluster;
 pub mod harness;
+pub mod history;
 pub mod host;
+pub mod hosts;
 pub mod https;
 pub mod image;
 pub mod kubectl;
 pub mod netns;
 pub mod wait;
+pub mod watching;

@@ -42,6 +42,29 @@ pub fn within<T: Send + 'static>(
     thread.join().map_err(|_| anyhow!("a thread in another namespace failed"))?
 }
 
+/// Lets nothing go to an address from the network namespace of this thread, or lets it again.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn blackhole(address: Ipv4Addr, shut: bool) -> Result<()> {
+    use rtnetlink::RouteMessageBuilder;
+    use rtnetlink::packet_route::route::RouteType;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, 32)
+            .kind(RouteType::BlackHole)
+            .build();
+        match shut {
+            true => handle.route().add(route).execute().await,
+            false => handle.route().del(route).execute().await,
+        }
+        .context("changing a route")
+    })
+}
+
 /// What a web server answers to `GET path`: status line, headers and body.
 ///
 /// # Errors

@@ -76,8 +76,9 @@ fn run(words: &[&str]) -> Result<u8> {
             let answer = api.with_token(std::fs::read_to_string(TOKEN)?.trim()).get(path)?;
             println!("{} {}", answer.status, answer.text());
         }
-        ["serve"] => serve(8080)?,
-        ["serve", port] => serve(port.parse()?)?,
+        ["serve"] => serve("0.0.0.0", 8080)?,
+        ["serve", port] => serve("0.0.0.0", port.parse()?)?,
+        ["serve", port, address] => serve(address, port.parse()?)?,
         other => bail!("unknown command {other:?}"),
     }
     Ok(0)
@@ -100,9 +101,9 @@ fn fetch(url: &str) -> Result<String> {
 }
 
 /// Answers with the pod's name; `/healthy` is 503 while there is a file `/tmp/sick`.
-fn serve(port: u16) -> Result<()> {
+fn serve(address: &str, port: u16) -> Result<()> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned();
-    let listener = TcpListener::bind(("0.0.0.0", port))?;
+    let listener = TcpListener::bind((address, port))?;
     println!("{name} listens on {port}");
     for stream in listener.incoming() {
         let name = name.clone();

@@ -21,6 +21,8 @@ mod objects;
 mod output;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/streams.rs"]
+mod streams;
 #[path = "cluster/workloads.rs"]
 mod workloads;
 
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         pods::TESTS,
         workloads::TESTS,
         network::TESTS,
+        streams::TESTS,
         access::TESTS,
         bad_input::TESTS,
     ];

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         harness::trial("a_stopped_cluster_resumes", with_kubectl.as_deref(), stopped),
         harness::trial("a_killed_cluster_resumes", with_kubectl.as_deref(), killed),
         harness::trial("containers_outlive_their_agent", with_kubectl.as_deref(), agent_killed),
+        harness::trial("several_servers_on_one_machine", with_kubectl.as_deref(), several_servers),
         harness::trial("no_acknowledged_write_is_lost", without.as_deref(), killed_under_writes),
         harness::trial("a_second_instance_is_refused", without.as_deref(), second_instance),
         harness::trial("a_taken_port_is_refused", without.as_deref(), taken_port),
@@ -146,6 +147,39 @@ fn killed() -> Result<()> {
     cluster.kubectl()?.until("deployment/web", "{.status.readyReplicas}", "1")?;
     cluster.stop(Signal::SIGTERM)?;
     snapshot(&home, &name)?.since(&before).must_be_empty()
+}
+
+fn several_servers() -> Result<()> {
+    let home = Home::new(2)?;
+    let before = snapshot(&home, "")?;
+    let cluster = home.start_with_servers(3)?;
+    let name = cluster.name()?;
+    cluster.kubectl()?.apply(WEB)?;
+    at_work(&cluster)?;
+    let leader = || -> Result<String> {
+        let members = cluster.api()?.get("/orlop/v1/members")?.json()?;
+        let all = members.as_array().context("not a list")?;
+        ensure!(all.len() == 3 && all.iter().all(|one| one["role"] == "voter"), "{members}");
+        let leader = all.iter().find(|one| one["leader"] == true).context("nobody leads")?;
+        Ok(leader["name"].as_str().unwrap_or_default().to_owned())
+    };
+    let first = eventually("three vote and one leads", leader)?;
+    kill(Pid::from_raw(child_of(cluster.pid(), &first)?), Signal::SIGKILL)?;
+    eventually("another leads", || {
+        let next = leader()?;
+        ensure!(next != first, "{next} leads still");
+        Ok(())
+    })?;
+    at_work(&cluster)?;
+    // Everything at once, without a farewell.
+    cluster.kill()?;
+    let cluster = home.start_with_servers(3)?;
+    let kubectl = at_work(&cluster)?;
+    kubectl.ok(&["scale", "deployment/web", "--replicas=1"])?;
+    kubectl.until("deployment/web", "{.status.replicas}", "1")?;
+    cluster.stop(Signal::SIGTERM)?;
+    snapshot(&home, &name)?.since(&before).must_be_empty()?;
+    one_line(&home.refused(home.up()?)?, &["has 3 servers", "--servers 3"])
 }
 
 fn agent_killed() -> Result<()> {

@@ -10,6 +10,7 @@ use client::events::Recorder;
 use client::{Client, Informers};
 use k8s_openapi::api::core::v1::Taint;
 use nodeagent_core::runtime::{Runtime, RuntimeError};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::hands::Node;
@@ -44,12 +45,12 @@ pub struct Config {
     pub taints: Vec<Taint>,
     /// How long a stop signal may wait until the proxies have let go of a pod.
     pub drain: Duration,
-    /// The servers that may open sessions; none: no exec, attach or logs.
-    pub tunnels: Vec<TunnelConfig>,
+    /// The servers that may open sessions, now and whenever they change; none: no exec, attach or logs.
+    pub tunnels: watch::Receiver<Vec<TunnelConfig>>,
 }
 
 /// A server to keep a tunnel to. The files are read anew for each connection: certificates are replaced while the agent runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelConfig {
     /// `host:port`.
     pub address: String,
@@ -96,7 +97,7 @@ impl Config {
             labels: BTreeMap::new(),
             taints: Vec::new(),
             drain: Duration::from_secs(2),
-            tunnels: Vec::new(),
+            tunnels: watch::Sender::default().subscribe(),
         }
     }
 }
@@ -124,9 +125,8 @@ pub async fn run(
     tasks.spawn(node::keep(node.clone()));
     tasks.spawn(pods.clone().run());
     tasks.spawn(housekeeping::run(pods.clone()));
-    for server in node.config.tunnels.clone() {
-        tasks.spawn(tunnel::keep(server, pods.clone()));
-    }
+    tasks.spawn(housekeeping::measure(node.clone()));
+    tasks.spawn(tunnel::keep_all(node.config.tunnels.clone(), pods.clone()));
     shutdown.cancelled().await;
     tasks.shutdown().await;
     Ok(())

@@ -7,19 +7,59 @@ use k8s_openapi::api::core::v1::Pod;
 use nodeagent_core::PodMachine;
 use nodeagent_core::clock;
 use nodeagent_core::lifecycle::{Action, Event, State};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::Notify;
 
-/// Carries actions out. Answers go into the reply channel, whenever they are there.
+/// Carries actions out. Answers go into the inbox, whenever they are there.
 pub(crate) trait Hands: Send + Sync + 'static {
     /// Begins an action; must not block.
-    fn perform(&self, pod: &Arc<Pod>, action: Action, reply: &UnboundedSender<Event>);
+    fn perform(&self, pod: &Arc<Pod>, action: Action, reply: &Inbox);
+}
+
+/// What waits to be told to one machine. Clones share it; while nothing waits it holds no memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inbox(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: Mutex<Vec<Event>>,
+    come: Notify,
 }
 
 /// One pod on the node, for those who look at it.
 #[derive(Clone, Debug)]
 pub(crate) struct PodHandle {
     machine: Arc<Mutex<PodMachine>>,
-    inbox: UnboundedSender<Event>,
+    inbox: Inbox,
+}
+
+// === impl Inbox ===
+
+impl Inbox {
+    /// Adds an event. A machine that is gone reads nothing any more.
+    pub(crate) fn tell(&self, event: Event) {
+        self.events().push(event);
+        self.0.come.notify_one();
+    }
+
+    /// All that waits, in order; empty when nothing does.
+    fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events())
+    }
+
+    /// Waits until something waits.
+    async fn next(&self) -> Vec<Event> {
+        loop {
+            let events = self.take();
+            if !events.is_empty() {
+                return events;
+            }
+            self.0.come.notified().await;
+        }
+    }
+
+    fn events(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.0.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 // === impl PodHandle ===
@@ -31,11 +71,10 @@ impl PodHandle {
         hands: Arc<dyn Hands>,
         gone: impl FnOnce() + Send + 'static,
     ) -> Self {
-        let machine = Arc::new(Mutex::new(machine));
-        let (inbox, events) = unbounded_channel();
-        let handle = Self { machine: machine.clone(), inbox: inbox.clone() };
+        let handle = Self { machine: Arc::new(Mutex::new(machine)), inbox: Inbox::default() };
+        let driven = handle.clone();
         tokio::spawn(async move {
-            drive(machine, events, inbox, hands).await;
+            driven.drive(&*hands).await;
             gone();
         });
         handle
@@ -43,8 +82,7 @@ impl PodHandle {
 
     /// Tells the machine something.
     pub(crate) fn tell(&self, event: Event) {
-        // A pod that is gone needs to hear nothing.
-        let _ = self.inbox.send(event);
+        self.inbox.tell(event);
     }
 
     /// A look at the machine.
@@ -56,43 +94,42 @@ impl PodHandle {
     pub(crate) fn pod(&self) -> Arc<Pod> {
         self.machine().pod().clone()
     }
-}
 
-async fn drive(
-    machine: Arc<Mutex<PodMachine>>,
-    mut events: UnboundedReceiver<Event>,
-    reply: UnboundedSender<Event>,
-    hands: Arc<dyn Hands>,
-) {
-    let lock = || machine.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut wake: Option<Timestamp> = None;
-    loop {
-        let event = match wake {
-            None => events.recv().await,
-            Some(at) => {
-                let pause = clock::between(Timestamp::now(), at);
-                match tokio::time::timeout(pause, events.recv()).await {
-                    Ok(event) => event,
-                    Err(_) => Some(Event::Tick),
+    async fn drive(&self, hands: &dyn Hands) {
+        let mut wake: Option<Timestamp> = None;
+        loop {
+            let mut events = match wake {
+                None => self.inbox.next().await,
+                Some(at) => {
+                    let pause = clock::between(Timestamp::now(), at);
+                    let next = tokio::time::timeout(pause, self.inbox.next()).await;
+                    next.unwrap_or_else(|_| vec![Event::Tick])
                 }
+            };
+            // Some actions are answered at once: the API is told of where that leads to, not of each step.
+            while !events.is_empty() {
+                let (pod, actions) = {
+                    let mut machine = self.machine();
+                    events.into_iter().for_each(|event| machine.take(event, Timestamp::now()));
+                    (machine.pod().clone(), actions(&mut machine))
+                };
+                actions.into_iter().for_each(|action| hands.perform(&pod, action, &self.inbox));
+                events = self.inbox.take();
             }
-        };
-        let Some(event) = event else { return };
-        let (pod, actions, state) = {
-            let mut machine = lock();
-            machine.handle(event, Timestamp::now());
-            while let Ok(event) = events.try_recv() {
-                machine.handle(event, Timestamp::now());
+            let (pod, actions, state) = {
+                let mut machine = self.machine();
+                machine.settle(Timestamp::now());
+                wake = machine.poll_timeout();
+                (machine.pod().clone(), actions(&mut machine), machine.state())
+            };
+            actions.into_iter().for_each(|action| hands.perform(&pod, action, &self.inbox));
+            if state == State::Gone {
+                return;
             }
-            wake = machine.poll_timeout();
-            let actions: Vec<_> = std::iter::from_fn(|| machine.poll_action()).collect();
-            (machine.pod().clone(), actions, machine.state())
-        };
-        for action in actions {
-            hands.perform(&pod, action, &reply);
-        }
-        if state == State::Gone {
-            return;
         }
     }
+}
+
+fn actions(machine: &mut PodMachine) -> Vec<Action> {
+    std::iter::from_fn(|| machine.poll_action()).collect()
 }

@@ -23,7 +23,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use nodeagent_core::runtime::{
-    ContainerConfig, ContainerId, ContainerStats, ContainerStatus, ExecConfig, ExecOutput, Image,
+    ContainerConfig, ContainerId, ContainerStats, ContainerStatus, ExecConfig, ExecOutput, Image, NodeStats,
     RegistryAuth, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, SandboxId, SandboxStatus, Session,
 };
 use serde::{Deserialize, Serialize};
@@ -278,6 +278,18 @@ impl Runtime for EmbeddedRuntime {
         futures::future::ready(Ok(list)).boxed()
     }
 
+    fn network_namespace<'a>(
+        &'a self,
+        id: &'a SandboxId,
+    ) -> BoxFuture<'a, Result<Option<PathBuf>, RuntimeError>> {
+        let found = match self.lock().sandboxes.get(&id.0) {
+            Some(sandbox) if sandbox.host_network => Ok(sandbox.netns.clone()),
+            Some(sandbox) => Ok(Some(self.layout.sandbox(&sandbox.id).join("ns/net"))),
+            None => Err(RuntimeError::NotFound { what: format!("sandbox {}", id.0) }),
+        };
+        futures::future::ready(found).boxed()
+    }
+
     fn create_container<'a>(
         &'a self,
         sandbox: &'a SandboxId,
@@ -365,6 +377,17 @@ impl Runtime for EmbeddedRuntime {
                     }
                 })
                 .collect())
+        })
+        .boxed()
+    }
+
+    /// A node with a network of its own shares the machine with others: it uses what its pods use. Any other is the machine.
+    fn node_stats(&self) -> BoxFuture<'_, Result<NodeStats, RuntimeError>> {
+        let path = if self.config.netns.is_some() { self.config.cgroup_root.clone() } else { "/".to_owned() };
+        let cgroups = self.cgroups.clone();
+        blocking(move || {
+            let usage = cgroups.usage(&path);
+            Ok(NodeStats { cpu_usage: usage.cpu, memory_working_set_bytes: usage.working_set })
         })
         .boxed()
     }

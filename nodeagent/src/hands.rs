@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use client::core::events::{EventNote, EventType};
@@ -23,11 +23,11 @@ use nodeagent_core::netfiles::{self, DnsSettings};
 use nodeagent_core::runtime::{
     ContainerId, Image, Mount, Propagation, RegistryAuth, Runtime, RuntimeError, SandboxStatus,
 };
+use nodeagent_core::usage::Meter;
 use nodeagent_core::{env, pod, security};
 use serde_json::Value;
-use tokio::sync::mpsc::UnboundedSender;
 
-use crate::driver::Hands;
+use crate::driver::{Hands, Inbox};
 use crate::objects::Objects;
 use crate::pods::Pods;
 use crate::tokens::Tokens;
@@ -52,11 +52,17 @@ pub(crate) struct Node {
     pub(crate) machine: nodeagent_core::node::Machine,
     /// By uid; sandboxes are asked for more often than they change.
     pub(crate) pod_ips: Mutex<BTreeMap<String, Vec<IpAddr>>>,
+    meter: Mutex<Meter>,
 }
 
 // === impl Node ===
 
 impl Node {
+    /// What the node and its containers use.
+    pub(crate) fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn new(
         config: agent::Config,
         client: Client,
@@ -76,6 +82,7 @@ impl Node {
             recorder,
             facts,
             pod_ips: Mutex::default(),
+            meter: Mutex::default(),
         })
     }
 
@@ -118,7 +125,7 @@ impl Node {
         &self,
         of: &Pod,
         container: &str,
-        reply: &UnboundedSender<Event>,
+        reply: &Inbox,
     ) -> Result<(Image, Option<std::time::Duration>), ImageFailure> {
         let spec = pod::container(of, container);
         let name = spec.and_then(|it| it.image.as_deref()).unwrap_or_default();
@@ -135,7 +142,7 @@ impl Node {
             ("Never", None) => return Err(ImageFailure::NeverPull),
             _ => {}
         }
-        let _ = reply.send(Event::Pulling { container: container.to_owned() });
+        reply.tell(Event::Pulling { container: container.to_owned() });
         let began = Instant::now();
         let auth = self.registry_auth(of, name).await;
         let image = self.runtime.pull_image(name, auth).await.map_err(failed)?;
@@ -287,15 +294,14 @@ pub(crate) struct NodeHands {
 }
 
 impl Hands for NodeHands {
-    fn perform(&self, of: &Arc<Pod>, action: Action, reply: &UnboundedSender<Event>) {
+    fn perform(&self, of: &Arc<Pod>, action: Action, reply: &Inbox) {
         let (node, pods, of, reply) = (self.node.clone(), self.pods.clone(), of.clone(), reply.clone());
         if let Action::Emit(note) = action {
             return emit(&node.recorder, &of, note);
         }
         tokio::spawn(async move {
             if let Some(event) = carry_out(&node, &pods, &of, action, &reply).await {
-                // A pod that is gone needs no answer.
-                let _ = reply.send(event);
+                reply.tell(event);
             }
         });
     }
@@ -318,7 +324,7 @@ async fn carry_out(
     pods: &Weak<Pods>,
     of: &Arc<Pod>,
     action: Action,
-    reply: &UnboundedSender<Event>,
+    reply: &Inbox,
 ) -> Option<Event> {
     Some(match action {
         Action::MountVolumes => Event::Mounted(text(volumes::set_up(node, of).await)),
@@ -391,7 +397,7 @@ async fn carry_out(
             drain::wait(node, of).await;
             Event::Drained
         }
-        Action::PatchStatus(body) => Event::Patched(patch_status(&node.client, of, body).await),
+        Action::PatchStatus(body) => Event::Patched(patch_status(&node.client, of, body.to_string()).await),
         Action::DeletePod { uid } => Event::Deleted(delete_pod(&node.client, of, uid).await),
         Action::Emit(note) => {
             emit(&node.recorder, of, note);
@@ -433,7 +439,7 @@ fn absent_is_fine(outcome: Result<(), RuntimeError>) -> Result<(), String> {
 }
 
 /// Sends a status patch; answers with the object's revision.
-pub(crate) async fn patch_status(client: &Client, of: &Pod, body: Value) -> Result<u64, PatchFailure> {
+pub(crate) async fn patch_status(client: &Client, of: &Pod, body: String) -> Result<u64, PatchFailure> {
     #[derive(serde::Deserialize)]
     struct Answer {
         metadata: Meta,
@@ -444,9 +450,8 @@ pub(crate) async fn patch_status(client: &Client, of: &Pod, body: Value) -> Resu
         resource_version: String,
     }
     let path = Target::to(of).path(Some("status"));
-    let request =
-        Client::build_with(http::Method::PATCH, &path, PatchKind::Strategic.content_type(), body.to_string())
-            .map_err(|_| PatchFailure::Transient)?;
+    let request = Client::build_with(http::Method::PATCH, &path, PatchKind::Strategic.content_type(), body)
+        .map_err(|_| PatchFailure::Transient)?;
     match client.request::<Answer>(request).await {
         Ok(answer) => Ok(answer.metadata.resource_version.parse().unwrap_or(u64::MAX)),
         Err(error) if error.is_not_found() || error.is_conflict() => {

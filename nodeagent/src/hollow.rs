@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::core::cache::Change;
+use client::core::lean::{self, Trim};
 use client::events::Recorder;
 use client::{Client, Informers, Scope};
 use futures::StreamExt;
@@ -18,17 +19,16 @@ use nodeagent_core::node::Health;
 use nodeagent_core::pod;
 use nodeagent_core::probe::Outcome;
 use nodeagent_core::runtime::{ContainerId, Image, SandboxId, SandboxStatus};
-use tokio::sync::Semaphore;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Config, Error};
-use crate::driver::{Hands, PodHandle};
+use crate::driver::{Hands, Inbox, PodHandle};
 use crate::{hands, node};
 
 const RENEW: Duration = Duration::from_secs(10);
 /// Nodes registered at the same time.
-const REGISTRATIONS: usize = 32;
+const REGISTRATIONS: usize = 16;
 /// Writes about pods at the same time, of all nodes together: each needs a connection while it is under way, and a
 /// connection costs more than many writes.
 const WRITES: usize = 32;
@@ -70,7 +70,21 @@ struct Hollow {
     client: Client,
     recorder: Recorder,
     next_ip: AtomicU32,
-    writes: Semaphore,
+    writes: UnboundedSender<Write>,
+}
+
+/// A write about a pod that waits for its turn.
+struct Write {
+    of: Arc<Pod>,
+    action: PodWrite,
+    reply: Inbox,
+}
+
+enum PodWrite {
+    /// Patch the pod's status. As text: many may wait.
+    Status(String),
+    /// Delete the pod of this uid.
+    Delete(String),
 }
 
 struct HollowHands(Arc<Hollow>);
@@ -79,26 +93,32 @@ struct HollowHands(Arc<Hollow>);
 ///
 /// # Errors
 /// None at present: an API server that is away is waited for.
-pub async fn run(
-    config: HollowConfig,
-    client: Client,
-    informers: Informers,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+pub async fn run(config: HollowConfig, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
     let recorder = if config.events { Recorder::new(&client, "kubelet", None) } else { Recorder::disabled() };
-    let hollow = Arc::new(Hollow {
-        config,
-        client,
-        recorder,
-        next_ip: AtomicU32::new(1),
-        writes: Semaphore::new(WRITES),
-    });
+    let (writes, waiting) = unbounded_channel();
     let mut tasks = tokio::task::JoinSet::new();
+    let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
+    for _ in 0..WRITES {
+        tasks.spawn(write(client.clone(), waiting.clone()));
+    }
+    let hollow = Arc::new(Hollow { config, client, recorder, next_ip: AtomicU32::new(1), writes });
     tasks.spawn(nodes(hollow.clone()));
-    tasks.spawn(pods(hollow, informers));
+    tasks.spawn(pods(hollow));
     shutdown.cancelled().await;
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Carries out writes, one after another.
+async fn write(client: Client, waiting: Arc<tokio::sync::Mutex<UnboundedReceiver<Write>>>) {
+    loop {
+        let next = waiting.lock().await.recv().await;
+        let Some(Write { of, action, reply }) = next else { return };
+        reply.tell(match action {
+            PodWrite::Status(body) => Event::Patched(hands::patch_status(&client, &of, body).await),
+            PodWrite::Delete(uid) => Event::Deleted(hands::delete_pod(&client, &of, uid).await),
+        });
+    }
 }
 
 fn address(index: usize) -> IpAddr {
@@ -138,8 +158,9 @@ async fn nodes(hollow: Arc<Hollow>) {
     }
 }
 
-/// One watch for the pods of all nodes.
-async fn pods(hollow: Arc<Hollow>, informers: Informers) {
+/// One watch for the pods of all nodes: those that are bound to any.
+async fn pods(hollow: Arc<Hollow>) {
+    let informers = Informers::new(hollow.client.clone()).trimmed(&TRIM);
     let names: BTreeSet<String> = hollow.config.nodes.iter().cloned().collect();
     let facts: BTreeMap<String, Arc<NodeFacts>> = hollow
         .config
@@ -152,7 +173,7 @@ async fn pods(hollow: Arc<Hollow>, informers: Informers) {
         .collect();
     let handles: Arc<Mutex<BTreeMap<String, PodHandle>>> = Arc::default();
     let hands: Arc<dyn Hands> = Arc::new(HollowHands(hollow));
-    let mut changes = informers.get::<Pod>(Scope::all()).subscribe();
+    let mut changes = informers.get::<Pod>(Scope::fields("spec.nodeName!=")).subscribe();
     while let Some(change) = changes.next().await {
         let lock = || handles.lock().unwrap_or_else(PoisonError::into_inner);
         match change {
@@ -185,7 +206,24 @@ async fn pods(hollow: Arc<Hollow>, informers: Informers) {
     }
 }
 
+/// What the machine of a pod does not look at where there is nothing to run and nothing to take room.
+static TRIM: Trim<Pod> = Trim { lists: lean::POD.lists, object: trim };
+
+fn trim(of: &mut Pod) {
+    lean::pod(of);
+    if let Some(spec) = &mut of.spec {
+        spec.tolerations = None;
+        let inits = spec.init_containers.iter_mut().flatten();
+        spec.containers.iter_mut().chain(inits).for_each(|container| container.resources = None);
+    }
+}
+
 impl HollowHands {
+    fn write(&self, of: &Arc<Pod>, action: PodWrite, reply: &Inbox) {
+        // Fails only when the hollow nodes end.
+        let _ = self.0.writes.send(Write { of: of.clone(), action, reply: reply.clone() });
+    }
+
     fn sandbox(&self, of: &Pod, attempt: u32) -> SandboxStatus {
         let number = self.0.next_ip.fetch_add(1, Ordering::Relaxed) & 0x003f_ffff;
         SandboxStatus {
@@ -215,7 +253,7 @@ impl HollowHands {
 }
 
 impl Hands for HollowHands {
-    fn perform(&self, of: &Arc<Pod>, action: Action, reply: &UnboundedSender<Event>) {
+    fn perform(&self, of: &Arc<Pod>, action: Action, reply: &Inbox) {
         let hollow = &self.0;
         let answer = match action {
             Action::MountVolumes => Event::Mounted(Ok(())),
@@ -239,8 +277,7 @@ impl Hands for HollowHands {
                     let (delay, reply) = (hollow.config.start_delay, reply.clone());
                     tokio::spawn(async move {
                         tokio::time::sleep(delay).await;
-                        // A pod that is gone needs no answer.
-                        let _ = reply.send(event);
+                        reply.tell(event);
                     });
                     return;
                 }
@@ -251,27 +288,9 @@ impl Hands for HollowHands {
             Action::Probe { id, kind, .. } => Event::Probed { id, kind, outcome: Outcome::Success },
             Action::AwaitDrain => Event::Drained,
             Action::Emit(note) => return hands::emit(&hollow.recorder, of, note),
-            Action::PatchStatus(body) => {
-                let (hollow, of, reply) = (hollow.clone(), of.clone(), reply.clone());
-                tokio::spawn(async move {
-                    // Never closed: a place always comes.
-                    let _place = hollow.writes.acquire().await;
-                    let outcome = hands::patch_status(&hollow.client, &of, body).await;
-                    let _ = reply.send(Event::Patched(outcome));
-                });
-                return;
-            }
-            Action::DeletePod { uid } => {
-                let (hollow, of, reply) = (hollow.clone(), of.clone(), reply.clone());
-                tokio::spawn(async move {
-                    let _place = hollow.writes.acquire().await;
-                    let outcome = hands::delete_pod(&hollow.client, &of, uid).await;
-                    let _ = reply.send(Event::Deleted(outcome));
-                });
-                return;
-            }
+            Action::PatchStatus(body) => return self.write(of, PodWrite::Status(body.to_string()), reply),
+            Action::DeletePod { uid } => return self.write(of, PodWrite::Delete(uid), reply),
         };
-        // The receiver lives as long as the machine that asked.
-        let _ = reply.send(answer);
+        reply.tell(answer);
     }
 }

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use nodeagent_core::image_gc::{self, Disk, Policy};
+use nodeagent_core::image_gc::{self, Policy};
 use nodeagent_core::lifecycle::State;
 use nodeagent_core::pod;
+use nodeagent_core::usage::Look;
 
+use crate::hands::Node;
 use crate::pods::Pods;
-use crate::{podlogs, volumes};
+use crate::{node, podlogs, volumes};
 
 const ROUND: Duration = Duration::from_secs(10);
+/// How often resource use is measured.
+const LOOK: Duration = Duration::from_secs(10);
 /// Volumes are looked at every so many rounds.
 const VOLUMES: u32 = 6;
 /// Images are looked at every so many rounds.
@@ -29,6 +33,23 @@ pub(crate) async fn run(pods: Arc<Pods>) {
         }
         if round.is_multiple_of(IMAGES) {
             collect_images(&pods).await;
+        }
+    }
+}
+
+/// Looks at what the node and its containers use, again and again.
+pub(crate) async fn measure(node: Arc<Node>) {
+    let began = Instant::now();
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let at = Timestamp::now();
+        match tokio::try_join!(node.runtime.node_stats(), node.runtime.stats()) {
+            Ok((whole, containers)) => {
+                node.meter().look(began.elapsed(), Look { at, node: whole, containers });
+            }
+            Err(error) => tracing::warn!(%error, "what the node uses was not measured"),
         }
     }
 }
@@ -75,11 +96,7 @@ async fn refresh_volumes(pods: &Pods) {
 }
 
 async fn collect_images(pods: &Pods) {
-    let Ok(stat) = nix::sys::statvfs::statvfs(&pods.node.config.data_dir) else { return };
-    let disk = Disk {
-        capacity: stat.blocks().saturating_mul(stat.fragment_size()),
-        available: stat.blocks_available().saturating_mul(stat.fragment_size()),
-    };
+    let Some(disk) = node::disk(&pods.node.config) else { return };
     let runtime = &pods.node.runtime;
     let (Ok(images), Ok(containers)) = (runtime.list_images().await, runtime.list_containers().await) else {
         return;

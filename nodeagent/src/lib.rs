@@ -7,6 +7,7 @@ pub mod network;
 pub mod shim;
 
 pub mod agent;
+mod api;
 mod drain;
 mod driver;
 mod hands;

@@ -11,6 +11,7 @@ use client::{Client, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, NodeSpec, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use nodeagent_core::disk::Disk;
 use nodeagent_core::lifecycle::strategic_list;
 use nodeagent_core::node::{self, Health, Machine};
 use nodeagent_core::runtime::Image;
@@ -39,8 +40,7 @@ fn read(path: &str) -> String {
 pub(crate) fn machine(config: &Config, runtime_version: &str) -> Machine {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = meminfo("MemTotal:").unwrap_or(0);
-    let disk = nix::sys::statvfs::statvfs(&config.data_dir).ok();
-    let bytes = disk.map_or(0, |it| it.blocks().saturating_mul(it.fragment_size()));
+    let bytes = disk(config).map_or(0, |disk| disk.capacity);
     let release = read("/etc/os-release");
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     let uname = nix::sys::utsname::uname().ok();
@@ -162,8 +162,6 @@ fn readiness(node: &core::Node) -> Option<&str> {
 
 fn health(config: &Config) -> Health {
     let memory = meminfo("MemAvailable:").is_some_and(|bytes| bytes < 100 << 20);
-    let disk = nix::sys::statvfs::statvfs(&config.data_dir)
-        .is_ok_and(|it| it.blocks() > 0 && it.blocks_available().saturating_mul(100) / it.blocks() < 5);
     let number = |path: &str| read(path).parse::<u64>().ok();
     let used = read("/proc/loadavg")
         .split_whitespace()
@@ -173,7 +171,15 @@ fn health(config: &Config) -> Health {
         (Some(used), Some(most)) => used.saturating_mul(100) > most.saturating_mul(95),
         _ => false,
     };
+    let disk = disk(config).is_some_and(Disk::is_pressed);
     Health { memory_pressure: memory, disk_pressure: disk, pid_pressure: pids, not_ready: None }
+}
+
+/// How full the disk of the node's data is; `None` when the system does not say.
+pub(crate) fn disk(config: &Config) -> Option<Disk> {
+    let found = nix::sys::statvfs::statvfs(&config.data_dir).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+    Some(Disk { capacity: bytes(found.blocks()), available: bytes(found.blocks_available()) })
 }
 
 /// Creates the Node, or brings the one of before up to date. Does not return before the API has it.

@@ -1,6 +1,7 @@
 //! The agent's end of the tunnel: it dials the server, listens for sessions and serves them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,22 +16,25 @@ use nodeagent_core::runtime::{
 };
 use proto::tunnel::{Exit, Failure, Frame, Hello, Logs, Open, frame, open, tunnel_client::TunnelClient};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream_of::receiver;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::agent::TunnelConfig;
 use crate::driver::PodHandle;
 use crate::pods::{FOLLOWERS_MAX, Pods};
-use crate::{podlogs, sockets};
+use crate::{api, podlogs, sockets};
 
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 const DIAL: Duration = Duration::from_secs(20);
+/// How much of a connection is read at once.
+const CHUNK: usize = 32 * 1024;
 /// How long the server may take to end its side of a session.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -94,8 +98,26 @@ async fn connect(config: &TunnelConfig) -> Result<Channel, Box<dyn std::error::E
     Ok(endpoint.connect_with_connector(connect).await?)
 }
 
+/// Keeps a tunnel to each of the servers until the task is dropped.
+pub(crate) async fn keep_all(mut servers: watch::Receiver<Vec<TunnelConfig>>, pods: Arc<Pods>) {
+    let mut tunnels: HashMap<TunnelConfig, AbortOnDropHandle<()>> = HashMap::new();
+    loop {
+        let wanted = servers.borrow_and_update().clone();
+        tunnels.retain(|server, _| wanted.contains(server));
+        for server in wanted {
+            tunnels.entry(server).or_insert_with_key(|server| {
+                AbortOnDropHandle::new(tokio::spawn(keep(server.clone(), pods.clone())))
+            });
+        }
+        if servers.changed().await.is_err() {
+            // They will not change any more.
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// Keeps a tunnel to one server until the task is dropped.
-pub(crate) async fn keep(config: TunnelConfig, pods: Arc<Pods>) {
+async fn keep(config: TunnelConfig, pods: Arc<Pods>) {
     let mut pause = Duration::from_millis(100);
     loop {
         match connect(&config).await {
@@ -201,10 +223,13 @@ async fn serve_request(
             let handle = pods
                 .find(&forward.namespace, &forward.pod, &forward.uid)
                 .ok_or_else(|| not_found(&forward.pod))?;
-            let ip =
-                handle.machine().address().ok_or_else(|| Refusal(409, "the pod has no address".into()))?;
             let port = u16::try_from(forward.port).map_err(|_| Refusal(400, "invalid port".into()))?;
-            carry(sockets::connect(netns, SocketAddr::new(ip, port), DIAL).await, incoming, frames).await
+            carry(Ok(connect_inside(pods, &handle, port).await?), incoming, frames).await
+        }
+        Some(open::Request::Node(_)) => {
+            let (ours, theirs) = tokio::io::duplex(CHUNK);
+            let _serving = AbortOnDropHandle::new(tokio::spawn(api::serve(theirs, pods.clone())));
+            carry(Ok(ours), incoming, frames).await
         }
         None => Err(Refusal(501, "the agent does not know this request".into())),
     }
@@ -293,39 +318,78 @@ async fn interact(
     }
 }
 
+/// Connects to a port of a pod, from inside its network namespace: also what listens on the loopback only is reached.
+async fn connect_inside(pods: &Pods, handle: &PodHandle, port: u16) -> Result<TcpStream, Refusal> {
+    let of = handle.pod();
+    let sandboxes = pods.node.runtime.list_sandboxes().await.map_err(refuse)?;
+    let sandbox = sandboxes
+        .into_iter()
+        .filter(|it| it.ready && it.pod_uid == pod::uid(&of))
+        .max_by_key(|it| it.attempt)
+        .ok_or_else(|| Refusal(500, format!("failed to find sandbox of pod {}", pod::name(&of))))?;
+    let netns = pods.node.runtime.network_namespace(&sandbox.id).await.map_err(refuse)?;
+    let dial = |ip: IpAddr| sockets::connect(netns.as_deref(), SocketAddr::new(ip, port), DIAL);
+    let first = match dial(Ipv4Addr::LOCALHOST.into()).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    dial(Ipv6Addr::LOCALHOST.into()).await.map_err(|second| {
+        let inside = &sandbox.id.0;
+        Refusal(
+            502,
+            format!(
+                "failed to connect to localhost:{port} inside namespace {inside:?}, IPv4: {first} IPv6: {second}"
+            ),
+        )
+    })
+}
+
+/// Carries a connection until the server lets go of the session or the connection fails. Each direction ends by itself.
 async fn carry(
-    stream: std::io::Result<TcpStream>,
+    stream: std::io::Result<impl AsyncRead + AsyncWrite>,
     mut incoming: mpsc::Receiver<Frame>,
     frames: &Frames,
 ) -> Result<(), Refusal> {
     let stream = stream.map_err(|error| Refusal(502, error.to_string()))?;
     send(frames, frame::Frame::Ready(true)).await;
-    let (mut read, mut write) = stream.into_split();
+    let (mut read, mut write) = tokio::io::split(stream);
     let inbound = async move {
-        while let Some(Frame { frame: Some(frame) }) = incoming.recv().await {
-            if let frame::Frame::Data(bytes) = frame
-                && write.write_all(&bytes).await.is_err()
-            {
-                return;
+        let mut open = true;
+        while let Some(Frame { frame }) = incoming.recv().await {
+            match frame {
+                // What nobody takes any more is dropped: the other direction may still have something to say.
+                Some(frame::Frame::Data(bytes)) if open => open = write.write_all(&bytes).await.is_ok(),
+                Some(frame::Frame::End(_)) if open => {
+                    open = false;
+                    // Fails only when the other side is gone, which reading tells.
+                    let _ = write.shutdown().await;
+                }
+                _ => {}
             }
         }
-        // The other side hears that nothing more comes.
-        let _ = write.shutdown().await;
     };
     let outbound = async {
-        let mut chunk = vec![0; 32 * 1024];
-        while let Ok(count @ 1..) = read.read(&mut chunk).await {
-            if !send(frames, frame::Frame::Data(chunk[..count].to_vec())).await {
-                return;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match read.read(&mut chunk).await {
+                Ok(0) => break,
+                Ok(count) => {
+                    if !send(frames, frame::Frame::Data(chunk[..count].to_vec())).await {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(Refusal(502, error.to_string())),
             }
         }
+        send(frames, frame::Frame::End(true)).await;
+        // The server may still have something to say.
+        std::future::pending().await
     };
-    tokio::pin!(inbound, outbound);
     tokio::select! {
-        () = &mut outbound => {}
-        () = &mut inbound => outbound.await,
+        result = outbound => result,
+        () = inbound => Ok(()),
+        () = frames.closed() => Ok(()),
     }
-    Ok(())
 }
 
 async fn read_logs(

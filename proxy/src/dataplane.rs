@@ -21,13 +21,23 @@ pub struct DataPlane {
     stale: Vec<StaleFlow>,
 }
 
+/// Removes what any data plane has made in the network namespace at `netns`.
+pub(crate) fn remove(netns: Option<&Path>) -> Result<(), Error> {
+    rules::remove(&open_socket(netns)?).map_err(Error::Install)
+}
+
+fn open_socket(netns: Option<&Path>) -> Result<Socket, Error> {
+    let opened = netns::within(netns, || Socket::open().map_err(std::io::Error::other));
+    opened.map_err(|source| Error::Open { what: "netfilter netlink", source })
+}
+
+// === impl DataPlane ===
+
 impl DataPlane {
     /// Opens the socket in the network namespace at `netns`.
     pub fn open(netns: Option<&Path>, networks: Networks) -> Result<DataPlane, Error> {
-        let opened = netns::within(netns, || Socket::open().map_err(std::io::Error::other));
-        let socket = opened.map_err(|source| Error::Open { what: "netfilter netlink", source })?;
         Ok(DataPlane {
-            socket: Arc::new(socket),
+            socket: Arc::new(open_socket(netns)?),
             networks,
             table: Table::default(),
             whole: true,

@@ -80,11 +80,12 @@ pub enum Error {
     #[error("claiming the service network")]
     Claim(#[source] rtnetlink::Error),
     /// The kernel refused the service rules.
-    #[error("installing the service rules")]
+    #[error("changing the service rules")]
     Install(#[source] KernelError),
 }
 
-/// Keeps service rules and names up to date until `shutdown`, then removes them.
+/// Keeps service rules and names up to date until `shutdown`. The rules stay, so that services go on working while the
+/// process is replaced; [`remove`] takes them away.
 ///
 /// # Errors
 /// When it cannot begin. Later failures are logged and mended by a rebuild.
@@ -94,12 +95,10 @@ pub async fn run(
     informers: Informers,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let links = links::open(config.netns.as_deref())
-        .map_err(|source| Error::Open { what: "route netlink", source })?;
+    let links = open_links(config.netns.as_deref())?;
     links::claim(&links, config.services, config.dns, config.node_address).await.map_err(Error::Claim)?;
     let networks = Networks { pods: config.pods, services: config.services, dns: config.dns };
     let data_plane = DataPlane::open(config.netns.as_deref(), networks)?;
-    data_plane.install().await.map_err(Error::Install)?;
     let zone = Arc::new(ArcSwap::from_pointee(Zone::new(&config.domain)));
     let names = dns::serve(config.dns, config.netns.as_deref(), zone.clone(), config.upstream.clone())
         .map_err(|source| Error::Open { what: "the DNS port", source })?;
@@ -114,18 +113,21 @@ pub async fn run(
         observed,
     };
     proxy.slices.add_index(BY_SERVICE, service_of);
-    tokio::select! {
-        () = proxy.follow() => {}
-        () = shutdown.cancelled() => {}
-    }
+    let ended = tokio::select! {
+        ended = proxy.follow() => ended,
+        () = shutdown.cancelled() => Ok(()),
+    };
     drop(names);
-    if let Err(error) = proxy.data_plane.remove().await {
-        warn!(error = &error as &dyn std::error::Error, "service rules stay behind");
-    }
-    if let Err(error) = links::release(&links).await {
-        warn!(%error, "the device of the service network stays behind");
-    }
-    Ok(())
+    ended
+}
+
+/// Removes the service rules in the network namespace at `netns`, and the device that claims the service network.
+///
+/// # Errors
+/// When the namespace cannot be entered or the kernel refuses.
+pub async fn remove(netns: Option<&Path>) -> Result<(), Error> {
+    dataplane::remove(netns)?;
+    links::release(&open_links(netns)?).await.map_err(Error::Claim)
 }
 
 /// Leads the service network to a device of its own inside the network namespace at `netns`, and puts the address of the
@@ -162,11 +164,15 @@ type Key = (String, String);
 
 impl Proxy {
     /// Applies changes as they come; what has come together is applied together.
-    async fn follow(&mut self) {
+    ///
+    /// The rules that a process before this one has left are replaced only when the caches are complete: until then they
+    /// are the best there is.
+    async fn follow(&mut self) -> Result<(), Error> {
         let mut services = self.services.subscribe();
         let mut slices = self.slices.subscribe();
         let mut pods = self.pods.subscribe();
         tokio::join!(self.services.synced(), self.slices.synced(), self.pods.synced());
+        self.data_plane.install().await.map_err(Error::Install)?;
         let mut news = News::default();
         loop {
             while let Some(change) = services.try_next() {
@@ -190,7 +196,7 @@ impl Proxy {
                 change = pods.next() => change.map(|change| news.pod(&change)),
             };
             if told.is_none() {
-                return;
+                return Ok(());
             }
         }
     }

@@ -5,19 +5,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
+use raft::eraftpb::Message;
+use store_core::checkpoint::Image;
 use store_core::disk::DiskError;
 use store_core::files::FilesError;
 use store_core::history::History;
 use store_core::host::{Host, HostError, HostSettings, Job, Output, Stopped};
-use store_core::node::{Event, Published as Batch, Refusal, Settings};
-use store_core::recovery::RecoveryError;
+use store_core::members::Members;
+use store_core::node::{Change, ChangeRefusal, Event, Published as Batch, Refusal, Settings};
+use store_core::recovery::{self, RecoveryError};
 use store_core::{Outcome, Txn};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use crate::handle::Request;
-use crate::options::FatalHandler;
+use crate::handle::{Request, Started};
+use crate::membership::{Leadership, View};
+use crate::options::{FatalHandler, Start};
+use crate::peer_service::PeerService;
+use crate::peers::{Addresses, Peers};
 use crate::published::Published;
 use crate::real_disk::{DirLock, RealDisk};
 use crate::{CommitError, FatalError, OpenError, Options, ReadError};
@@ -25,15 +32,32 @@ use crate::{CommitError, FatalError, OpenError, Options, ReadError};
 /// How much is taken into one batch.
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_COUNT: usize = 4096;
+/// The longest that the thread waits in a group of several.
+const TICK_MS: u64 = 50;
+/// How long a store that closes waits for its successor and for its writers.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 struct Driver {
+    member: u64,
     host: Host,
+    peers: Option<Peers>,
+    members: Arc<ArcSwap<Members>>,
+    addresses: Arc<Addresses>,
+    leadership: watch::Sender<Leadership>,
+    changes: HashMap<u64, oneshot::Sender<Result<u64, ChangeRefusal>>>,
+    closing: Option<Closing>,
     published: Arc<Published>,
     requests: Sender<Request>,
     writers: HashMap<u64, oneshot::Sender<Result<Outcome, CommitError>>>,
     readers: HashMap<u64, oneshot::Sender<Result<(), ReadError>>>,
     next_ticket: u64,
     jobs: Vec<JoinHandle<()>>,
+}
+
+/// Who waits for the end, and how long it may take.
+struct Closing {
+    until: Instant,
+    done: Vec<oneshot::Sender<()>>,
 }
 
 /// What came in together.
@@ -46,18 +70,14 @@ struct Intake {
 }
 
 /// Opens the directory, recovers, and starts the thread.
-pub(crate) fn start(options: Options) -> Result<(Arc<Published>, Sender<Request>), OpenError> {
+pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
+    let runtime = match &options.peers {
+        Some(_) => Some(tokio::runtime::Handle::try_current().map_err(|_| OpenError::NoRuntime)?),
+        None => None,
+    };
     let (disk, lock) = RealDisk::open(&options.dir)?;
     let now = now_ms();
-    let mut node = Settings::new(options.member);
-    node.checkpoint_log_bytes = options.checkpoint_log_bytes;
-    let settings = HostSettings {
-        node,
-        segment_bytes: options.segment_bytes,
-        boot: now.max(1).cast_unsigned(),
-        seed: rand::random(),
-    };
-    let opened = Host::open(Arc::new(disk), options.keys(), &settings, now);
+    let opened = Host::open(Arc::new(disk), options.keys(), &host_settings(&options, now), now);
     let (mut host, notes) = opened.map_err(|error| open_error(&options, error))?;
     for note in notes {
         tracing::warn!(dir = %options.dir.display(), "{note}");
@@ -71,8 +91,23 @@ pub(crate) fn start(options: Options) -> Result<(Arc<Published>, Sender<Request>
     let history = History::new(begin, options.history);
     let published = Arc::new(Published::new(host.snapshot().clone(), history));
     let (requests, waiting) = channel();
+    let (member, address) = (options.member, options.start.member().address);
+    let addresses = Arc::new(Addresses::default());
+    let members = Arc::new(ArcSwap::from_pointee(Members::default()));
+    let service = PeerService::new(member, requests.clone(), members.clone(), addresses.clone());
+    let peers = options.peers.zip(runtime).map(|(connector, runtime)| {
+        Peers::new(member, address, connector, addresses.clone(), requests.clone(), runtime)
+    });
+    let (leadership, leaderships) = watch::channel(Leadership { member, ..Leadership::default() });
     let driver = Driver {
+        member,
         host,
+        peers,
+        members,
+        addresses: addresses.clone(),
+        leadership,
+        changes: HashMap::new(),
+        closing: None,
         published: published.clone(),
         requests: requests.clone(),
         writers: HashMap::new(),
@@ -81,7 +116,23 @@ pub(crate) fn start(options: Options) -> Result<(Arc<Published>, Sender<Request>
         jobs: Vec::new(),
     };
     spawn(driver, outputs, waiting, lock, options.on_fatal)?;
-    Ok((published, requests))
+    Ok(Started { published, requests, leadership: leaderships, service, addresses })
+}
+
+fn host_settings(options: &Options, now_ms: i64) -> HostSettings {
+    let mut node = Settings::new(options.member);
+    node.checkpoint_log_bytes = options.checkpoint_log_bytes;
+    let start = match &options.start {
+        Start::First { .. } => recovery::Start::First(options.start.member()),
+        Start::Join { .. } => recovery::Start::Join(options.start.member()),
+    };
+    HostSettings {
+        node,
+        start,
+        segment_bytes: options.segment_bytes,
+        boot: now_ms.max(1).cast_unsigned(),
+        seed: rand::random(),
+    }
 }
 
 fn spawn(
@@ -143,19 +194,45 @@ impl Driver {
             let first = self.wait(waiting);
             let intake = self.take_in(first, waiting);
             let now = now_ms();
-            if !intake.txns.is_empty() {
-                self.host.commit(intake.txns, now)?;
-            }
-            for event in intake.events {
-                self.host.handle(event, now)?;
-            }
+            let done = self.hand_in(intake, now);
+            // Also of a host that has stopped: who was answered before is told.
             let outputs = self.host.take_outputs();
             self.perform(outputs, now);
+            done?;
             self.jobs.retain(|job| !job.is_finished());
-            if !intake.closing.is_empty() {
-                return Ok(intake.closing);
+            if let Some(closing) = self.closing.take_if(|closing| Instant::now() >= closing.until) {
+                return Ok(closing.done);
+            }
+            if self.closing.is_some() && self.may_close() {
+                return Ok(self.closing.take().map_or(Vec::new(), |closing| closing.done));
             }
         }
+    }
+
+    fn hand_in(&mut self, intake: Intake, now: i64) -> Result<(), Stopped> {
+        self.host.take_in(intake.txns, intake.events, now)?;
+        if intake.closing.is_empty() {
+            return Ok(());
+        }
+        if let Some(closing) = &mut self.closing {
+            closing.done.extend(intake.closing);
+            return Ok(());
+        }
+        self.closing = Some(Closing { until: Instant::now() + CLOSE_WITHIN, done: intake.closing });
+        let heir = self.host.node().successor().filter(|_| self.host.node().leads());
+        match heir {
+            // Nobody waits for the answer: what counts is who leads.
+            Some(heir) => {
+                self.host.handle(Event::Change { ticket: 0, change: Change::TransferLead(heir) }, now)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether another one leads, where there is one, and all writers have their answers.
+    fn may_close(&self) -> bool {
+        let node = self.host.node();
+        (!node.leads() || node.successor().is_none()) && self.writers.is_empty()
     }
 
     /// Waits for a request, or until the node wants to be told the time.
@@ -164,6 +241,8 @@ impl Driver {
             return Some(waiting.recv().unwrap_or_else(|_| closed()));
         };
         let left = u64::try_from(at.saturating_sub(now_ms())).unwrap_or(0);
+        // Not longer than a tick, wherever the clock was set to meanwhile.
+        let left = if self.peers.is_some() { left.min(TICK_MS) } else { left };
         match waiting.recv_timeout(Duration::from_millis(left)) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
@@ -174,9 +253,12 @@ impl Driver {
     /// Takes in a first request and all that wait behind it.
     fn take_in(&mut self, first: Option<Request>, waiting: &Receiver<Request>) -> Intake {
         let mut intake = Intake::default();
-        match first {
-            None => intake.events.push(Event::Tick),
-            Some(request) => self.sort_in(request, &mut intake),
+        let waited = first.is_none();
+        if let Some(request) = first {
+            self.sort_in(request, &mut intake);
+        }
+        if waited || self.is_due() {
+            intake.events.push(Event::Tick);
         }
         while intake.bytes < BATCH_BYTES && intake.txns.len() < BATCH_COUNT && intake.closing.is_empty() {
             let Ok(request) = waiting.try_recv() else { break };
@@ -185,10 +267,25 @@ impl Driver {
         intake
     }
 
+    /// Whether the node wants to be told the time, also when requests come without a pause, or when the clock was set
+    /// back.
+    fn is_due(&self) -> bool {
+        let now = now_ms();
+        let is_off = |at: i64| self.peers.is_some() && at > now + TICK_MS.cast_signed();
+        self.host.node().poll_timeout().is_some_and(|at| at <= now || is_off(at))
+    }
+
     fn sort_in(&mut self, request: Request, intake: &mut Intake) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         match request {
+            // Who answers was dropped: the store is closed.
+            Request::Commit { answer, .. } if self.closing.is_some() => {
+                drop(answer.send(Err(CommitError::Closed)));
+            }
+            Request::Read { answer } if self.closing.is_some() => {
+                drop(answer.send(Err(ReadError::Closed)));
+            }
             Request::Commit { txn, answer } => {
                 intake.bytes += txn.size();
                 intake.txns.push((ticket, txn));
@@ -198,6 +295,16 @@ impl Driver {
                 intake.events.push(Event::Read { ticket });
                 self.readers.insert(ticket, answer);
             }
+            Request::Change { change, answer } => {
+                intake.events.push(Event::Change { ticket, change });
+                self.changes.insert(ticket, answer);
+            }
+            // Who asked may have stopped waiting.
+            Request::Describe { answer } => {
+                drop(answer.send(View::of(self.member, self.host.node())));
+            }
+            Request::Image { answer } => drop(answer.send(Box::new(self.host.node().image()))),
+            Request::Receive { version, answer } => drop(answer.send(self.host.receiver(version))),
             Request::Tell(event) => intake.events.push(event),
             Request::Close { done } => intake.closing.push(done),
         }
@@ -216,12 +323,50 @@ impl Driver {
                 Output::DiskFull(tickets) => {
                     tickets.iter().for_each(|ticket| self.answer(*ticket, Err(CommitError::DiskFull)));
                 }
-                // Peers are reached by whoever carries messages; a group of one has none.
-                Output::Send(_) => {}
+                Output::Replace(snapshot) => self.published.replace(snapshot),
+                Output::Changed { ticket, result } => {
+                    if let Some(answer) = self.changes.remove(&ticket) {
+                        // Who asked may have stopped waiting.
+                        let _ = answer.send(result);
+                    }
+                }
+                Output::Send(messages) => {
+                    if let Some(peers) = &mut self.peers {
+                        peers.send(messages);
+                    }
+                }
+                Output::SendState { message, image } => self.send_state(&message, *image),
                 Output::Job(job) => self.start_job(job),
             }
         }
+        self.tell_group();
         self.published.confirm(self.host.node().is_confirmed());
+    }
+
+    fn send_state(&self, message: &Message, image: Image) {
+        match &self.peers {
+            Some(peers) => peers.send_state(message, image),
+            None => {
+                let failed = Event::StateSent { member: message.to, ok: false };
+                // Fails only when the thread has gone, and this is the thread.
+                let _ = self.requests.send(Request::Tell(failed));
+            }
+        }
+    }
+
+    /// Tells who leads and who the members are, where that has changed.
+    fn tell_group(&mut self) {
+        let node = self.host.node();
+        let now = Leadership { member: self.member, leader: node.leader(), term: node.term() };
+        self.leadership.send_if_modified(|told| std::mem::replace(told, now) != now);
+        let members = node.state().members();
+        if **self.members.load() != *members {
+            self.members.store(Arc::new(members.clone()));
+            self.addresses.set_known(members);
+            if let Some(peers) = &mut self.peers {
+                peers.retain(members);
+            }
+        }
     }
 
     fn publish(&mut self, batch: Batch, now_ms: i64) {
@@ -298,7 +443,12 @@ impl Driver {
             match request {
                 Request::Commit { answer, .. } => drop(answer.send(Err(CommitError::Closed))),
                 Request::Read { answer } => drop(answer.send(Err(ReadError::Closed))),
-                Request::Tell(_) => {}
+                // Dropped answers say that the store is closed.
+                Request::Tell(_)
+                | Request::Change { .. }
+                | Request::Describe { .. }
+                | Request::Image { .. }
+                | Request::Receive { .. } => {}
                 Request::Close { done } => drop(done.send(())),
             }
         }

@@ -32,6 +32,9 @@ pub enum OpenError {
     /// The disk failed.
     #[error("the store's disk failed")]
     Disk(#[from] DiskError),
+    /// A store with peers was opened outside of a tokio runtime.
+    #[error("a store with peers needs a tokio runtime")]
+    NoRuntime,
     /// The store's thread could not be started, or ended while it was starting.
     #[error("the store's thread did not start: {reason}")]
     Thread {
@@ -54,8 +57,8 @@ pub enum CommitError {
     /// The disk has no room for it. It was not applied; the store can still be read.
     #[error("the store's disk is full: free some space")]
     DiskFull,
-    /// This member does not lead. It was not applied.
-    #[error("this member does not lead the store")]
+    /// No leader was found for it in time. It was not applied.
+    #[error("the store has no leader at the moment")]
     NotLeader {
         /// Who leads, when that is known.
         leader: Option<u64>,
@@ -63,7 +66,8 @@ pub enum CommitError {
     /// The store was closed before it took the transaction. It was not applied.
     #[error("the store is closed")]
     Closed,
-    /// The store stopped, or lost its lead, while the transaction was under way. It may have been applied.
+    /// The transaction was under way for too long, or when the store stopped. It may have been applied, or may still
+    /// be.
     #[error("the outcome is unknown")]
     Unknown,
 }

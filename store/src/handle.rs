@@ -4,12 +4,18 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use proto::peer::peer_server::PeerServer;
+use store_core::checkpoint::{CheckpointError, Image, Receiver};
 use store_core::history::Compacted;
-use store_core::node::Event;
+use store_core::members::Member;
+use store_core::node::{Change, ChangeRefusal, Event};
 use store_core::{Outcome, Snapshot, Txn};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::driver;
+use crate::membership::{ChangeError, Leadership, MemberStatus, SharedConnector, View};
+use crate::peer_service::PeerService;
+use crate::peers::{self, Addresses};
 use crate::published::{Observer, Published};
 use crate::{CommitError, OpenError, Options, ReadError};
 
@@ -17,6 +23,10 @@ use crate::{CommitError, OpenError, Options, ReadError};
 pub(crate) enum Request {
     Commit { txn: Txn, answer: oneshot::Sender<Result<Outcome, CommitError>> },
     Read { answer: oneshot::Sender<Result<(), ReadError>> },
+    Change { change: Change, answer: oneshot::Sender<Result<u64, ChangeRefusal>> },
+    Describe { answer: oneshot::Sender<View> },
+    Image { answer: oneshot::Sender<Box<Image>> },
+    Receive { version: u32, answer: oneshot::Sender<Result<Receiver, CheckpointError>> },
     Tell(Event),
     Close { done: oneshot::Sender<()> },
 }
@@ -31,16 +41,31 @@ struct Inner {
     published: Arc<Published>,
     requests: Sender<Request>,
     max_txn_bytes: usize,
+    leadership: watch::Receiver<Leadership>,
+    service: PeerService,
+    connector: Option<SharedConnector>,
+    addresses: Arc<Addresses>,
+}
+
+/// What a started store is reached by.
+pub(crate) struct Started {
+    pub(crate) published: Arc<Published>,
+    pub(crate) requests: Sender<Request>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) service: PeerService,
+    pub(crate) addresses: Arc<Addresses>,
 }
 
 // === impl Store ===
 
 impl Store {
-    /// Opens the store, creates it where there is none, and returns when its state is complete. Blocks meanwhile.
+    /// Opens the store, creates it where there is none, and returns when what is on the disk is read. Blocks
+    /// meanwhile. In a group of one the state is then complete; in a larger one [`Self::linearizable`] tells.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let max_txn_bytes = options.max_txn_bytes;
-        let (published, requests) = driver::start(options)?;
-        Ok(Self { inner: Arc::new(Inner { published, requests, max_txn_bytes }) })
+        let (max_txn_bytes, connector) = (options.max_txn_bytes, options.peers.clone());
+        let Started { published, requests, leadership, service, addresses } = driver::start(options)?;
+        let inner = Inner { published, requests, max_txn_bytes, leadership, service, connector, addresses };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The newest applied state. Never waits.
@@ -48,7 +73,8 @@ impl Store {
         self.inner.published.snapshot()
     }
 
-    /// A state that holds every write acknowledged before the call, by any member.
+    /// A state that holds every write acknowledged before the call, by any member. Works on any member: many readers
+    /// share one confirmation by the group.
     pub async fn linearizable(&self) -> Result<Arc<Snapshot>, ReadError> {
         // In a group of one a write is published before it is acknowledged.
         if !self.inner.published.confirmed() {
@@ -80,7 +106,8 @@ impl Store {
         self.inner.published.at(revision)
     }
 
-    /// Applies a transaction durably. Everything that waits at the same time shares one record and one sync.
+    /// Applies a transaction durably, at most once, on any member. Everything that waits at the same time shares one
+    /// record and one sync. When it is answered, this member has applied it: its next read sees it.
     ///
     /// When the future is dropped, the transaction may still be applied.
     pub async fn commit(&self, txn: Txn) -> Result<Outcome, CommitError> {
@@ -105,7 +132,99 @@ impl Store {
         self.inner.published.events_after(after_revision)
     }
 
-    /// Finishes the writes that were asked for before, stops the thread and frees the directory. Later writes get
+    /// The whole state, with every write acknowledged before the call, as it goes into a backup. Cheap: it shares everything
+    /// with the newest state.
+    pub async fn image(&self) -> Result<Box<Image>, ReadError> {
+        self.linearizable().await?;
+        let (answer, answered) = oneshot::channel();
+        self.inner.requests.send(Request::Image { answer }).map_err(|_| ReadError::Closed)?;
+        answered.await.map_err(|_| ReadError::Closed)
+    }
+
+    /// The service that peers call, for the server that listens for them. Whoever mounts it lets only members in, and
+    /// puts the caller's [`PeerId`](crate::PeerId) into the request's extensions.
+    pub fn peer_service(&self) -> PeerServer<PeerService> {
+        self.inner.service.clone().server()
+    }
+
+    /// The group's members, by id. Asks the others how far they have come, and waits for them no longer than a second.
+    pub async fn members(&self) -> Vec<MemberStatus> {
+        let (answer, answered) = oneshot::channel();
+        if self.inner.requests.send(Request::Describe { answer }).is_err() {
+            return Vec::new();
+        }
+        let Ok(view) = answered.await else { return Vec::new() };
+        let others = view.members.iter().map(|(id, ..)| *id).filter(|id| *id != view.member);
+        let replies = futures::future::join_all(others.map(|id| self.ask(id))).await;
+        let replies: Vec<_> = replies.into_iter().flatten().collect();
+        let matched = |id: u64, own: Option<u64>| {
+            let leader = replies.iter().find(|reply| Some(reply.member) == view.leader);
+            let told = leader.and_then(|reply| reply.members.iter().find(|member| member.id == id));
+            own.or(told.and_then(|member| member.matched))
+        };
+        let applied = |id: u64| match id == view.member {
+            true => Some(view.applied),
+            false => replies.iter().find(|reply| reply.member == id).map(|reply| reply.applied),
+        };
+        let status = |(id, member, role, own): &(u64, Member, _, Option<u64>)| MemberStatus {
+            id: *id,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            role: *role,
+            leads: view.leader == Some(*id),
+            applied: applied(*id),
+            matched: matched(*id, *own),
+        };
+        view.members.iter().map(status).collect()
+    }
+
+    async fn ask(&self, id: u64) -> Option<proto::peer::DescribeReply> {
+        let address = self.inner.addresses.get(id)?;
+        peers::describe(self.inner.connector.as_ref()?, &address).await
+    }
+
+    /// Adds a member as a learner and returns its id, which was never given before. The member itself begins with
+    /// [`Start::Join`](crate::Start::Join); when it has caught up, the leader makes it a voter.
+    pub async fn add_member(
+        &self,
+        name: impl Into<String>,
+        address: impl Into<String>,
+    ) -> Result<u64, ChangeError> {
+        self.change(Change::Add(Member { name: name.into(), address: address.into() })).await
+    }
+
+    /// Removes a member for good. It stops itself when it learns of it; its id is not given again. When it leads, the
+    /// lead goes to another voter first.
+    pub async fn remove_member(&self, id: u64) -> Result<(), ChangeError> {
+        self.change(Change::Remove(id)).await.map(|_| ())
+    }
+
+    /// Makes a learner a voter without waiting until the leader does so. A voter that is far behind, or away, can cost
+    /// the group its majority.
+    pub async fn promote(&self, id: u64) -> Result<(), ChangeError> {
+        self.change(Change::Promote(id)).await.map(|_| ())
+    }
+
+    /// Hands the lead to a voter, and returns when this member has seen it lead.
+    pub async fn transfer_lead(&self, id: u64) -> Result<(), ChangeError> {
+        self.change(Change::TransferLead(id)).await.map(|_| ())
+    }
+
+    async fn change(&self, change: Change) -> Result<u64, ChangeError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Change { change: change.clone(), answer };
+        self.inner.requests.send(request).map_err(|_| ChangeError::Closed)?;
+        let result = answered.await.map_err(|_| ChangeError::Closed)?;
+        result.map_err(|refusal| ChangeError::of(refusal, &change))
+    }
+
+    /// Who leads, now and whenever that changes. The channel closes with the store.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Hands the lead to a voter that has caught up, where there is one, finishes the writes that were asked for
+    /// before, stops the thread and frees the directory. Later writes get
     /// [`CommitError::Closed`]; reads of the last snapshot go on working.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();

@@ -1,18 +1,27 @@
 //! The Raft-replicated, multi-version store on real disks.
 //!
 //! [`Store`] is the handle; one thread of its own drives the pure core in `store-core`. Reads of the newest state
-//! never wait for it; writes that wait at the same time share one log record and one sync.
+//! never wait for it; writes that wait at the same time share one log record and one sync. Members reach each other
+//! through a [`Connector`] and the service that [`Store::peer_service`] returns.
 
+pub mod backup;
 mod driver;
 mod error;
 mod handle;
+mod membership;
+pub mod offline;
 mod options;
+mod peer_service;
+mod peers;
 mod published;
 mod real_disk;
 
 pub use error::{CommitError, FatalError, OpenError, ReadError};
 pub use handle::Store;
-pub use options::Options;
+pub use membership::{ChangeError, Connector, Leadership, MemberStatus, PeerId, Role, SharedConnector};
+pub use options::{Options, Start};
+pub use peer_service::PeerService;
+pub use peers::endpoint;
 pub use published::Observer;
 pub use store_core::crypt::Key;
 pub use store_core::history::{Compacted, Limits};

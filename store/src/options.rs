@@ -6,11 +6,35 @@ use std::sync::Arc;
 
 use store_core::crypt::{Key, Keys};
 use store_core::history::Limits;
+use store_core::members::Member;
 
 use crate::FatalError;
+use crate::membership::SharedConnector;
 
 /// What happens when the store cannot go on.
 pub(crate) type FatalHandler = Arc<dyn Fn(&FatalError) + Send + Sync>;
+
+/// How a member begins when its directory is empty. Otherwise it continues from what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It founds a group, of which it is the only voter. A member that is there already takes over a changed name or
+    /// address.
+    First {
+        /// What people call it.
+        name: String,
+        /// Where its peers reach it.
+        address: String,
+    },
+    /// It waits for the state that the group's leader sends to it. [`Options::member`] is the id that
+    /// [`Store::add_member`](crate::Store::add_member) gave it; the store opens at once, empty, and
+    /// [`Store::linearizable`](crate::Store::linearizable) tells when it has joined.
+    Join {
+        /// What people call it.
+        name: String,
+        /// Where its peers reach it.
+        address: String,
+    },
+}
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -23,6 +47,10 @@ pub struct Options {
     pub retired_keys: Vec<Key>,
     /// This member's id.
     pub member: u64,
+    /// How the member begins when the directory is empty.
+    pub start: Start,
+    /// How peers are reached; `None` in a group of one. With it the store must be opened within a tokio runtime.
+    pub peers: Option<SharedConnector>,
     /// How much past is kept for watches and paged lists.
     pub history: Limits,
     /// The size of a log segment.
@@ -32,6 +60,15 @@ pub struct Options {
     /// The size that one transaction may have.
     pub max_txn_bytes: usize,
     pub(crate) on_fatal: FatalHandler,
+}
+
+// === impl Start ===
+
+impl Start {
+    pub(crate) fn member(&self) -> Member {
+        let (Self::First { name, address } | Self::Join { name, address }) = self;
+        Member { name: name.clone(), address: address.clone() }
+    }
 }
 
 // === impl Options ===
@@ -44,6 +81,8 @@ impl Options {
             key,
             retired_keys: Vec::new(),
             member: 1,
+            start: Start::First { name: String::new(), address: String::new() },
+            peers: None,
             history: Limits::default(),
             segment_bytes: 16 << 20,
             checkpoint_log_bytes: 8 << 20,

@@ -15,6 +15,11 @@ const REWOUND: usize = 16;
 pub trait Observer: Send {
     /// The events of a batch (never empty), and the snapshot that holds them. Must not wait for the store.
     fn applied(&self, events: &[Arc<Event>], snapshot: &Arc<Snapshot>);
+
+    /// The whole state was replaced by one that the leader sent, because this member was too far behind: there are no
+    /// events that lead to it. Whoever follows must start over from `snapshot`; the kept past begins with it. Must not
+    /// wait for the store.
+    fn replaced(&self, snapshot: &Arc<Snapshot>);
 }
 
 /// What the store's thread publishes.
@@ -99,6 +104,24 @@ impl Published {
         }
         rewound.push_back(snapshot.clone());
         Ok(snapshot)
+    }
+
+    /// Puts another state in the place of the published one, with nothing behind it.
+    pub(crate) fn replace(&self, snapshot: Snapshot) {
+        let observers = lock(&self.observers);
+        let snapshot = {
+            let mut history = lock(&self.history);
+            history.restart(snapshot.revision());
+            let snapshot = Arc::new(snapshot.with_compacted_revision(history.compacted_revision()));
+            self.current.store(snapshot.clone());
+            snapshot
+        };
+        lock(&self.rewound).clear();
+        for observer in observers.iter() {
+            observer.replaced(&snapshot);
+        }
+        drop(observers);
+        self.revision.send_replace(snapshot.revision());
     }
 
     /// Publishes a batch: snapshot and past together, then the observers, then those who wait for a revision.

@@ -30,6 +30,10 @@ impl Observer for Seen {
         let mut seen = self.0.lock().unwrap();
         seen.extend(events.iter().map(|event| (event.revision, snapshot.revision())));
     }
+
+    fn replaced(&self, snapshot: &Arc<Snapshot>) {
+        panic!("the state was replaced by revision {}", snapshot.revision());
+    }
 }
 
 #[tokio::test]

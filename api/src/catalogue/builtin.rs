@@ -1,5 +1,7 @@
 //! The built-in resources, one entry each.
 
+mod kept;
+
 use super::{ALL_VERBS, Name, Resource, Scope, Subresource, Verb};
 use crate::schema;
 
@@ -16,6 +18,7 @@ struct Entry {
     subresources: &'static [Sub],
     stored: bool,
     stored_as: Option<(&'static str, &'static str)>,
+    idle: bool,
 }
 
 /// A subresource as it is written down; an empty kind stands for the resource's own.
@@ -39,6 +42,7 @@ const STORED: Entry = Entry {
     subresources: &[],
     stored: true,
     stored_as: None,
+    idle: false,
 };
 const CLUSTER: Entry = Entry { scope: Scope::Cluster, ..STORED };
 const REVIEW: Entry = Entry { scope: Scope::Cluster, verbs: &[Verb::Create], stored: false, ..STORED };
@@ -203,7 +207,7 @@ const ENTRIES: &[Entry] = &[
 
 /// Every built-in resource.
 pub(super) fn resources() -> impl Iterator<Item = Resource> {
-    ENTRIES.iter().map(resource)
+    ENTRIES.iter().chain(kept::ENTRIES).map(resource)
 }
 
 fn resource(entry: &Entry) -> Resource {
@@ -223,6 +227,7 @@ fn resource(entry: &Entry) -> Resource {
         schema: schema::builtin().type_of(entry.group, entry.version, entry.kind).unwrap_or_default(),
         stored: entry.stored,
         stored_as: entry.stored_as.map(|(group, version)| (group.into(), version.into())),
+        idle: entry.idle,
     }
 }
 
@@ -247,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_entry_has_a_schema() {
-        for entry in ENTRIES {
+        for entry in ENTRIES.iter().chain(kept::ENTRIES) {
             let found = schema::builtin().type_of(entry.group, entry.version, entry.kind);
             assert!(found.is_some(), "no schema for {}/{} {}", entry.group, entry.version, entry.kind);
         }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::set::FieldSet;
-use crate::schema::{Field, Kind, ListType, Schemas, Type, TypeId};
+use super::shape::{Shape, element, item_key};
+use crate::schema::{Field, Kind, Schemas, Type, TypeId};
 
 /// What a write did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,24 +50,24 @@ const UNMANAGED: [&str; 8] = [
 /// What turned `old` into `new`.
 pub fn changes(schemas: &Schemas, id: TypeId, old: Option<&Value>, new: &Value) -> Changes {
     let walker = Walker { schemas };
-    let mut node = walker.object(schemas.get(id), old.map_or(Before::Zero, Before::Value), new);
-    let finish = |set: &mut Option<Map<String, Value>>| {
-        let mut set = set.take().unwrap_or_default();
-        set.remove("f:apiVersion");
-        set.remove("f:kind");
-        if let Some(Value::Object(metadata)) = set.get_mut("f:metadata") {
-            metadata.retain(|element, _| {
-                element.strip_prefix("f:").is_none_or(|name| !UNMANAGED.contains(&name))
-            });
-            if metadata.is_empty() || (metadata.len() == 1 && metadata.contains_key(".")) {
-                set.remove("f:metadata");
-            } else {
-                metadata.remove(".");
-            }
+    let node = walker.object(schemas.get(id), old.map_or(Before::Zero, Before::Value), new);
+    let set = |set: Option<Map<String, Value>>| FieldSet::from(finish(set.unwrap_or_default()));
+    Changes { changed: set(node.changed), removed: set(node.removed) }
+}
+
+/// The set without what nobody manages.
+pub(super) fn finish(mut set: Map<String, Value>) -> Map<String, Value> {
+    set.remove("f:apiVersion");
+    set.remove("f:kind");
+    if let Some(Value::Object(metadata)) = set.get_mut("f:metadata") {
+        metadata
+            .retain(|element, _| element.strip_prefix("f:").is_none_or(|name| !UNMANAGED.contains(&name)));
+        metadata.remove(".");
+        if metadata.is_empty() {
+            set.remove("f:metadata");
         }
-        FieldSet::from(set)
-    };
-    Changes { changed: finish(&mut node.changed), removed: finish(&mut node.removed) }
+    }
+    set
 }
 
 struct Walker<'s> {
@@ -153,27 +154,37 @@ impl Walker<'_> {
     }
 
     fn field(&self, field: &Field, old: Before<'_>, new: &Value) -> Node {
-        if field.atomic_map {
-            return leaf(old, new);
-        }
-        match (&field.kind, new) {
-            (Kind::Object(id), Value::Object(_)) => self.granular(*id, old, new),
-            (Kind::Map(_), Value::Object(new)) => map(old, new),
-            (Kind::List(inner), Value::Array(items)) => match field.list_type {
-                ListType::Map => self.keyed(field, inner, old, items),
-                ListType::Set => set(old, items),
-                ListType::Atomic => leaf(old, new),
-            },
+        self.shaped(Shape::of_field(self.schemas, field), old, new)
+    }
+
+    fn shaped(&self, shape: Shape<'_>, old: Before<'_>, new: &Value) -> Node {
+        match (shape, new) {
+            (Shape::Struct(declared), Value::Object(_)) => {
+                self.object(declared, old, new).added_if(old.is_absent())
+            }
+            (Shape::Map(inner), Value::Object(new)) => self.map(inner, old, new),
+            (Shape::Keyed(field, inner), Value::Array(items)) => self.keyed(field, inner, old, items),
+            (Shape::Set, Value::Array(items)) => set(old, items),
             _ => leaf(old, new),
         }
     }
 
-    fn granular(&self, id: TypeId, old: Before<'_>, new: &Value) -> Node {
-        let declared = self.schemas.get(id);
-        if declared.atomic {
-            return leaf(old, new);
+    fn map(&self, inner: &Kind, old: Before<'_>, new: &Map<String, Value>) -> Node {
+        let mut node = Node::default();
+        let shape = Shape::of_kind(self.schemas, inner);
+        for (key, value) in new {
+            let before = match old {
+                Before::Value(old) => old.get(key).map_or(Before::Absent, Before::Value),
+                _ => Before::Absent,
+            };
+            node.put(|| element("f:", key), self.shaped(shape, before, value));
         }
-        self.object(declared, old, new).added_if(old.is_absent())
+        if let Before::Value(Value::Object(old)) = old {
+            for key in old.keys().filter(|key| !new.contains_key(*key)) {
+                node.gone(element("f:", key));
+            }
+        }
+        node.added_if(old.is_absent())
     }
 
     fn keyed(&self, field: &Field, inner: &Kind, old: Before<'_>, items: &[Value]) -> Node {
@@ -181,20 +192,17 @@ impl Walker<'_> {
         let mut before: BTreeMap<String, &Value> = BTreeMap::new();
         if let Before::Value(Value::Array(old)) = old {
             for item in old {
-                before.entry(item_key(field, item)).or_insert(item);
+                before.entry(item_key(self.schemas, field, inner, item)).or_insert(item);
             }
         }
         let mut seen = BTreeSet::new();
         for item in items {
-            let key = item_key(field, item);
+            let key = item_key(self.schemas, field, inner, item);
             if seen.contains(&key) {
                 continue;
             }
             let found = before.remove(&key).map_or(Before::Absent, Before::Value);
-            let below = match inner {
-                Kind::Object(id) => self.granular(*id, found, item),
-                _ => leaf(found, item),
-            };
+            let below = self.shaped(Shape::of_kind(self.schemas, inner), found, item);
             node.put(|| key.clone(), below);
             seen.insert(key);
         }
@@ -212,23 +220,6 @@ fn leaf(old: Before<'_>, new: &Value) -> Node {
         Before::Zero if matches!(new, Value::Object(map) if map.is_empty()) => Node::default(),
         _ => Node::leaf(),
     }
-}
-
-fn map(old: Before<'_>, new: &Map<String, Value>) -> Node {
-    let mut node = Node::default();
-    for (key, value) in new {
-        let before = match old {
-            Before::Value(old) => old.get(key).map_or(Before::Absent, Before::Value),
-            _ => Before::Absent,
-        };
-        node.put(|| element("f:", key), leaf(before, value));
-    }
-    if let Before::Value(Value::Object(old)) = old {
-        for key in old.keys().filter(|key| !new.contains_key(*key)) {
-            node.gone(element("f:", key));
-        }
-    }
-    node.added_if(old.is_absent())
 }
 
 fn set(old: Before<'_>, items: &[Value]) -> Node {
@@ -249,29 +240,4 @@ fn set(old: Before<'_>, items: &[Value]) -> Node {
         node.gone(element);
     }
     node.added_if(old.is_absent())
-}
-
-/// A path element: a prefix and a name.
-fn element(prefix: &str, name: &str) -> String {
-    let mut element = String::with_capacity(prefix.len() + name.len());
-    element.push_str(prefix);
-    element.push_str(name);
-    element
-}
-
-/// The path element of an item: its keys with their values, sorted.
-fn item_key(field: &Field, item: &Value) -> String {
-    if let [key] = field.list_keys.as_slice()
-        && let Some(Value::String(text)) = item.get(&**key)
-        && text.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\')
-    {
-        return ["k:{\"", key, "\":\"", text, "\"}"].concat();
-    }
-    let mut keys = Map::new();
-    for key in &field.list_keys {
-        if let Some(value) = item.get(&**key) {
-            keys.insert(key.clone().into_owned(), value.clone());
-        }
-    }
-    format!("k:{}", Value::Object(keys))
 }

@@ -61,8 +61,72 @@ impl From<Map<String, Value>> for FieldSet {
 }
 
 /// Whether the path that led to this node is itself in the set.
-fn is_member(node: &Map<String, Value>) -> bool {
+pub(super) fn is_member(node: &Map<String, Value>) -> bool {
     node.is_empty() || node.contains_key(SELF)
+}
+
+/// Puts a node below an element, unless it is nothing.
+pub(super) fn put_member(
+    set: &mut Map<String, Value>,
+    element: String,
+    member: bool,
+    mut below: Map<String, Value>,
+) {
+    match (member, below.is_empty()) {
+        (false, true) => return,
+        (true, false) => {
+            below.insert(SELF.to_owned(), nothing());
+        }
+        _ => {}
+    }
+    set.insert(element, Value::Object(below));
+}
+
+/// The members that both sets have.
+pub(super) fn intersection(a: &Map<String, Value>, b: &Map<String, Value>) -> Map<String, Value> {
+    let mut both = Map::new();
+    for (element, left) in a {
+        let (Value::Object(left), Some(Value::Object(right))) = (left, b.get(element)) else { continue };
+        if element != SELF {
+            put_member(
+                &mut both,
+                element.clone(),
+                is_member(left) && is_member(right),
+                intersection(left, right),
+            );
+        }
+    }
+    both
+}
+
+/// The members of `a` that `b` has not.
+pub(super) fn difference(a: &Map<String, Value>, b: &Map<String, Value>) -> Map<String, Value> {
+    let mut left = a.clone();
+    subtract(&mut left, b);
+    left
+}
+
+/// Every member, as the elements that lead to it; a parent comes before what is below it.
+pub(super) fn each_member<'a>(
+    set: &'a Map<String, Value>,
+    path: &mut Vec<&'a str>,
+    visit: &mut impl FnMut(&[&'a str]),
+) {
+    let nodes = || {
+        set.iter()
+            .filter(|(element, _)| *element != SELF)
+            .filter_map(|(element, below)| Some((element, below.as_object()?)))
+    };
+    for (element, _) in nodes().filter(|(_, below)| is_member(below)) {
+        path.push(element);
+        visit(path);
+        path.pop();
+    }
+    for (element, below) in nodes() {
+        path.push(element);
+        each_member(below, path, visit);
+        path.pop();
+    }
 }
 
 fn nothing() -> Value {

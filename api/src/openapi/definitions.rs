@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Dialect;
 use crate::{
-    catalogue::Resource,
+    catalogue::{Resource, Verb},
     schema::{Field, Kind, ListType, Schemas, Type, TypeId},
 };
 
@@ -21,6 +21,10 @@ pub(super) fn full_name(name: &str) -> String {
     match name {
         name if name.starts_with("meta.v1.") => format!("io.k8s.apimachinery.pkg.apis.{name}"),
         name if name.starts_with("io.") => name.to_owned(),
+        name if name.starts_with("apiextensions.") => {
+            format!("io.k8s.apiextensions-apiserver.pkg.apis.{name}")
+        }
+        name if name.starts_with("apiregistration.") => format!("io.k8s.kube-aggregator.pkg.apis.{name}"),
         name => format!("io.k8s.api.{name}"),
     }
 }
@@ -60,7 +64,7 @@ pub(super) fn all(
         let definition = writer.definition(schemas.get(id), kinds.get(&id));
         writer.out.insert(full_name(&schemas.get(id).name), definition);
     }
-    for resource in resources.iter().filter(|resource| resource.stored) {
+    for resource in resources.iter().filter(|resource| resource.verbs.contains(&Verb::List)) {
         let definition = writer.list(resource);
         writer.out.insert(list_name(schemas, resource), definition);
     }

@@ -99,7 +99,7 @@ impl Writer<'_> {
             let list = self.list("ForAllNamespaces");
             self.put(paths, format!("{root}/{plural}"), vec![list]);
         }
-        if resource.stored {
+        if resource.verbs.contains(&Verb::Get) {
             self.put(paths, format!("{collection}/{{name}}"), self.item());
         }
         for sub in &resource.subresources {

@@ -10,6 +10,7 @@ use crate::schema::{Field, Kind, Schemas, TypeId};
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_PRIMITIVE: &str = "$deleteFromPrimitiveList/";
+const RETAIN_KEYS_WORDS: &str = "invalid patch format of retainKeys";
 const SET_ORDER: &str = "$setElementOrder/";
 
 /// What is known of the place that is patched.
@@ -149,8 +150,10 @@ impl<'s> Context<'s> {
                 Some(Value::Array(items)) => Some(items.clone()),
                 _ => None,
             };
-            if matches!(patch.get(name), Some(value) if !value.is_array()) {
-                continue;
+            match patch.get(name) {
+                Some(Value::Array(items)) => check_order(items, &order, rule.key)?,
+                Some(_) => continue,
+                None => {}
             }
             let merged = match (before.clone(), patch.remove(name)) {
                 (Some(present), Some(Value::Array(items))) => rule.merge(present, items)?,
@@ -261,19 +264,34 @@ impl ListRule<'_> {
     }
 }
 
+/// Holds the patch's items against the order that it names: all of them are in it, in the same sequence.
+fn check_order(items: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+    let mut ordered = order.iter().map(|item| ordering::identity(item, key));
+    let stays =
+        |item: &&Value| !matches!(item.get(DIRECTIVE).and_then(Value::as_str), Some("delete" | "replace"));
+    let mut kept = items.iter().filter(stays);
+    match kept.all(|item| ordered.any(|known| known == ordering::identity(item, key))) {
+        true => Ok(()),
+        false => Err(malformed(format!(
+            "The order in patch list:\n{}\n doesn't match {} list:\n{}\n",
+            Value::Array(items.to_vec()),
+            SET_ORDER.trim_end_matches('/'),
+            Value::Array(order.to_vec())
+        ))),
+    }
+}
+
 fn retain_keys(
     original: &mut Map<String, Value>,
     patch: &Map<String, Value>,
     retained: &Value,
 ) -> Result<(), PatchError> {
     let Value::Array(retained) = retained else {
-        return Err(malformed("$retainKeys must be a list".to_owned()));
+        return Err(malformed(RETAIN_KEYS_WORDS.to_owned()));
     };
     let keeps = |name: &str| retained.iter().any(|kept| kept.as_str() == Some(name));
-    if let Some(name) = patch.iter().find_map(|(name, value)| {
-        (!value.is_null() && !name.starts_with('$') && !keeps(name)).then_some(name)
-    }) {
-        return Err(malformed(format!("field {name:?} is in the patch but not in its $retainKeys list")));
+    if patch.iter().any(|(name, value)| !value.is_null() && !name.starts_with('$') && !keeps(name)) {
+        return Err(malformed(RETAIN_KEYS_WORDS.to_owned()));
     }
     original.retain(|name, _| keeps(name));
     Ok(())

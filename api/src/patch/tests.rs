@@ -103,6 +103,71 @@ fn retained_keys_drop_the_rest() {
 }
 
 #[test]
+fn volumes_change_their_source() {
+    let pod = |volumes: Value| json!({"spec": {"volumes": volumes}});
+    check(
+        "core.v1.Pod",
+        pod(json!([{"name": "v", "emptyDir": {}}, {"name": "w", "emptyDir": {}}])),
+        pod(json!([{"$retainKeys": ["name", "configMap"], "name": "v", "configMap": {"name": "c"}}])),
+        pod(json!([{"name": "v", "configMap": {"name": "c"}}, {"name": "w", "emptyDir": {}}])),
+    );
+    // Null deletes and needs no place among the retained keys.
+    check(
+        "core.v1.Pod",
+        pod(json!([{"name": "v", "emptyDir": {}}])),
+        pod(json!([{"$retainKeys": ["name"], "name": "v", "emptyDir": null}])),
+        pod(json!([{"name": "v"}])),
+    );
+}
+
+#[test]
+fn nested_lists_are_merged_by_their_own_keys() {
+    let pod = |container: Value| json!({"spec": {"containers": [container]}});
+    check(
+        "core.v1.Pod",
+        pod(json!({"name": "c", "ports": [{"containerPort": 80}, {"containerPort": 81}],
+            "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]})),
+        pod(json!({"name": "c", "ports": [{"containerPort": 81, "$patch": "delete"}, {"containerPort": 82}],
+            "$setElementOrder/env": [{"name": "C"}, {"name": "A"}],
+            "env": [{"name": "C", "value": "3"}, {"name": "B", "$patch": "delete"}]})),
+        pod(json!({"name": "c", "ports": [{"containerPort": 82}, {"containerPort": 80}],
+            "env": [{"name": "C", "value": "3"}, {"name": "A", "value": "1"}]})),
+    );
+    // The directive of an item that is there, or of a whole map.
+    check(
+        "core.v1.Pod",
+        pod(json!({"name": "c", "image": "1", "resources": {"limits": {"cpu": "1"}}})),
+        pod(
+            json!({"name": "c", "$patch": "merge", "resources": {"$patch": "replace", "requests": {"cpu": "2"}}}),
+        ),
+        pod(json!({"name": "c", "image": "1", "resources": {"requests": {"cpu": "2"}}})),
+    );
+    check(
+        "core.v1.Pod",
+        pod(json!({"name": "c", "securityContext": {"privileged": true}})),
+        pod(json!({"name": "c", "securityContext": {"$patch": "delete"}})),
+        pod(json!({"name": "c", "securityContext": {}})),
+    );
+}
+
+#[test]
+fn what_a_patch_keeps_must_be_what_it_names() {
+    let schemas = schema::builtin();
+    let deployment = schemas.by_name("apps.v1.Deployment").expect("deployment");
+    let mut document = json!({"metadata": {"finalizers": ["a"]}, "spec": {"strategy": {"type": "Recreate"}}});
+    let patch = json!({"spec": {"strategy": {"$retainKeys": ["rollingUpdate"], "type": "RollingUpdate"}}});
+    let error = strategic(schemas, deployment, &mut document, &patch).expect_err("refused");
+    assert_eq!(error.to_string(), "invalid patch format of retainKeys");
+    let orders = json!({"metadata": {"$setElementOrder/finalizers": "x"}});
+    assert!(strategic(schemas, deployment, &mut document, &orders).is_err());
+    let other = json!({"metadata": {"$setElementOrder/finalizers": ["a"], "finalizers": ["b"]}});
+    let error = strategic(schemas, deployment, &mut document, &other).expect_err("refused");
+    assert!(error.to_string().starts_with("The order in patch list"), "{error}");
+    let primitives = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "x"}});
+    assert!(strategic(schemas, deployment, &mut document, &primitives).is_err());
+}
+
+#[test]
 fn lists_of_text() {
     check(
         "core.v1.Pod",

@@ -125,3 +125,43 @@ proptest! {
         let _ = decode_object(&noise);
     }
 }
+
+/// Reads the fields of a message: numbers and the bytes of those that have bytes.
+fn parts(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    let mut reader = wire::Reader::new(bytes);
+    let mut parts = Vec::new();
+    while let Some((number, item)) = reader.next().expect("a message") {
+        parts.push((number, item.bytes("").expect("bytes").to_vec()));
+    }
+    parts
+}
+
+#[test]
+fn lists_metadata_and_frames() {
+    let schemas = schema::builtin();
+    let object = |name: &str| json!({"metadata": {"name": name}, "data": {"k": "v"}});
+    let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "7"},
+        "items": [object("a"), object("b")]});
+    let bytes = encode_document(schemas, &list).expect("a list");
+    let envelope = decode::envelope(&bytes[4..]).expect("an envelope");
+    assert_eq!((envelope.api_version, envelope.kind), ("v1", "ConfigMapList"));
+    let fields = parts(envelope.raw);
+    assert_eq!(fields.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2, 2]);
+    assert_eq!(parts(&fields[0].1), [(2, b"7".to_vec())]);
+    let config_map = schemas.by_name("core.v1.ConfigMap").expect("a type");
+    let second = decode::message(schemas, config_map, &fields[2].1, 0).expect("an item");
+    assert_eq!(Value::Object(second), object("b"));
+
+    let partial =
+        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "a"}});
+    let bytes = encode_document(schemas, &partial).expect("metadata");
+    let raw = parts(decode::envelope(&bytes[4..]).expect("an envelope").raw);
+    assert_eq!(parts(&raw[0].1), [(1, b"a".to_vec())]);
+
+    let frame = watch_frame("ADDED", &bytes);
+    assert_eq!(frame[..4], (frame.len() as u32 - 4).to_be_bytes());
+    let event = parts(&frame[4..]);
+    assert_eq!(event[0], (1, b"ADDED".to_vec()));
+    assert_eq!(parts(&event[1].1), [(1, bytes)]);
+    assert!(encode_document(schemas, &json!({"apiVersion": "meta.k8s.io/v1", "kind": "Table"})).is_none());
+}

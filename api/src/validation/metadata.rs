@@ -64,7 +64,9 @@ pub fn check_update(new: &Value, old: &Value, errors: &mut Errors) {
 
 fn name_reasons(resource: &Resource, value: &str) -> Vec<String> {
     match (resource.group.as_ref(), resource.kind.as_ref()) {
-        ("rbac.authorization.k8s.io", _) => name::path_segment(value),
+        ("rbac.authorization.k8s.io" | "apiregistration.k8s.io", _)
+        | ("networking.k8s.io", "IPAddress")
+        | ("certificates.k8s.io", "ClusterTrustBundle") => name::path_segment(value),
         ("", "Namespace") => name::dns1123_label(value),
         ("", "Service") => name::dns1035_label(value),
         _ => name::dns1123_subdomain(value),

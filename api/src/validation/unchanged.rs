@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Errors, Path, given, list, text};
+use super::{Errors, Path, batch, certificate, extension, given, list, quota, storage, text};
 use crate::catalogue::Resource;
 
 const IMMUTABLE: &str = "field is immutable";
@@ -23,6 +23,7 @@ pub fn check(resource: &Resource, new: &Value, old: &Value, errors: &mut Errors)
         ("apps", "Deployment" | "ReplicaSet" | "DaemonSet") => {
             check_same(new, old, &["spec", "selector"], errors)
         }
+        ("apps", "StatefulSet") => batch::check_stateful_set_update(new, old, errors),
         ("apps", "ControllerRevision") => check_same(new, old, &["data"], errors),
         ("discovery.k8s.io", "EndpointSlice") => check_same(new, old, &["addressType"], errors),
         ("scheduling.k8s.io", "PriorityClass") => {
@@ -36,6 +37,56 @@ pub fn check(resource: &Resource, new: &Value, old: &Value, errors: &mut Errors)
             if new["roleRef"] != old["roleRef"] =>
         {
             errors.invalid(&Path::root("roleRef"), new["roleRef"].clone(), "cannot change roleRef");
+        }
+        _ => check_kept(resource, new, old, errors),
+    }
+}
+
+/// The kinds that are kept for others to act on.
+fn check_kept(resource: &Resource, new: &Value, old: &Value, errors: &mut Errors) {
+    match (resource.group.as_ref(), resource.kind.as_ref()) {
+        ("", "PersistentVolume") => storage::check_volume_update(new, old, errors),
+        ("", "PersistentVolumeClaim") => storage::check_claim_update(new, old, errors),
+        ("", "ResourceQuota") => quota::check_resource_quota_update(new, old, errors),
+        ("batch", "Job") => batch::check_job_update(new, old, errors),
+        ("networking.k8s.io", "IngressClass") => check_same(new, old, &["spec", "controller"], errors),
+        ("networking.k8s.io", "IPAddress") => check_same(new, old, &["spec", "parentRef"], errors),
+        ("networking.k8s.io", "ServiceCIDR") => check_same(new, old, &["spec", "cidrs"], errors),
+        ("node.k8s.io", "RuntimeClass") => check_same(new, old, &["handler"], errors),
+        ("storage.k8s.io", "StorageClass") => {
+            storage::forbid_updates(new, old, &["parameters", "provisioner", "reclaimPolicy"], errors);
+            check_same(new, old, &["volumeBindingMode"], errors);
+        }
+        ("storage.k8s.io", "VolumeAttributesClass") => {
+            storage::forbid_updates(new, old, &["driverName", "parameters"], errors);
+        }
+        ("storage.k8s.io", "VolumeAttachment") => check_same(new, old, &["spec"], errors),
+        ("storage.k8s.io", "CSIStorageCapacity") => {
+            check_same(new, old, &["nodeTopology"], errors);
+            check_same(new, old, &["storageClassName"], errors);
+        }
+        ("storage.k8s.io", "CSIDriver") => {
+            check_same(new, old, &["spec", "attachRequired"], errors);
+            check_same(new, old, &["spec", "volumeLifecycleModes"], errors);
+        }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            extension::check_definition_update(new, old, errors);
+        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificate::check_signing_request_update(new, old, errors);
+        }
+        ("certificates.k8s.io", "ClusterTrustBundle") => {
+            check_same(new, old, &["spec", "signerName"], errors)
+        }
+        ("certificates.k8s.io", "PodCertificateRequest") => check_same(new, old, &["spec"], errors),
+        ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => {
+            check_same(new, old, &["spec"], errors);
+        }
+        ("resource.k8s.io", "ResourceSlice") => {
+            for field in ["driver", "nodeName", "nodeSelector", "allNodes"] {
+                check_same(new, old, &["spec", field], errors);
+            }
+            check_same(new, old, &["spec", "pool", "name"], errors);
         }
         _ => {}
     }

@@ -12,7 +12,7 @@ pub fn check_deployment(object: &Value, errors: &mut Errors) {
     for field in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         errors.not_negative(&root.field(field), &spec[field]);
     }
-    check_selector(spec, &root, errors);
+    check_selector(spec, &root, "deployment", errors);
     check_template(spec, &root, errors);
     let strategy = root.field("strategy");
     errors.one_of(&strategy.field("type"), &spec["strategy"]["type"], &["Recreate", "RollingUpdate"]);
@@ -46,7 +46,7 @@ pub fn check_replica_set(object: &Value, errors: &mut Errors) {
     for field in ["replicas", "minReadySeconds"] {
         errors.not_negative(&root.field(field), &spec[field]);
     }
-    check_selector(spec, &root, errors);
+    check_selector(spec, &root, "deployment", errors);
     check_template(spec, &root, errors);
 }
 
@@ -56,7 +56,7 @@ pub fn check_daemon_set(object: &Value, errors: &mut Errors) {
     for field in ["minReadySeconds", "revisionHistoryLimit"] {
         errors.not_negative(&root.field(field), &spec[field]);
     }
-    check_selector(spec, &root, errors);
+    check_selector(spec, &root, "deployment", errors);
     check_template(spec, &root, errors);
     let strategy = root.field("updateStrategy");
     errors.one_of(&strategy.field("type"), &spec["updateStrategy"]["type"], &["RollingUpdate", "OnDelete"]);
@@ -70,7 +70,7 @@ pub fn check_daemon_set(object: &Value, errors: &mut Errors) {
     }
 }
 
-fn check_selector(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn check_selector(spec: &Value, path: &Path<'_>, kind: &str, errors: &mut Errors) {
     let place = path.field("selector");
     let selector = &spec["selector"];
     if selector.is_null() {
@@ -79,11 +79,11 @@ fn check_selector(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
     labels::check_selector(selector, &place, errors);
     if !given(&selector["matchLabels"]) && !given(&selector["matchExpressions"]) {
-        errors.invalid(&place, selector.clone(), "empty selector is invalid for deployment");
+        errors.invalid(&place, selector.clone(), format!("empty selector is invalid for {kind}"));
     }
 }
 
-fn check_template(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn check_template(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let place = path.field("template");
     let template = &spec["template"];
     let no_labels = serde_json::Map::new();

@@ -10,10 +10,13 @@ use crate::ids::Ids;
 use crate::kinds::Part;
 use crate::{keys, object};
 
+mod certificate;
 mod node;
 mod pod;
 
-pub(crate) use node::{may_touch_pod as node_may_touch_pod, token as node_token};
+pub(crate) use node::{may_touch_pod_of as node_may_touch_pod_of, token as node_token};
+
+const CERTIFICATES: &str = "certificates.k8s.io";
 
 /// Namespaces that are never deleted.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
@@ -39,6 +42,9 @@ pub(crate) fn create(
     if call.is("coordination.k8s.io", "leases") {
         node::create_lease(call, new)?;
     }
+    if call.is(CERTIFICATES, "certificatesigningrequests") {
+        certificate::requested_by(call, new);
+    }
     Ok(())
 }
 
@@ -49,6 +55,9 @@ pub(crate) fn update(call: &Call<'_>, new: &mut Value, old: &Value, part: Part) 
     }
     if call.is("", "nodes") {
         node::update_node(call, new, old)?;
+    }
+    if call.is(CERTIFICATES, "certificatesigningrequests") {
+        certificate::update(call, new, old, part)?;
     }
     Ok(())
 }

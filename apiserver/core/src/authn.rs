@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::user::User;
 use crate::{keys, scan};
 
+pub mod bootstrap;
 pub mod impersonation;
 pub mod jwt;
 
@@ -39,6 +40,12 @@ pub enum TokenError {
     /// Not valid yet.
     #[error("service account token is not valid yet")]
     NotYet,
+    /// No bootstrap token of that id and secret may be used to prove an identity.
+    #[error("the bootstrap token is not known, or was revoked")]
+    Bootstrap,
+    /// A bootstrap token that is not valid any more.
+    #[error("the bootstrap token has expired")]
+    BootstrapExpired,
     /// For other audiences.
     #[error("the token's audiences are not those asked for")]
     Audience,
@@ -62,6 +69,9 @@ pub fn authenticate(
     token: &str,
     now: Timestamp,
 ) -> Result<User, TokenError> {
+    if let Some(parts) = bootstrap::parse(token) {
+        return bootstrap::user(snapshot, parts, now);
+    }
     verify(snapshot, config, token, &config.audiences, now).map(|(user, _)| user)
 }
 

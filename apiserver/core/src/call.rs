@@ -1,12 +1,13 @@
 //! One request for one resource, with everything that planning it needs.
 
-use api::catalogue::Resource;
+use api::catalogue::{Catalogue, Resource};
 use api::status::Status;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 use store_core::Entry;
 
+use crate::delete::collection::DeletionPlace;
 use crate::failure::{self, Refused};
 use crate::negotiate::Accepted;
 use crate::output::Output;
@@ -24,6 +25,8 @@ pub(crate) struct Call<'a> {
     pub now: Timestamp,
     pub resource: &'static Resource,
     pub accepted: Accepted,
+    /// How far the deletion of a collection has come.
+    pub place: Option<&'a DeletionPlace>,
 }
 
 // === impl Call ===
@@ -31,6 +34,11 @@ pub(crate) struct Call<'a> {
 impl<'a> Call<'a> {
     pub fn options(&self) -> &'a Options {
         &self.request.info.options
+    }
+
+    /// The resource in whose version objects are stored, which is the one that defaults and checks are about.
+    pub fn storage(&self) -> &'static Resource {
+        Catalogue::builtin().storage_of(self.resource)
     }
 
     /// The namespace of the request; empty for objects of the cluster.

@@ -1,4 +1,6 @@
-//! Streams that a node serves: exec, attach, logs, port-forward and proxies, with every parameter checked.
+//! What is carried through the tunnel of a node: exec, attach, logs, port-forward and proxies, with every parameter checked.
+
+use std::net::IpAddr;
 
 /// What the shell is to open through the tunnel of `node`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,16 +43,34 @@ pub enum Stream {
         /// The ports that the query names; empty when the client names them in the stream.
         ports: Vec<u16>,
     },
-    /// An HTTP request that is passed on to an address in the node's network.
-    Proxy {
-        /// `http` or `https`.
-        scheme: String,
+    /// An HTTP request that is passed on.
+    Proxy(Proxied),
+}
+
+/// An HTTP request that is passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxied {
+    /// Who answers it.
+    pub backend: Backend,
+    /// The path, with a leading slash, and the query.
+    pub target: String,
+    /// The path under which the client sees the backend's root.
+    pub prefix: String,
+}
+
+/// Who answers a request that is passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The node's agent.
+    Agent,
+    /// An address in the node's network.
+    Address {
+        /// Whether it speaks TLS. Its certificate is not looked at.
+        tls: bool,
         /// The address.
-        address: String,
+        ip: IpAddr,
         /// The port.
         port: u16,
-        /// The path, with a leading slash, and the query.
-        path: String,
     },
 }
 

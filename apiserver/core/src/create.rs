@@ -1,5 +1,6 @@
 //! POST: a new object, named, defaulted, admitted, checked, and written if its name is free.
 
+use api::conversion;
 use api::status::Status;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -17,6 +18,7 @@ use crate::object::{self, meta, meta_mut};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply, Response, warning};
 use crate::service;
+use crate::update::{self, Ownership};
 
 /// How often a generated name is drawn anew.
 const NAME_ATTEMPTS: usize = 8;
@@ -28,18 +30,27 @@ const MAX_BASE: usize = 63 - SUFFIX;
 /// POST of a collection.
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let decoded = body::read(call.request, Expected::of(call.resource))?;
-    insert(call, ids, decoded.object, decoded.warnings)
+    insert(call, ids, decoded.object, decoded.warnings, Ownership::Tracked)
 }
 
 /// Plans the creation of an object that was read.
-pub(crate) fn insert(call: &Call<'_>, ids: &mut Ids<'_>, mut new: Value, warnings: Vec<String>) -> Planned {
-    if call.resource.stored_as.is_some() {
-        crate::events::to_core(&mut new);
+pub(crate) fn insert(
+    call: &Call<'_>,
+    ids: &mut Ids<'_>,
+    mut new: Value,
+    mut warnings: Vec<String>,
+    ownership: Ownership,
+) -> Planned {
+    let resource = call.storage();
+    if resource.idle {
+        let kind = call.resource.qualified_plural();
+        warnings.push(format!("nothing in this cluster acts on {kind} yet: the object is only kept"));
     }
+    conversion::to_stored(call.resource, &mut new);
     place(call, &mut new)?;
     identity(call, ids, &mut new)?;
-    kinds::default(call.resource, &mut new);
-    kinds::prepare_create(call.resource, &mut new, &ids.uid(), call.now);
+    kinds::default(resource, &mut new);
+    kinds::prepare_create(resource, &mut new, &ids.uid(), call.now);
     let name = meta(&new, "name").to_owned();
     let key = call.key(&name);
     let mut txn =
@@ -54,18 +65,19 @@ pub(crate) fn insert(call: &Call<'_>, ids: &mut Ids<'_>, mut new: Value, warning
     if call.is("", "services") {
         service::create(call, ids, &mut new, &mut claims)?;
     }
-    let errors = kinds::validate_create(call.resource, &new);
+    let errors = kinds::validate_create(resource, &new);
     if !errors.is_empty() {
         let named = if name.is_empty() { meta(&new, "generateName") } else { &name };
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, named, &errors).into());
     }
-    let manager = call.manager();
-    kinds::track(
-        call.resource,
-        None,
-        &mut new,
-        &Writer { manager: &manager, part: Part::Main, now: call.now },
-    );
+    match ownership {
+        Ownership::Tracked => {
+            let manager = call.manager();
+            let writer = Writer { manager: &manager, part: Part::Main, now: call.now };
+            kinds::track(resource, None, &mut new, &writer);
+        }
+        Ownership::Settled(entries) => update::set_owners(&mut new, entries),
+    }
     let headers = warnings_headers(&warnings);
     if call.options().dry_run {
         meta_mut(&mut new).remove("resourceVersion");

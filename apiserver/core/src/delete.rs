@@ -14,8 +14,9 @@ use crate::object::{self, finalizers, is_terminating, meta, meta_mut};
 use crate::prepare::Planned;
 use crate::request::{DeletionPropagation, dry_run, propagation};
 use crate::response::{Commit, Prepared, Reply, Response};
-use crate::selection::Selection;
-use crate::{admission, read, service};
+use crate::{admission, service};
+
+pub(crate) mod collection;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -96,68 +97,6 @@ fn removed(call: &Call<'_>, entry: &Entry, shown: &Value) -> Response {
         return call.output().object(StatusCode::OK, &entry.value);
     }
     failure::response(&Status::deleted(call.resource, meta(shown, "name"), meta(shown, "uid")))
-}
-
-/// DELETE of a collection.
-pub(crate) fn collection(call: &Call<'_>) -> Planned {
-    let options = options(call)?;
-    let selection = Selection::parse(call.resource, call.options())?;
-    let prefix = call.prefix();
-    let mut txn = Txn::default();
-    let mut shown: Vec<(Option<usize>, Stored)> = Vec::new();
-    for (key, entry) in read::candidates(call, &selection, &prefix, &prefix) {
-        if !selection.matches(key, &entry.value) {
-            continue;
-        }
-        let mut old = call.parsed(entry)?;
-        if admission::delete(call, meta(&old, "name")).is_err() {
-            continue;
-        }
-        let step = step(call, &options, &old);
-        let op = (!matches!(step, Step::Nothing)).then_some(txn.ops.len());
-        if op.is_some() {
-            txn.compares.push(Compare { key: key.clone(), expect: Expect::Revision(entry.revision) });
-        }
-        match step {
-            Step::Nothing => shown.push((None, Stored::plain(entry.value.clone()))),
-            Step::Remove => {
-                txn.ops.push(Op::Delete { key: key.clone() });
-                if call.is("", "services") {
-                    service::release(&old, &mut txn);
-                }
-                shown.push((op, object::encode(&mut old)));
-            }
-            Step::Mark(mut marked) => {
-                let value = object::encode(&mut marked);
-                txn.ops.push(Op::Put {
-                    key: key.clone(),
-                    value: value.clone(),
-                    expires_at_ms: create::expiry(call),
-                });
-                shown.push((op, value));
-            }
-        }
-    }
-    let output = call.output();
-    let revision = call.world.snapshot.revision();
-    let finish = move |revisions: &[u64]| {
-        let items: Vec<_> = shown
-            .iter()
-            .map(|(op, value)| {
-                crate::response::spliced(
-                    value,
-                    op.and_then(|op| revisions.get(op).copied()).unwrap_or_default(),
-                )
-            })
-            .collect();
-        let newest = revisions.iter().copied().max().unwrap_or(revision);
-        let meta = crate::output::ListMeta { revision: newest, ..Default::default() };
-        output.list(&items.iter().collect::<Vec<_>>(), &meta)
-    };
-    if txn.ops.is_empty() || options.dry_run {
-        return Ok(Prepared::Respond(finish(&[])));
-    }
-    Ok(Prepared::Commit(Commit { txn, reply: Reply::made(finish) }))
 }
 
 /// The options of body and query; the body counts where both speak.

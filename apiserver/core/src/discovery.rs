@@ -5,10 +5,14 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::failure::{self, Refused};
+use crate::metrics;
 use crate::negotiate::{self, Form};
 use crate::request::{Request, Verb};
 use crate::response::Response;
 use crate::world::World;
+
+/// What is stored, and what is measured.
+type Catalogues = [&'static Catalogue; 2];
 
 /// Answers a request for a path that is no resource.
 pub(crate) fn respond(world: &World<'_>, request: &Request) -> Result<Response, Refused> {
@@ -16,26 +20,29 @@ pub(crate) fn respond(world: &World<'_>, request: &Request) -> Result<Response, 
     if !matches!(info.verb, Verb::Get | Verb::Head) {
         return Err(failure::no_such_path());
     }
-    let catalogue = Catalogue::builtin();
+    let catalogues = [Catalogue::builtin(), metrics::catalogue()];
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
         ["version"] => version(world),
         ["api"] => match aggregated_form(request)? {
-            Some(form) => return Ok(aggregated(catalogue, form, |group| group.name.is_empty())),
+            Some(form) => return Ok(aggregated(&catalogues, form, |group| group.name.is_empty())),
             None => legacy(world),
         },
         ["apis"] => match aggregated_form(request)? {
-            Some(form) => return Ok(aggregated(catalogue, form, |group| !group.name.is_empty())),
-            None => groups(catalogue),
+            Some(form) => return Ok(aggregated(&catalogues, form, |group| !group.name.is_empty())),
+            None => groups(&catalogues),
         },
-        ["apis", name] => catalogue.group(name).map(group).ok_or_else(failure::no_such_path)?,
-        ["api", version] => resources(catalogue, "", version)?,
-        ["apis", group, version] => resources(catalogue, group, version)?,
+        ["apis", name] => {
+            let found = catalogues.iter().find_map(|catalogue| catalogue.group(name));
+            found.map(group).ok_or_else(failure::no_such_path)?
+        }
+        ["api", version] => resources(&catalogues, "", version)?,
+        ["apis", group, version] => resources(&catalogues, group, version)?,
         [".well-known", "openid-configuration"] => issuer(world),
         ["openid", "v1", "jwks"] => {
             json!({"keys": world.config.signing_keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()})
         }
-        [] => paths(catalogue),
+        [] => paths(&catalogues),
         _ => return Err(failure::no_such_path()),
     };
     Ok(Response::document(StatusCode::OK, &document))
@@ -72,10 +79,10 @@ fn group(group: &Group) -> Value {
         "preferredVersion": preferred})
 }
 
-fn groups(catalogue: &Catalogue) -> Value {
-    let groups: Vec<Value> = catalogue
-        .groups()
+fn groups(catalogues: &Catalogues) -> Value {
+    let groups: Vec<Value> = catalogues
         .iter()
+        .flat_map(|catalogue| catalogue.groups())
         .filter(|group| !group.name.is_empty())
         .map(|g| {
             let mut shown = group(g);
@@ -89,9 +96,9 @@ fn groups(catalogue: &Catalogue) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn resources(catalogue: &Catalogue, group: &str, version: &str) -> Result<Value, Refused> {
+fn resources(catalogues: &Catalogues, group: &str, version: &str) -> Result<Value, Refused> {
     let mut all = Vec::new();
-    for resource in catalogue.of_version(group, version) {
+    for resource in catalogues.iter().flat_map(|catalogue| catalogue.of_version(group, version)) {
         all.push(resource_of(resource));
         all.extend(resource.subresources.iter().map(|sub| {
             let mut shown = json!({
@@ -134,22 +141,22 @@ fn resource_of(resource: &Resource) -> Value {
 }
 
 fn aggregated_form(request: &Request) -> Result<Option<Form>, Refused> {
-    let form = negotiate::accept(&request.headers)?.form;
+    let form = negotiate::accept(&request.headers, false)?.form;
     Ok(matches!(form, Form::DiscoveryV2 | Form::DiscoveryV2Beta1).then_some(form))
 }
 
-fn aggregated(catalogue: &Catalogue, form: Form, wanted: impl Fn(&Group) -> bool) -> Response {
+fn aggregated(catalogues: &Catalogues, form: Form, wanted: impl Fn(&Group) -> bool) -> Response {
     let (version, content_type) = match form {
         Form::DiscoveryV2Beta1 => {
             ("v2beta1", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList")
         }
         _ => ("v2", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
     };
-    let items: Vec<Value> = catalogue
-        .groups()
+    let items: Vec<Value> = catalogues
         .iter()
-        .filter(|group| wanted(group))
-        .map(|group| group_discovery(catalogue, group))
+        .flat_map(|catalogue| catalogue.groups().iter().map(|group| (*catalogue, group)))
+        .filter(|(_, group)| wanted(group))
+        .map(|(catalogue, group)| group_discovery(catalogue, group))
         .collect();
     let document = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {}, "items": items});
@@ -208,7 +215,7 @@ fn issuer(world: &World<'_>) -> Value {
         "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["EdDSA"]})
 }
 
-fn paths(catalogue: &Catalogue) -> Value {
+fn paths(catalogues: &Catalogues) -> Value {
     let mut paths: Vec<String> = [
         "/api",
         "/api/v1",
@@ -223,7 +230,8 @@ fn paths(catalogue: &Catalogue) -> Value {
     ]
     .map(str::to_owned)
     .to_vec();
-    for group in catalogue.groups().iter().filter(|group| !group.name.is_empty()) {
+    let groups = catalogues.iter().flat_map(|catalogue| catalogue.groups());
+    for group in groups.filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }

@@ -41,6 +41,21 @@ pub fn not_acceptable(offered: &str) -> Refused {
     Box::new(Response::failure(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", &message))
 }
 
+/// 409 with a reason.
+pub fn conflict(message: &str) -> Refused {
+    Box::new(Response::failure(StatusCode::CONFLICT, "Conflict", message))
+}
+
+/// 409: the writer was elected by a Lease that has changed hands since.
+pub fn fenced(lease: &str) -> Refused {
+    conflict(&format!("the Lease {lease} has changed hands: its earlier holder may not write any more"))
+}
+
+/// 503: the server does not know yet what the cluster's state is.
+pub fn starting() -> Refused {
+    Status::unavailable("the server is starting: it waits for the other servers").into()
+}
+
 /// 503: the server is stopping.
 pub fn stopping() -> Refused {
     Status::unavailable("the server is stopping").into()

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::aside::Aside;
 use crate::body::{self, Expected};
 use crate::call::Call;
 use crate::failure;
@@ -27,5 +28,6 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         some => some.to_vec().into(),
     };
     object::set(object::child(&mut new, "spec"), "finalizers", finalizers);
-    update::replace(call, ids, (entry, old), new, Part::Sub("finalize"), read.warnings)
+    let old = update::Old { entry, document: old, aside: Aside::default() };
+    update::replace(call, ids, old, new, Part::Sub("finalize"), read.warnings)
 }

@@ -34,7 +34,18 @@ pub fn plan(snapshot: &Snapshot, config: &Config, now: Timestamp, ids: &mut Ids<
         genesis.role(kind, role);
     }
     genesis.kubernetes_service(config);
-    genesis.endpoints(config);
+    genesis.txns
+}
+
+/// The transactions that make these addresses the endpoints of `default/kubernetes`; none when they are.
+pub fn endpoints(
+    snapshot: &Snapshot,
+    servers: &[(IpAddr, u16)],
+    now: Timestamp,
+    ids: &mut Ids<'_>,
+) -> Vec<Txn> {
+    let mut genesis = Genesis { snapshot, now, ids, txns: Vec::new() };
+    genesis.endpoints(servers);
     genesis.txns
 }
 
@@ -120,7 +131,7 @@ impl Genesis<'_, '_, '_> {
         if update::same(&new, &old) {
             return;
         }
-        kinds::prepare_update(resource, Part::Main, &mut new, &old);
+        kinds::prepare_update(resource, Part::Main, &mut new, &old, self.now);
         kinds::track(
             resource,
             Some(&old),
@@ -185,15 +196,16 @@ impl Genesis<'_, '_, '_> {
         }
     }
 
-    /// The endpoints of `default/kubernetes` are the addresses of the API servers.
-    fn endpoints(&mut self, config: &Config) {
-        let Some((_, port)) = config.advertise.first() else { return };
-        let addresses: Vec<String> = config
-            .advertise
+    /// The endpoints of `default/kubernetes`. One slice has one port for all: servers with another port than the first
+    /// are left out.
+    fn endpoints(&mut self, servers: &[(IpAddr, u16)]) {
+        let Some((_, port)) = servers.first() else { return };
+        let mut addresses: Vec<String> = servers
             .iter()
-            .filter(|(ip, _)| matches!(ip, IpAddr::V4(_)))
+            .filter(|(ip, its)| matches!(ip, IpAddr::V4(_)) && its == port)
             .map(|(ip, _)| ip.to_string())
             .collect();
+        addresses.sort_unstable();
         let ips: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
         let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
         let copy = |field: &'static str| {

@@ -35,6 +35,20 @@ pub fn node_port(port: u16) -> Bytes {
     format!("/claims/nodeport/{port}").into()
 }
 
+/// The key of the fence of a Lease.
+pub fn fence(namespace: &str, name: &str) -> Bytes {
+    format!("/fences/{namespace}/{name}").into()
+}
+
+/// The key of the fence of the Lease that is stored at `key`; `None` when no Lease is.
+pub fn fence_of_lease(key: &[u8]) -> Option<Bytes> {
+    let lease = std::str::from_utf8(key.strip_prefix(LEASES)?).ok()?;
+    Some(format!("/fences/{lease}").into())
+}
+
+/// The prefix of all Leases.
+const LEASES: &[u8] = b"/coordination.k8s.io/leases/";
+
 /// The prefix of all claimed node ports.
 pub const NODE_PORTS: &[u8] = b"/claims/nodeport/";
 

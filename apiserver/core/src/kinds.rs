@@ -43,8 +43,9 @@ pub(crate) fn prepare_create(resource: &Resource, object: &mut Value, uid: &str,
 }
 
 /// What an update does to a kind besides checking it.
-pub(crate) fn prepare_update(resource: &Resource, part: Part, new: &mut Value, old: &Value) {
+pub(crate) fn prepare_update(resource: &Resource, part: Part, new: &mut Value, old: &Value, now: Timestamp) {
     match part {
+        Part::Sub("approval") => api::strategy::approval_update(new, old, &api::time::format(now)),
         Part::Sub("status") => api::strategy::status_update(resource, new, old),
         Part::Sub("finalize") => api::strategy::finalize_update(new, old),
         Part::Main | Part::Sub(_) => api::strategy::update(resource, new, old),
@@ -82,6 +83,31 @@ pub(crate) fn track(resource: &Resource, old: Option<&Value>, new: &mut Value, w
         time: &time,
     };
     managed_fields::update(schema::builtin(), resource, old, new, &writer);
+}
+
+/// Applies a configuration to the live object, or to nothing.
+pub(crate) fn apply(
+    resource: &Resource,
+    live: Option<&Value>,
+    config: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<managed_fields::Applied, Refused> {
+    let time = api::time::format(writer.now);
+    let writer = managed_fields::Writer {
+        manager: writer.manager,
+        operation: managed_fields::Operation::Apply,
+        subresource: writer.part.name(),
+        api_version: &resource.api_version(),
+        time: &time,
+    };
+    managed_fields::apply(schema::builtin(), resource, live, config, &writer, force)
+        .map_err(|error| error.to_status().into())
+}
+
+/// Whether objects of a resource have a form in protobuf.
+pub(crate) fn has_protobuf(resource: &Resource) -> bool {
+    api::protobuf::Message::of_type(schema::builtin(), resource.schema).is_some()
 }
 
 /// Reads a protobuf body.

@@ -25,14 +25,27 @@ pub enum Form {
 pub struct Accepted {
     /// The form.
     pub form: Form,
-    /// YAML instead of JSON.
-    pub yaml: bool,
+    /// What it is written in.
+    pub encoding: Encoding,
+}
+
+/// What an answer is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON.
+    #[default]
+    Json,
+    /// YAML.
+    Yaml,
+    /// Kubernetes' protobuf.
+    Protobuf,
 }
 
 const OFFERED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
-/// Picks the form that the client likes best of those served.
-pub fn accept(headers: &HeaderMap) -> Result<Accepted, Refused> {
+/// Picks the form that the client likes best of those served; `protobuf` says whether what is asked for has such a
+/// form at all.
+pub fn accept(headers: &HeaderMap, protobuf: bool) -> Result<Accepted, Refused> {
     let mut clauses: Vec<(u32, &str)> = headers
         .get_all(http::header::ACCEPT)
         .iter()
@@ -46,7 +59,14 @@ pub fn accept(headers: &HeaderMap) -> Result<Accepted, Refused> {
     }
     // Stable: clauses of the same quality stay in the client's order.
     clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
-    clauses.iter().find_map(|(_, clause)| form(clause)).ok_or_else(|| failure::not_acceptable(OFFERED))
+    let served = |accepted: &Accepted| {
+        accepted.encoding != Encoding::Protobuf || (protobuf && accepted.form != Form::Table)
+    };
+    let found = clauses
+        .iter()
+        .filter(|(quality, _)| *quality > 0)
+        .find_map(|(_, clause)| form(clause).filter(served));
+    found.ok_or_else(|| failure::not_acceptable(OFFERED))
 }
 
 fn quality(clause: &str) -> u32 {
@@ -63,9 +83,10 @@ fn param<'a>(clause: &'a str, name: &str) -> Option<&'a str> {
 
 fn form(clause: &str) -> Option<Accepted> {
     let media = clause.split(';').next().unwrap_or_default().trim();
-    let yaml = match media {
-        "application/json" | "*/*" | "application/*" => false,
-        "application/yaml" => true,
+    let encoding = match media {
+        "application/json" | "*/*" | "application/*" => Encoding::Json,
+        "application/yaml" => Encoding::Yaml,
+        "application/vnd.kubernetes.protobuf" => Encoding::Protobuf,
         _ => return None,
     };
     let version = param(clause, "v").unwrap_or_default();
@@ -79,7 +100,7 @@ fn form(clause: &str) -> Option<Accepted> {
         }
         _ => return None,
     };
-    Some(Accepted { form, yaml })
+    Some(Accepted { form, encoding })
 }
 
 #[cfg(test)]
@@ -87,9 +108,43 @@ mod tests {
     use super::*;
 
     fn check(header: &str, expected: Option<Form>) {
+        check_encoding(header, expected.map(|form| Accepted { form, encoding: Encoding::Json }), false);
+    }
+
+    fn check_encoding(header: &str, expected: Option<Accepted>, protobuf: bool) {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::ACCEPT, header.parse().expect("header"));
-        assert_eq!(accept(&headers).ok().map(|accepted| accepted.form), expected, "{header}");
+        assert_eq!(accept(&headers, protobuf).ok(), expected, "{header}");
+    }
+
+    #[test]
+    fn protobuf_is_spoken_where_the_kind_has_it() {
+        let accepted = |form, encoding| Some(Accepted { form, encoding });
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        check_encoding(both, accepted(Form::Plain, Encoding::Protobuf), true);
+        check_encoding(both, accepted(Form::Plain, Encoding::Json), false);
+        check_encoding(
+            "application/vnd.kubernetes.protobuf;q=0.5,application/json",
+            accepted(Form::Plain, Encoding::Json),
+            true,
+        );
+        check_encoding(
+            "application/vnd.kubernetes.protobuf;stream=watch",
+            accepted(Form::Plain, Encoding::Protobuf),
+            true,
+        );
+        check_encoding(
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            accepted(Form::Partial, Encoding::Protobuf),
+            true,
+        );
+        let table = "as=Table;v=v1;g=meta.k8s.io";
+        check_encoding(
+            &format!("application/vnd.kubernetes.protobuf;{table},application/json;{table}"),
+            accepted(Form::Table, Encoding::Json),
+            true,
+        );
+        check_encoding("application/json;q=0", None, true);
     }
 
     #[test]

@@ -74,15 +74,53 @@ pub fn parse(bytes: &[u8]) -> Option<Value> {
 
 /// The bytes to store, with the place where the store writes the revision.
 pub fn encode(object: &mut Value) -> Stored {
-    meta_mut(object).insert("resourceVersion".into(), "".into());
-    let mut bytes = Vec::with_capacity(USUAL_SIZE);
-    // A document with keys of text is always JSON, and memory takes every byte.
-    if serde_json::to_writer(&mut bytes, object).is_err() {
-        bytes = object.to_string().into_bytes();
+    encode_with(object, &[])
+}
+
+/// As [`encode`]; `members` are further members of the object, given as JSON.
+pub fn encode_with(object: &mut Value, members: &[(&str, &[u8])]) -> Stored {
+    enum Piece<'a> {
+        Document(&'a Value),
+        Json(&'a [u8]),
     }
-    let bytes = Bytes::from(bytes);
+    meta_mut(object).insert("resourceVersion".into(), "".into());
+    let document = object.as_object().into_iter().flatten();
+    let mut pieces: Vec<_> = document.map(|(name, value)| (name.as_str(), Piece::Document(value))).collect();
+    pieces.extend(members.iter().map(|(name, json)| (*name, Piece::Json(json))));
+    pieces.sort_unstable_by_key(|(name, _)| *name);
+    let mut bytes = Vec::with_capacity(USUAL_SIZE);
+    let mut at = None;
+    for (name, piece) in pieces {
+        bytes.push(if bytes.is_empty() { b'{' } else { b',' });
+        // Strings, and documents with keys of text, are always JSON, and memory takes every byte.
+        let _ = serde_json::to_writer(&mut bytes, name);
+        bytes.push(b':');
+        let begin = bytes.len();
+        match piece {
+            Piece::Json(json) => bytes.extend_from_slice(json),
+            Piece::Document(value) => drop(serde_json::to_writer(&mut bytes, value)),
+        }
+        if name == "metadata" {
+            let range = scan::locate(&bytes[begin..], &["resourceVersion"]);
+            at = range.map(|range| (begin + range.start) as u32 + 1);
+        }
+    }
+    bytes.push(b'}');
+    Stored { bytes: bytes.into(), splice_at: at }
+}
+
+/// Bytes to store whose resourceVersion is empty, with the place where the store writes the revision.
+pub fn stored(bytes: Bytes) -> Stored {
     let at = scan::locate(&bytes, &["metadata", "resourceVersion"]).map(|range| range.start as u32 + 1);
     Stored { bytes, splice_at: at }
+}
+
+/// The map of a document.
+pub fn into_map(document: Value) -> Option<Map<String, Value>> {
+    match document {
+        Value::Object(map) => Some(map),
+        _ => None,
+    }
 }
 
 /// The bytes of an object with another resourceVersion.

@@ -1,25 +1,33 @@
 //! How objects are shown: as they are, as a table, or their metadata only.
 
+use std::borrow::Cow;
+
 use api::catalogue::Resource;
+use api::conversion;
+use api::protobuf::{self, Message};
+use api::schema;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::events;
-use crate::negotiate::{Accepted, Form};
+use crate::negotiate::{Accepted, Encoding, Form};
 use crate::object;
 use crate::response::{Body, JSON, Response};
 use crate::scan;
 use crate::table;
+use crate::watch::frame;
+
+/// The content type of a watch in protobuf.
+const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
 /// The form of an answer.
 #[derive(Clone)]
 pub struct Output {
     form: Form,
-    yaml: bool,
-    /// The stored Event is shown in the words of `events.k8s.io`.
-    events_group: bool,
+    encoding: Encoding,
+    /// Objects are stored in another version than they are shown in.
+    converted: bool,
     resource: &'static Resource,
     include: table::Include,
     now: Timestamp,
@@ -63,8 +71,8 @@ impl Output {
     ) -> Output {
         Output {
             form: accepted.form,
-            yaml: accepted.yaml,
-            events_group: resource.stored_as.is_some(),
+            encoding: accepted.encoding,
+            converted: resource.stored_as.is_some(),
             resource,
             include: table::Include::parse(include),
             now,
@@ -73,7 +81,9 @@ impl Output {
 
     /// Whether objects are shown as they are stored.
     pub fn is_plain(&self) -> bool {
-        !self.events_group && !matches!(self.form, Form::Table | Form::Partial)
+        !self.converted
+            && self.encoding != Encoding::Protobuf
+            && !matches!(self.form, Form::Table | Form::Partial)
     }
 
     /// One object.
@@ -87,6 +97,9 @@ impl Output {
 
     /// A list.
     pub fn list(&self, items: &[&Bytes], meta: &ListMeta) -> Response {
+        if let Some(response) = self.protobuf_list(items, meta) {
+            return response;
+        }
         let response = match self.form {
             Form::Table => Response::document(StatusCode::OK, &self.table(items, &meta.to_json())),
             _ => self.joined(items, meta),
@@ -94,11 +107,46 @@ impl Output {
         self.finish(response)
     }
 
-    /// What a watch event shows of an object.
-    pub fn event_object(&self, stored: &Bytes) -> Bytes {
-        match self.form {
+    /// A list that is encoded without the detour over its text.
+    fn protobuf_list(&self, items: &[&Bytes], meta: &ListMeta) -> Option<Response> {
+        if self.encoding != Encoding::Protobuf {
+            return None;
+        }
+        let schemas = schema::builtin();
+        let message = match self.form {
+            Form::Partial => Message::Partial,
+            _ => Message::of_type(schemas, self.resource.schema)?,
+        };
+        let encoded = items.iter().filter_map(|stored| {
+            let mut object = object::parse(stored)?;
+            conversion::from_stored(self.resource, &mut object);
+            Some(message.encode(schemas, &object))
+        });
+        let list = protobuf::list_message(schemas, &meta.to_json(), encoded);
+        let (kind, version) = self.list_kind();
+        let bytes = protobuf::envelope(&version, &kind, &list);
+        Some(Response { content_type: protobuf::MEDIA_TYPE, ..Response::json(StatusCode::OK, bytes) })
+    }
+
+    /// One event of a watch about a stored object.
+    pub fn event(&self, kind: &str, stored: &Bytes) -> Bytes {
+        let object = match self.form {
             Form::Table => self.table(&[stored], &self.meta_of(stored)).to_string().into(),
             _ => self.item(stored),
+        };
+        self.frame(kind, &object)
+    }
+
+    /// One event of a watch about a document.
+    pub fn frame(&self, kind: &str, document: &[u8]) -> Bytes {
+        let encoded = match self.encoding {
+            Encoding::Protobuf => object::parse(document)
+                .and_then(|document| protobuf::encode_document(schema::builtin(), &document)),
+            Encoding::Json | Encoding::Yaml => None,
+        };
+        match encoded {
+            Some(encoded) => protobuf::watch_frame(kind, &encoded).into(),
+            None => frame(kind, document),
         }
     }
 
@@ -130,10 +178,10 @@ impl Output {
     fn item(&self, stored: &Bytes) -> Bytes {
         match self.form {
             Form::Partial => partial(stored).into(),
-            _ if self.events_group => match object::parse(stored) {
-                Some(mut event) => {
-                    events::to_events_group(&mut event);
-                    event.to_string().into()
+            _ if self.converted => match object::parse(stored) {
+                Some(mut object) => {
+                    conversion::from_stored(self.resource, &mut object);
+                    object.to_string().into()
                 }
                 None => stored.clone(),
             },
@@ -141,11 +189,16 @@ impl Output {
         }
     }
 
-    fn joined(&self, items: &[&Bytes], meta: &ListMeta) -> Response {
-        let (kind, version) = match self.form {
+    /// Kind and `apiVersion` of a list.
+    fn list_kind(&self) -> (Cow<'static, str>, Cow<'static, str>) {
+        match self.form {
             Form::Partial => ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".into()),
             _ => (self.resource.list_kind.clone(), self.resource.api_version()),
-        };
+        }
+    }
+
+    fn joined(&self, items: &[&Bytes], meta: &ListMeta) -> Response {
+        let (kind, version) = self.list_kind();
         let head = format!(
             "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{},\"items\":[",
             meta.to_json()
@@ -176,7 +229,7 @@ impl Output {
     }
 
     fn finish(&self, mut response: Response) -> Response {
-        if self.yaml
+        if self.encoding == Encoding::Yaml
             && let Some(yaml) =
                 object::parse(&response.body.to_bytes()).and_then(|v| serde_saphyr::to_string(&v).ok())
         {
@@ -186,9 +239,12 @@ impl Output {
         response
     }
 
-    /// The content type of JSON in this form.
+    /// The content type of a watch.
     pub fn content_type(&self) -> &'static str {
-        JSON
+        match self.encoding {
+            Encoding::Protobuf => PROTOBUF_STREAM,
+            Encoding::Json | Encoding::Yaml => JSON,
+        }
     }
 }
 

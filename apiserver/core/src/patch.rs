@@ -1,8 +1,12 @@
 //! PATCH: a change is applied to the stored object, and the result takes its place.
 
+use api::conversion;
+use api::field::FieldError;
 use api::status::Status;
 use serde_json::Value;
 
+use crate::apply;
+use crate::aside::Aside;
 use crate::body::{self, Expected};
 use crate::call::Call;
 use crate::create;
@@ -18,25 +22,30 @@ const ACCEPTED: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    apply::MEDIA_TYPE,
 ];
 
 /// PATCH of an object or of its status.
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
+    if apply::is_asked(call) {
+        return apply::plan(call, ids);
+    }
     let mut warnings = Vec::new();
     let (kind, patch) = read(call, &mut warnings)?;
-    let (entry, old) = call.stored()?;
+    let entry = call.entry()?;
+    let (old, aside) = match Aside::of_status_patch(call, &patch, entry) {
+        Some(read) => read,
+        None => (call.parsed(entry)?, Aside::default()),
+    };
     let mut new = old.clone();
-    if call.resource.stored_as.is_some() {
-        crate::events::to_events_group(&mut new);
-    }
+    conversion::from_stored(call.resource, &mut new);
     kinds::patch(call.resource, kind, &mut new, &patch)?;
     check_name(call, &new)?;
     body::decode(call.request, Expected::of(call.resource), &mut new, &mut warnings)?;
     create::place(call, &mut new)?;
-    if call.resource.stored_as.is_some() {
-        crate::events::to_core(&mut new);
-    }
-    update::replace(call, ids, (entry, old), new, update::part(call), warnings)
+    conversion::to_stored(call.resource, &mut new);
+    let stored = update::Old { entry, document: old, aside };
+    update::replace(call, ids, stored, new, update::part(call), warnings)
 }
 
 /// The kind of patch and its document.
@@ -47,6 +56,10 @@ pub(crate) fn read(call: &Call<'_>, warnings: &mut Vec<String>) -> Result<(kinds
         "application/strategic-merge-patch+json" => kinds::Patch::Strategic,
         _ => return Err(Status::unsupported_media_type(ACCEPTED).into()),
     };
+    if call.request.info.param("force").is_some() {
+        let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
+        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]).into());
+    }
     let mut doubled = Vec::new();
     let patch = body::json(&call.request.body, &mut doubled)?;
     warnings.extend(doubled);
@@ -56,7 +69,7 @@ pub(crate) fn read(call: &Call<'_>, warnings: &mut Vec<String>) -> Result<(kinds
     Ok((kind, patch))
 }
 
-fn check_name(call: &Call<'_>, new: &Value) -> Result<(), Refused> {
+pub(crate) fn check_name(call: &Call<'_>, new: &Value) -> Result<(), Refused> {
     match meta(new, "name") == call.name() {
         true => Ok(()),
         false => Err(failure::bad_request(&format!(

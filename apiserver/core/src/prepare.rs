@@ -6,16 +6,17 @@ use jiff::Timestamp;
 
 use crate::authz::{self, Attributes};
 use crate::call::Call;
+use crate::delete::collection::DeletionPlace;
 use crate::failure::{self, Refused};
 use crate::ids::Ids;
-use crate::negotiate::{self, Accepted};
+use crate::negotiate::{self, Accepted, Encoding};
 use crate::request::{Request, Verb};
 use crate::response::Prepared;
 use crate::user::User;
 use crate::world::World;
 use crate::{
-    bind, create, delete, discovery, evict, finalize, patch, read, review, scale, stream, token, update,
-    watching,
+    bind, components, create, delete, discovery, evict, fence, finalize, kinds, metrics, patch, proxy, read,
+    review, scale, stream, token, update, watching,
 };
 
 /// What planning comes to.
@@ -32,10 +33,51 @@ pub fn prepare(
     now: Timestamp,
     ids: &mut Ids<'_>,
 ) -> Prepared {
-    plan(world, request, user, now, ids).unwrap_or_else(|refused| Prepared::Respond(*refused))
+    prepare_from(world, request, user, now, ids, None)
 }
 
-fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: &mut Ids<'_>) -> Planned {
+/// Whether the client gets protobuf, for refusals too.
+fn is_protobuf(request: &Request) -> bool {
+    let info = &request.info;
+    let asked = request
+        .headers
+        .get_all(http::header::ACCEPT)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|value| value.contains(api::protobuf::MEDIA_TYPE)));
+    if !asked || !info.is_resource || STREAMS.contains(&info.subresource.as_str()) {
+        return false;
+    }
+    let resource = Catalogue::builtin().resource(&info.group, &info.version, &info.resource);
+    let accepted = negotiate::accept(&request.headers, resource.is_some_and(kinds::has_protobuf));
+    accepted.is_ok_and(|accepted| accepted.encoding == Encoding::Protobuf)
+}
+
+/// As [`prepare`], for what follows on the parts of a deletion that were carried out already.
+pub fn prepare_from(
+    world: &World<'_>,
+    request: &Request,
+    user: &User,
+    now: Timestamp,
+    ids: &mut Ids<'_>,
+    place: Option<&DeletionPlace>,
+) -> Prepared {
+    let planned = plan(world, request, user, now, ids, place)
+        .and_then(|prepared| fence::guard(world.snapshot, request, prepared))
+        .unwrap_or_else(|refused| Prepared::Respond(*refused));
+    match is_protobuf(request) {
+        true => planned.into_protobuf(),
+        false => planned,
+    }
+}
+
+fn plan(
+    world: &World<'_>,
+    request: &Request,
+    user: &User,
+    now: Timestamp,
+    ids: &mut Ids<'_>,
+    place: Option<&DeletionPlace>,
+) -> Planned {
     let info = &request.info;
     let method = info.method_verb();
     authz::check(world, user, &Attributes::of(info, &method))?;
@@ -47,6 +89,7 @@ fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: 
     }
     let resource = Catalogue::builtin()
         .resource(&info.group, &info.version, &info.resource)
+        .or_else(|| metrics::catalogue().resource(&info.group, &info.version, &info.resource))
         .ok_or_else(failure::no_such_path)?;
     if !addressed(resource, request) {
         return Err(failure::no_such_path());
@@ -54,9 +97,9 @@ fn plan(world: &World<'_>, request: &Request, user: &User, now: Timestamp, ids: 
     // What a stream sends is not for this server to negotiate.
     let accepted = match STREAMS.contains(&info.subresource.as_str()) {
         true => Accepted::default(),
-        false => negotiate::accept(&request.headers)?,
+        false => negotiate::accept(&request.headers, kinds::has_protobuf(resource))?,
     };
-    let call = Call { world: *world, request, user, now, resource, accepted };
+    let call = Call { world: *world, request, user, now, resource, accepted, place };
     if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
 }
 
@@ -98,6 +141,12 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if call.is("", "bindings") {
         return bind::plan(call, ids);
     }
+    if call.is("", "componentstatuses") {
+        return components::plan(call);
+    }
+    if call.resource.group == metrics::GROUP {
+        return metrics::plan(call);
+    }
     if !call.resource.stored {
         return review::plan(call);
     }
@@ -113,7 +162,7 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         Verb::Update => update::plan(call, ids),
         Verb::Patch => patch::plan(call, ids),
         Verb::Delete => delete::one(call),
-        Verb::DeleteCollection => delete::collection(call),
+        Verb::DeleteCollection => delete::collection::plan(call),
         Verb::Head | Verb::Options => Err(Status::method_not_allowed_here().into()),
     }
 }
@@ -121,6 +170,10 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
 fn subresource(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let info = &call.request.info;
     let declared = call.resource.subresource(&info.subresource).ok_or_else(failure::no_such_path)?;
+    if info.subresource == "proxy" {
+        // Which methods there are is for the backend to say.
+        return proxy::plan(call, ids);
+    }
     permits(&declared.verbs, info.verb)?;
     match (info.subresource.as_str(), info.verb) {
         ("binding", _) => bind::plan(call, ids),

@@ -66,7 +66,7 @@ pub struct RequestInfo {
     pub resource: String,
     /// What follows the object's name, as `status`.
     pub subresource: String,
-    /// Path segments behind the subresource (of `proxy`).
+    /// What follows the subresource (`proxy`) in the path, as it was sent: empty or with a leading slash.
     pub rest: String,
     /// The namespace; for a Namespace itself, its name.
     pub namespace: String,
@@ -74,6 +74,8 @@ pub struct RequestInfo {
     pub name: String,
     /// The query's options.
     pub options: Options,
+    /// The query as it was sent, without the `?`.
+    pub raw_query: String,
     /// Every parameter of the query, decoded, in order.
     pub query: Vec<(String, String)>,
 }

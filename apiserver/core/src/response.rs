@@ -1,11 +1,14 @@
 //! What a request becomes: an answer, or a transaction and the answer that follows it.
 
+use api::schema;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value as Json, json};
 use store_core::{Outcome, Txn, Value};
 
 use crate::connect::ConnectPlan;
+use crate::delete::collection::DeletionPart;
+use crate::metrics::MeasurePlan;
 use crate::watch::WatchPlan;
 
 /// What the shell is to do.
@@ -14,10 +17,14 @@ pub enum Prepared {
     Respond(Response),
     /// Commit, then render the reply. When a compare failed, prepare again on a newer snapshot.
     Commit(Commit),
+    /// Commit a part of a deletion, then prepare again from where it ends.
+    Part(Box<DeletionPart>),
     /// Follow changes.
     Watch(Box<WatchPlan>),
     /// Open a stream to a node.
     Connect(Box<ConnectPlan>),
+    /// Ask nodes what they have measured, then render the answer.
+    Measure(Box<MeasurePlan>),
 }
 
 /// A transaction and what to say when it is done.
@@ -53,6 +60,8 @@ pub enum Body {
 /// Renders the answer once the outcome of the transaction is known.
 pub struct Reply {
     kind: ReplyKind,
+    /// The answer is sent as protobuf.
+    protobuf: bool,
 }
 
 /// What came of a commit.
@@ -76,6 +85,24 @@ enum ReplyKind {
 
 /// The content type of JSON answers.
 pub const JSON: &str = "application/json";
+
+// === impl Prepared ===
+
+impl Prepared {
+    /// The same, answered in protobuf.
+    pub(crate) fn into_protobuf(self) -> Prepared {
+        match self {
+            Prepared::Respond(response) => Prepared::Respond(response.into_protobuf()),
+            Prepared::Commit(Commit { txn, reply }) => {
+                Prepared::Commit(Commit { txn, reply: Reply { protobuf: true, ..reply } })
+            }
+            // A watch has its frames from its output; a stream is not the server's to encode; what was deleted in parts and
+            // what was measured are shown as JSON.
+            other
+            @ (Prepared::Part(_) | Prepared::Measure(_) | Prepared::Watch(_) | Prepared::Connect(_)) => other,
+        }
+    }
+}
 
 // === impl Body ===
 
@@ -139,6 +166,20 @@ impl Response {
         Response::document(status, &body)
     }
 
+    /// The same document as protobuf; what has no such form stays as it is.
+    pub(crate) fn into_protobuf(self) -> Response {
+        if self.content_type != JSON {
+            return self;
+        }
+        let document = crate::object::parse(&self.body.to_bytes());
+        match document.and_then(|document| api::protobuf::encode_document(schema::builtin(), &document)) {
+            Some(bytes) => {
+                Response { content_type: api::protobuf::MEDIA_TYPE, body: Body::One(bytes.into()), ..self }
+            }
+            None => self,
+        }
+    }
+
     /// Adds a `Warning` header (299).
     pub fn warn(&mut self, text: &str) {
         self.headers.extend(warning(text));
@@ -163,7 +204,7 @@ pub(crate) fn warning(text: &str) -> Option<(HeaderName, HeaderValue)> {
 impl Reply {
     /// The same answer whatever the revisions are.
     pub fn fixed(response: Response) -> Reply {
-        Reply { kind: ReplyKind::Fixed(response) }
+        Reply { kind: ReplyKind::Fixed(response), protobuf: false }
     }
 
     /// The value that operation `op` stores.
@@ -173,25 +214,26 @@ impl Reply {
         status: StatusCode,
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Reply {
-        Reply { kind: ReplyKind::Stored { op, value, status, headers } }
+        Reply { kind: ReplyKind::Stored { op, value, status, headers }, protobuf: false }
     }
 
     /// An answer made of the operations' revisions.
     pub fn made(finish: impl FnOnce(&[u64]) -> Response + Send + 'static) -> Reply {
-        Reply { kind: ReplyKind::Made(Box::new(finish)) }
+        Reply { kind: ReplyKind::Made(Box::new(finish)), protobuf: false }
     }
 
     /// The answer to `outcome`.
     pub fn render(self, outcome: &Outcome) -> Rendered {
         let Outcome::Committed { revisions } = outcome else { return Rendered::Retry };
-        Rendered::Respond(match self.kind {
+        let response = match self.kind {
             ReplyKind::Fixed(response) => response,
             ReplyKind::Made(finish) => finish(revisions),
             ReplyKind::Stored { op, value, status, headers } => {
                 let revision = revisions.get(op).copied().unwrap_or_default();
                 Response { headers, ..Response::json(status, spliced(&value, revision)) }
             }
-        })
+        };
+        Rendered::Respond(if self.protobuf { response.into_protobuf() } else { response })
     }
 }
 

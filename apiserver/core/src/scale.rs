@@ -16,15 +16,22 @@ use crate::object::{self, meta};
 use crate::prepare::Planned;
 use crate::request::Verb;
 use crate::response::{Commit, Prepared, Reply, Response};
-use crate::{patch, update};
+use crate::update::{self, Ownership};
+use crate::{apply, patch};
 
 /// GET, PUT and PATCH of `scale`.
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let (entry, old) = call.stored()?;
     let mut warnings = Vec::new();
+    let mut ownership = Ownership::Tracked;
     let current = scale_of(&old);
     let wanted = match call.request.info.verb {
         Verb::Get => return Ok(Prepared::Respond(Response::document(StatusCode::OK, &current))),
+        Verb::Patch if apply::is_asked(call) => {
+            let wanted;
+            (wanted, ownership, warnings) = apply::scale(call, &old)?;
+            wanted
+        }
         Verb::Patch => patched(call, current, &mut warnings)?,
         _ => {
             let read = body::read(call.request, expected())?;
@@ -51,9 +58,9 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
         ops: vec![],
     };
-    update::settle(call, ids, &mut new, &old, Part::Sub("scale"), &mut txn)?;
+    let changed = update::settle(call, ids, &mut new, &old, (Part::Sub("scale"), ownership), &mut txn)?;
     let headers = create::warnings_headers(&warnings);
-    if update::same(&new, &old) || call.options().dry_run {
+    if !changed || call.options().dry_run {
         return Ok(Prepared::Respond(Response {
             headers,
             ..Response::document(StatusCode::OK, &scale_of(&new))

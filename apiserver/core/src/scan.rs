@@ -45,6 +45,12 @@ pub fn strings<'a>(bytes: &'a [u8], path: &[&str]) -> Vec<(Cow<'a, str>, Cow<'a,
         .collect()
 }
 
+/// The members of the object that the bytes are: name, and range of the value.
+pub fn members(bytes: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Range<usize>)> {
+    let found = Members::of(bytes, 0).into_iter().flatten();
+    found.filter_map(|(name, at)| Some((name, at..skip(bytes, at)?)))
+}
+
 /// The members of an object: key and offset of the value.
 struct Members<'a> {
     bytes: &'a [u8],
@@ -83,6 +89,9 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
+/// Strings of this length are looked at byte by byte.
+const SHORT: usize = 24;
+
 fn space(bytes: &[u8], mut at: usize) -> usize {
     while matches!(bytes.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
         at += 1;
@@ -106,6 +115,14 @@ fn skip(bytes: &[u8], at: usize) -> Option<usize> {
 
 fn skip_string(bytes: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
+    // Most strings are so short that looking at each byte is the quickest.
+    for byte in bytes.get(at..)?.iter().take(SHORT) {
+        match byte {
+            b'"' => return Some(at + 1),
+            b'\\' => break,
+            _ => at += 1,
+        }
+    }
     loop {
         at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
         if bytes[at] == b'"' {

@@ -77,6 +77,15 @@ fn supported(resource: &Resource) -> Fields {
         ("", "namespaces") => &[("status.phase", "", "")],
         ("", "secrets") => &[("type", "", "")],
         ("", "services") => &[("spec.clusterIP", "", ""), ("spec.type", "", "")],
+        ("", "replicationcontrollers") => &[("status.replicas", "", "0")],
+        ("batch", "jobs") => &[("status.successful", "status.succeeded", "0")],
+        ("certificates.k8s.io", "certificatesigningrequests" | "clustertrustbundles") => {
+            &[("spec.signerName", "", "")]
+        }
+        ("certificates.k8s.io", "podcertificaterequests") => {
+            &[("spec.signerName", "", ""), ("spec.podName", "", ""), ("spec.nodeName", "", "")]
+        }
+        ("resource.k8s.io", "resourceslices") => &[("spec.nodeName", "", ""), ("spec.driver", "", "")],
         ("apps", "replicasets") => &[("status.replicas", "", "0")],
         _ => &[],
     }

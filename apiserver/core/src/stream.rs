@@ -1,23 +1,19 @@
-//! Plans streams: finds the node, checks every parameter before anything is opened.
+//! Plans streams of pods: finds the node, checks every parameter before anything is opened.
 
 use api::field::FieldError;
-use api::status::{ResourceName, Status};
+use api::status::Status;
 use http::StatusCode;
 use serde_json::Value;
 
 use crate::call::Call;
 use crate::connect::{ConnectPlan, Logs, Stream, Streams};
 use crate::failure::{self, Refused};
-use crate::object::{self, items, meta};
+use crate::object::{items, meta};
 use crate::prepare::Planned;
 use crate::response::{Prepared, Response};
-use crate::{keys, scan};
 
-/// Logs, exec, attach, port-forward and proxies.
+/// Logs, exec, attach and port-forward.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
-    if call.subresource() == "proxy" {
-        return proxy(call);
-    }
     let (_, pod) = call.stored()?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let stream = match call.subresource() {
@@ -49,7 +45,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     Ok(connect(call, node, meta(&pod, "uid"), stream))
 }
 
-fn connect(call: &Call<'_>, node: &str, uid: &str, stream: Stream) -> Prepared {
+pub(crate) fn connect(call: &Call<'_>, node: &str, uid: &str, stream: Stream) -> Prepared {
     Prepared::Connect(Box::new(ConnectPlan {
         node: node.to_owned(),
         namespace: call.namespace().to_owned(),
@@ -182,119 +178,4 @@ fn logs(call: &Call<'_>, pod: &Value) -> Result<Logs, Refused> {
         timestamps: info.flag("timestamps"),
         limit_bytes,
     })
-}
-
-/// HTTP to a pod, a service's endpoint, or a node.
-fn proxy(call: &Call<'_>) -> Planned {
-    let (scheme, name, port) = split_name(call.name());
-    let about = ResourceName { group: "", resource: &call.resource.plural };
-    let entry = call.world.snapshot.get(&call.key(&name)).ok_or_else(|| Status::not_found(about, &name))?;
-    let object = call.parsed(entry)?;
-    let (node, address, port) = match &*call.resource.plural {
-        "pods" => pod_address(&object, &port)?,
-        "services" => service_address(call, &object, &name, &port)?,
-        _ => node_address(&object, &port)?,
-    };
-    let query =
-        call.request.info.query.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value)));
-    let query = query.collect::<Vec<_>>().join("&");
-    let separator = if query.is_empty() { "" } else { "?" };
-    let path = format!("/{}{separator}{query}", call.request.info.rest);
-    Ok(connect(call, &node, meta(&object, "uid"), Stream::Proxy { scheme, address, port, path }))
-}
-
-/// `scheme:name:port`, `name:port` or `name`.
-fn split_name(name: &str) -> (String, String, String) {
-    let parts: Vec<&str> = name.split(':').collect();
-    let (scheme, name, port) = match parts.as_slice() {
-        [scheme, name, port, ..] => (*scheme, *name, *port),
-        [name, port] => ("", *name, *port),
-        _ => ("", name, ""),
-    };
-    let scheme = if scheme == "https" { "https" } else { "http" };
-    (scheme.into(), name.into(), port.into())
-}
-
-type Address = (String, String, u16);
-
-fn pod_address(pod: &Value, port: &str) -> Result<Address, Refused> {
-    let declared = items(&pod["spec"]["containers"]).iter().flat_map(|c| items(&c["ports"]));
-    let port = match port {
-        "" => declared.filter_map(|p| p["containerPort"].as_u64()).next().unwrap_or(80),
-        text => match text.parse() {
-            Ok(number) => number,
-            Err(_) => declared
-                .filter(|p| p["name"].as_str() == Some(text))
-                .filter_map(|p| p["containerPort"].as_u64())
-                .next()
-                .ok_or_else(|| failure::bad_request(&format!("pod has no port named {text:?}")))?,
-        },
-    };
-    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
-    let address = pod["status"]["podIP"].as_str().unwrap_or_default();
-    if node.is_empty() || address.is_empty() {
-        return Err(failure::bad_request("address not allowed: the pod has no IP yet"));
-    }
-    Ok((node.into(), address.into(), port as u16))
-}
-
-fn node_address(node: &Value, port: &str) -> Result<Address, Refused> {
-    let addresses = items(&node["status"]["addresses"]);
-    let address = addresses.iter().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());
-    let port = if port.is_empty() {
-        node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64()
-    } else {
-        port.parse().ok()
-    };
-    match (address, port) {
-        (Some(address), Some(port)) => Ok((meta(node, "name").into(), address.into(), port as u16)),
-        _ => Err(failure::bad_request("the node has no such address and port")),
-    }
-}
-
-/// The first ready endpoint of the service's port that is on a known node.
-fn service_address(call: &Call<'_>, service: &Value, name: &str, port: &str) -> Result<Address, Refused> {
-    let ports = items(&service["spec"]["ports"]);
-    let wanted = ports
-        .iter()
-        .find(|p| port.is_empty() || p["name"].as_str() == Some(port) || p["port"] == port)
-        .ok_or_else(|| {
-            failure::bad_request(&format!("no service port {port:?} found for service {name:?}"))
-        })?;
-    let port_name = wanted["name"].as_str().unwrap_or_default();
-    let prefix = keys::namespace_prefix("discovery.k8s.io", "endpointslices", call.namespace());
-    for (_, entry) in call.world.snapshot.prefix(prefix.as_bytes()) {
-        let label = scan::text(&entry.value, &["metadata", "labels", "kubernetes.io/service-name"]);
-        if label.as_deref() != Some(name) {
-            continue;
-        }
-        let Some(slice) = object::parse(&entry.value) else { continue };
-        let port =
-            items(&slice["ports"]).iter().find(|p| p["name"].as_str().unwrap_or_default() == port_name);
-        let ready = items(&slice["endpoints"])
-            .iter()
-            .find(|e| e["conditions"]["ready"] != false && e["nodeName"].is_string());
-        if let (Some(port), Some(endpoint)) = (port.and_then(|p| p["port"].as_u64()), ready) {
-            let address = endpoint["addresses"][0].as_str().unwrap_or_default();
-            return Ok((
-                endpoint["nodeName"].as_str().unwrap_or_default().into(),
-                address.into(),
-                port as u16,
-            ));
-        }
-    }
-    let message = format!("no endpoints available for service {name:?}");
-    Err(Status::unavailable(message).into())
-}
-
-/// Percent encoding of what is not plain in a query.
-fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }

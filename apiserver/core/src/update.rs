@@ -1,10 +1,12 @@
 //! PUT, and what PUT and PATCH share: an object replaced if it still is what the writer saw.
 
+use api::conversion;
 use api::status::Status;
 use http::StatusCode;
 use serde_json::Value;
 use store_core::{Compare, Entry, Expect, Op, Txn};
 
+use crate::aside::Aside;
 use crate::authz::{self, Attributes, escalation};
 use crate::body::{self, Expected};
 use crate::call::Call;
@@ -16,6 +18,15 @@ use crate::object::{self, meta, meta_mut};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply};
 use crate::{admission, delete, service};
+
+/// The stored object that a write replaces.
+pub(crate) struct Old<'a> {
+    pub entry: &'a Entry,
+    /// What was read of it.
+    pub document: Value,
+    /// What was not.
+    pub aside: Aside,
+}
 
 /// Kinds that PUT creates when they are missing: (group, resource).
 const CREATE_ON_UPDATE: &[(&str, &str)] = &[
@@ -37,6 +48,15 @@ fn among(call: &Call<'_>, table: &[(&str, &str)]) -> bool {
     table.iter().any(|(group, plural)| call.is(group, plural))
 }
 
+/// Who owns the fields that a write leaves.
+#[derive(Debug)]
+pub(crate) enum Ownership {
+    /// The writer takes what it changes.
+    Tracked,
+    /// An apply has said who: the entries of `metadata.managedFields`.
+    Settled(Vec<Value>),
+}
+
 /// The part of an object that a request's path addresses.
 pub(crate) fn part(call: &Call<'_>) -> Part {
     match call.subresource() {
@@ -45,6 +65,7 @@ pub(crate) fn part(call: &Call<'_>) -> Part {
         "ephemeralcontainers" => Part::Sub("ephemeralcontainers"),
         "finalize" => Part::Sub("finalize"),
         "scale" => Part::Sub("scale"),
+        "approval" => Part::Sub("approval"),
         _ => Part::Sub(""),
     }
 }
@@ -64,9 +85,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
             call.name()
         )));
     }
-    if call.resource.stored_as.is_some() {
-        crate::events::to_core(new);
-    }
+    conversion::to_stored(call.resource, new);
     let part = part(call);
     let Some(entry) = call.world.snapshot.get(&call.key(call.name())) else {
         return missing(call, ids, decoded, part);
@@ -76,8 +95,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
             api::field::FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &[error]).into());
     }
-    let old = call.parsed(entry)?;
-    replace(call, ids, (entry, old), decoded.object, part, decoded.warnings)
+    let old = Old { entry, document: call.parsed(entry)?, aside: Aside::default() };
+    replace(call, ids, old, decoded.object, part, decoded.warnings)
 }
 
 /// PUT of a name that is free.
@@ -89,28 +108,39 @@ fn missing(call: &Call<'_>, ids: &mut Ids<'_>, mut decoded: body::Decoded, part:
     let info = &call.request.info;
     authz::check(&call.world, call.user, &Attributes { verb: "create", ..Attributes::of(info, "") })?;
     meta_mut(&mut decoded.object).remove("resourceVersion");
-    if call.resource.stored_as.is_some() {
-        crate::events::to_events_group(&mut decoded.object);
-    }
-    create::insert(call, ids, decoded.object, decoded.warnings)
+    conversion::from_stored(call.resource, &mut decoded.object);
+    create::insert(call, ids, decoded.object, decoded.warnings, Ownership::Tracked)
 }
 
-/// Plans that `new` takes the place of the stored object, given as it is and as a document.
+/// Plans that `new` takes the place of the stored object.
 pub(crate) fn replace(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
-    (entry, old): (&Entry, Value),
-    mut new: Value,
+    stored: Old<'_>,
+    new: Value,
     part: Part,
     warnings: Vec<String>,
 ) -> Planned {
+    replace_owned(call, ids, stored, new, part, (warnings, Ownership::Tracked))
+}
+
+/// As [`replace`], by whomever owns what then.
+pub(crate) fn replace_owned(
+    call: &Call<'_>,
+    ids: &mut Ids<'_>,
+    stored: Old<'_>,
+    mut new: Value,
+    part: Part,
+    (warnings, ownership): (Vec<String>, Ownership),
+) -> Planned {
+    let Old { entry, document: old, aside } = stored;
     let mut txn = Txn {
         compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
         ops: Vec::new(),
     };
-    settle(call, ids, &mut new, &old, part, &mut txn)?;
+    let changed = settle(call, ids, &mut new, &old, (part, ownership), &mut txn)?;
     let headers = warnings_headers(&warnings);
-    if same(&new, &old) {
+    if !changed {
         return Ok(respond(call, StatusCode::OK, entry.value.clone(), headers));
     }
     if call.options().dry_run {
@@ -119,27 +149,29 @@ pub(crate) fn replace(
     if delete::ends_with(call, &new) {
         return Ok(delete::finish(call, entry, &new, txn));
     }
-    let value = object::encode(&mut new);
+    let value = aside.encode(&mut new);
     let key = call.key(call.name());
     txn.ops.insert(0, Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });
     let reply: Reply = create::stored(call, 0, value, StatusCode::OK, headers);
     Ok(Prepared::Commit(Commit { txn, reply }))
 }
 
-/// Turns what a writer sent into what is to be stored: preconditions, metadata, strategy, admission, checks.
+/// Turns what a writer sent into what is to be stored: preconditions, metadata, strategy, admission, checks. Returns
+/// whether anything changed that anyone wrote.
 pub(crate) fn settle(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
     new: &mut Value,
     old: &Value,
-    part: Part,
+    (part, ownership): (Part, Ownership),
     txn: &mut Txn,
-) -> Result<(), Refused> {
+) -> Result<bool, Refused> {
+    let resource = call.storage();
     preconditions(call, new, old)?;
     carry_over(new, old);
     // First the defaults: what a writer leaves out and gets back is no change, and makes no new generation.
-    kinds::default(call.resource, new);
-    kinds::prepare_update(call.resource, part, new, old);
+    kinds::default(resource, new);
+    kinds::prepare_update(resource, part, new, old, call.now);
     admission::update(call, new, old, part)?;
     if part == Part::Main {
         escalation::check(call, new, Some(old))?;
@@ -147,15 +179,45 @@ pub(crate) fn settle(
             service::update(call, ids, new, old, txn)?;
         }
     }
-    let errors = kinds::validate_update(call.resource, part, new, old);
+    let errors = kinds::validate_update(resource, part, new, old);
     if !errors.is_empty() {
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &errors).into());
     }
-    if !same(new, old) {
-        let manager = call.manager();
-        kinds::track(call.resource, Some(old), new, &Writer { manager: &manager, part, now: call.now });
+    match ownership {
+        Ownership::Settled(entries) => set_owners(new, entries),
+        Ownership::Tracked if !same(new, old) || renames_owners(new, old) => {
+            let manager = call.manager();
+            kinds::track(resource, Some(old), new, &Writer { manager: &manager, part, now: call.now });
+        }
+        Ownership::Tracked => return Ok(false),
     }
-    Ok(())
+    Ok(!same(new, old) || !same_owners(new, old))
+}
+
+fn owners(object: &Value) -> &Value {
+    &object["metadata"]["managedFields"]
+}
+
+/// Says who owns what.
+pub(crate) fn set_owners(object: &mut Value, entries: Vec<Value>) {
+    let entries = if entries.is_empty() { Value::Null } else { entries.into() };
+    object::set(meta_mut(object), "managedFields", entries);
+}
+
+/// Whether the writer itself says who owns what, and other than it is.
+fn renames_owners(new: &Value, old: &Value) -> bool {
+    !object::items(owners(new)).is_empty() && !same_owners(new, old)
+}
+
+/// Whether both say that the same managers own the same fields, at whatever time.
+fn same_owners(new: &Value, old: &Value) -> bool {
+    let (new, old) = (object::items(owners(new)), object::items(owners(old)));
+    let timeless = |entry: &Value| -> Option<Vec<(String, Value)>> {
+        let fields = entry.as_object()?.iter().filter(|(name, _)| *name != "time");
+        Some(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
+    };
+    new == old
+        || (new.len() == old.len() && new.iter().zip(old).all(|(new, old)| timeless(new) == timeless(old)))
 }
 
 /// Whether the object is the one that the writer believes it to be.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::json;
 use store_core::{Change, Event};
 
 use crate::output::Output;
@@ -103,32 +102,25 @@ impl WatchPlan {
         let kind = self.decide(event)?;
         match self.is_plain() {
             true => Some(shared_line(event, kind)),
-            false => Some(frame(kind.as_str(), &self.output.event_object(&object(event, kind)))),
+            false => Some(self.output.event(kind.as_str(), &object(event, kind))),
         }
     }
 
     /// A bookmark: everything up to `revision` was sent.
     pub fn bookmark(&self, revision: u64) -> Bytes {
-        frame("BOOKMARK", self.output.bookmark(revision, false).to_string().as_bytes())
+        self.output.frame("BOOKMARK", self.output.bookmark(revision, false).to_string().as_bytes())
     }
 
     /// The last line of a watch whose events were forgotten.
     pub fn expired(&self) -> Bytes {
-        let message = "The resourceVersion for the provided watch is too old.";
-        error_line(410, "Expired", message)
+        let status = api::status::Status::expired("The resourceVersion for the provided watch is too old.");
+        self.output.frame("ERROR", status.to_json().to_string().as_bytes())
     }
 }
 
 /// The line that every plain watcher who sees `event` as `kind` gets. Encode it once per event and kind.
 pub fn shared_line(event: &Event, kind: EventKind) -> Bytes {
     frame(kind.as_str(), &object(event, kind))
-}
-
-/// A last line that says why a watch ends early.
-pub fn error_line(code: u16, reason: &str, message: &str) -> Bytes {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": message, "reason": reason, "code": code});
-    frame("ERROR", status.to_string().as_bytes())
 }
 
 /// The object that an event shows. An object that leaves the view is shown as it last was in view, with the

@@ -12,7 +12,7 @@ use crate::read;
 use crate::request::VersionMatch;
 use crate::response::Prepared;
 use crate::selection::Selection;
-use crate::watch::{WatchPlan, frame};
+use crate::watch::WatchPlan;
 
 /// GET with `watch`.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
@@ -35,12 +35,12 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     if state_first {
         for (key, entry) in read::candidates(call, &selection, &prefix, &prefix) {
             if selection.is_everything() || selection.matches(key, &entry.value) {
-                initial.push(frame("ADDED", &output.event_object(&entry.value)));
+                initial.push(output.event("ADDED", &entry.value));
             }
         }
         if options.send_initial_events == Some(true) && options.bookmarks {
             let bookmark = output.bookmark(snapshot.revision(), true);
-            initial.push(frame("BOOKMARK", bookmark.to_string().as_bytes()));
+            initial.push(output.frame("BOOKMARK", bookmark.to_string().as_bytes()));
         }
     }
     let single = !call.resource.namespaced() || !call.namespace().is_empty();

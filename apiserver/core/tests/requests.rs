@@ -1,7 +1,7 @@
 //! Runs requests written as text against a state machine, and compares what comes back.
 //!
 //! A fixture is a list of steps. `as USER [GROUP…]` changes who asks; `now SECONDS` moves the clock; a request is
-//! `METHOD PATH [BODY]`, followed by `-> CODE` and the fields to compare: `path = value`, `path ~ part`, `!path`.
+//! `METHOD PATH [BODY]`, sent with what `header NAME [VALUE]` has set, followed by `-> CODE` and the fields to compare: `path = value`, `path ~ part`, `!path`.
 
 #[cfg(test)]
 #[path = "support/harness.rs"]
@@ -12,6 +12,21 @@ use harness::check;
 #[test]
 fn objects_are_created_read_changed_and_deleted() {
     check(include_str!("fixtures/verbs.txt"));
+}
+
+#[test]
+fn configurations_are_applied() {
+    check(include_str!("fixtures/apply.txt"));
+}
+
+#[test]
+fn clients_that_speak_protobuf_are_answered_in_it() {
+    check(include_str!("fixtures/protobuf.txt"));
+}
+
+#[test]
+fn kinds_that_nothing_acts_on_are_kept() {
+    check(include_str!("fixtures/kept.txt"));
 }
 
 #[test]
@@ -45,6 +60,11 @@ fn services_own_addresses_and_ports() {
 }
 
 #[test]
+fn writers_of_a_past_term_are_fenced() {
+    check(include_str!("fixtures/fencing.txt"));
+}
+
+#[test]
 fn bad_input_is_refused() {
     check(include_str!("fixtures/refusals.txt"));
 }
@@ -75,4 +95,14 @@ fn what_a_cluster_starts_with_is_valid() {
         let resource = catalogue.by_type(&text("apiVersion"), &text("kind")).expect("a resource");
         assert_eq!(api::validation::create(resource, &object), [], "{object}");
     }
+}
+
+#[test]
+fn requests_are_passed_on_to_where_they_may_go() {
+    check(include_str!("fixtures/proxies.txt"));
+}
+
+#[test]
+fn measures_are_planned_for_what_runs() {
+    check(include_str!("fixtures/metrics.txt"));
 }

@@ -22,7 +22,7 @@ struct Waiting {
     batches: VecDeque<Arc<Batch>>,
     events: usize,
     bytes: usize,
-    overflowed: bool,
+    cut_off: bool,
     waker: Option<Waker>,
 }
 
@@ -31,8 +31,8 @@ pub(super) enum Taken {
     Batch(Arc<Batch>),
     /// Nothing; the waker is called when there is.
     Empty,
-    /// Too much had waited; all of it was dropped.
-    Overflowed,
+    /// Too much had waited, or there is no way on from what was seen last; all that waited was dropped.
+    CutOff,
 }
 
 // === impl Mailbox ===
@@ -42,14 +42,13 @@ impl Mailbox {
     pub(super) fn put(&self, batch: &Arc<Batch>) {
         let waker = {
             let mut waiting = self.waiting();
-            if waiting.overflowed {
+            if waiting.cut_off {
                 return;
             }
             waiting.events += batch.events.len();
             waiting.bytes += batch.bytes;
             if waiting.events > MAX_EVENTS || waiting.bytes > MAX_BYTES {
-                waiting.overflowed = true;
-                waiting.batches = VecDeque::new();
+                waiting.cut_off();
             } else {
                 waiting.batches.push_back(batch.clone());
             }
@@ -60,11 +59,23 @@ impl Mailbox {
         }
     }
 
+    /// Drops what waits; the watcher ends.
+    pub(super) fn cut_off(&self) {
+        let waker = {
+            let mut waiting = self.waiting();
+            waiting.cut_off();
+            waiting.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Takes the oldest batch.
     pub(super) fn take(&self, waker: &Waker) -> Taken {
         let mut waiting = self.waiting();
-        if waiting.overflowed {
-            return Taken::Overflowed;
+        if waiting.cut_off {
+            return Taken::CutOff;
         }
         match waiting.batches.pop_front() {
             Some(batch) => {
@@ -84,5 +95,14 @@ impl Mailbox {
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn cut_off(&mut self) {
+        self.cut_off = true;
+        self.batches = VecDeque::new();
     }
 }

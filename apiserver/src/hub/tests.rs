@@ -44,8 +44,8 @@ fn plan(after: u64, node: Option<&str>) -> WatchPlan {
     let resource = Catalogue::builtin().resource("", "v1", "pods").expect("pods are served");
     let field_selector = node.map(|node| format!("spec.nodeName={node}")).unwrap_or_default();
     let options = Options { field_selector, ..Options::default() };
-    let accepted =
-        apiserver_core::negotiate::accept(&http::HeaderMap::new()).unwrap_or_else(|_| panic!("accepted"));
+    let accepted = apiserver_core::negotiate::accept(&http::HeaderMap::new(), false)
+        .unwrap_or_else(|_| panic!("accepted"));
     WatchPlan {
         prefix: Bytes::from_static(b"/core/pods/"),
         key: None,
@@ -140,6 +140,19 @@ async fn who_does_not_read_is_cut_off_and_nobody_else() {
         assert_eq!(revisions(&next(&mut quick).await.expect("a line")), [revision]);
     }
     assert!(next(&mut slow).await.is_none(), "the stream ends");
+}
+
+#[tokio::test]
+async fn all_watchers_end_when_the_state_is_replaced() {
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 0);
+    let mut early = hub.watch(plan(0, None)).expect("started");
+    hub.deliver(&[log.push(pod(1, "p", "a"))]);
+    hub.restart(7);
+    assert!(next(&mut early).await.is_none(), "nothing of the old state is sent after the new one");
+    let mut late = hub.watch(plan(7, None)).expect("started");
+    hub.deliver(&[log.push(pod(8, "p", "a"))]);
+    assert_eq!(revisions(&next(&mut late).await.expect("a line")), [8]);
 }
 
 #[tokio::test]

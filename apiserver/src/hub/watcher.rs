@@ -104,7 +104,7 @@ impl Watcher {
                     true => return Poll::Ready(Some(batch.plain())),
                     false => self.select(&batch),
                 },
-                Taken::Overflowed => self.state = State::Ending,
+                Taken::CutOff => self.state = State::Ending,
                 Taken::Empty => ready!(self.poll_timers(revision, context)),
             }
         }

@@ -1,49 +1,31 @@
-//! Remote commands over SPDY/3.1, as clients before Kubernetes 1.31 ask for them.
-//!
-//! The client opens one stream each for errors, stdin, stdout, stderr and terminal sizes, and names it by the
-//! header `streamtype`.
+//! SPDY/3.1, as clients before Kubernetes 1.31 ask for it, and later ones inside a WebSocket: the handshake, and frames.
 
-use std::{collections::HashMap, time::Duration};
+use std::io;
 
-use apiserver_core::connect::Streams;
 use apiserver_core::failure::{self, Refused};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures::{Sink, SinkExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use proto::tunnel::frame;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::sync::{mpsc, oneshot};
+use tokio::io::{AsyncRead, BufReader};
+use tokio::sync::mpsc;
+use tokio_util::codec::{BytesCodec, FramedWrite};
 
-use super::{Said, remote, said, switching};
+use super::switching;
 use crate::body::Body;
 use crate::respond::header_has;
-use crate::tunnel::{Receiver, Sender, Session};
-use wire::{Frame, Reader, WireError, Writer};
 
 mod dictionary;
-mod wire;
+pub(super) mod wire;
 
-const PROTOCOL: &str = "v4.channel.k8s.io";
+pub(super) use wire::{Frame, Reader, WireError, Writer};
+
 const PROTOCOL_HEADER: HeaderName = HeaderName::from_static("x-stream-protocol-version");
-/// How long a client has to open its streams.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Frames that wait to be written.
-const QUEUE: usize = 16;
-/// The longest line with a terminal size.
-const MAX_SIZE: usize = 256;
 
 /// A handshake that was found good.
-pub(super) struct Accepted;
-
-/// What a stream carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    Error,
-    Stdin,
-    Stdout,
-    Stderr,
-    Resize,
+pub(super) struct Accepted {
+    protocol: &'static str,
 }
 
 /// Whether the client asks for SPDY at all.
@@ -52,12 +34,11 @@ pub(super) fn is_asked(headers: &HeaderMap) -> bool {
 }
 
 /// Checks the handshake.
-pub(super) fn accept(headers: &HeaderMap) -> Result<Accepted, Refused> {
-    if header_has(headers, PROTOCOL_HEADER, PROTOCOL) {
-        return Ok(Accepted);
+pub(super) fn accept(headers: &HeaderMap, protocol: &'static str) -> Result<Accepted, Refused> {
+    if header_has(headers, PROTOCOL_HEADER, protocol) {
+        return Ok(Accepted { protocol });
     }
-    let message = "unable to negotiate a protocol: the server speaks v4.channel.k8s.io";
-    Err(failure::bad_request(message))
+    Err(failure::bad_request(&format!("unable to negotiate a protocol: the server speaks {protocol}")))
 }
 
 // === impl Accepted ===
@@ -66,197 +47,35 @@ impl Accepted {
     /// The answer that ends the handshake.
     pub(super) fn response(&self) -> Response<Body> {
         let mut response = switching("SPDY/3.1");
-        response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(PROTOCOL));
+        response.headers_mut().insert(PROTOCOL_HEADER, HeaderValue::from_static(self.protocol));
         response
     }
-
-    /// Carries the streams until the command or the client is gone.
-    pub(super) async fn run(self, upgraded: Upgraded, session: Session, streams: Streams) {
-        let (read, write) = tokio::io::split(TokioIo::new(upgraded));
-        let (sender, receiver) = session.split();
-        let (frames, queue) = mpsc::channel(QUEUE);
-        let (opened, ready) = oneshot::channel();
-        let input = Input {
-            reader: Reader::new(BufReader::new(read)),
-            kinds: HashMap::new(),
-            expected: expected(streams),
-            opened: Some(opened),
-            frames: frames.clone(),
-            sender,
-            size: BytesMut::new(),
-        };
-        let output = async {
-            tokio::join!(output(ready, receiver, frames), write_all(write, queue));
-        };
-        // The output ends when the command does; the input ends when the client is gone.
-        tokio::select! {
-            () = output => {}
-            ended = input.run() => if let Err(error) = ended {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a SPDY client was cut off");
-            },
-        }
-    }
 }
 
-/// The streams that a client opens.
-fn expected(streams: Streams) -> Vec<Kind> {
-    let wanted = [
-        (true, Kind::Error),
-        (streams.stdin, Kind::Stdin),
-        (streams.stdout, Kind::Stdout),
-        (streams.stderr && !streams.tty, Kind::Stderr),
-        (streams.tty, Kind::Resize),
-    ];
-    wanted.into_iter().filter(|(wanted, _)| *wanted).map(|(_, kind)| kind).collect()
+/// An upgraded connection, to be read and to be written.
+pub(super) fn halves(
+    upgraded: Upgraded,
+) -> (impl AsyncRead + Unpin, impl Sink<Bytes, Error = io::Error> + Unpin) {
+    let (read, write) = tokio::io::split(TokioIo::new(upgraded));
+    (BufReader::new(read), FramedWrite::new(write, BytesCodec::new()))
 }
 
-/// Client to agent.
-struct Input<R> {
-    reader: Reader<R>,
-    kinds: HashMap<u32, Kind>,
-    expected: Vec<Kind>,
-    /// Told the streams' ids by kind, once all are open.
-    opened: Option<oneshot::Sender<HashMap<Kind, u32>>>,
-    frames: mpsc::Sender<Bytes>,
-    sender: Sender,
-    size: BytesMut,
-}
-
-// === impl Input ===
-
-impl<R: tokio::io::AsyncRead + Unpin> Input<R> {
-    async fn run(mut self) -> Result<(), WireError> {
-        let mut writer = Writer::new().ok_or(WireError::Headers)?;
-        while let Some(frame) = self.reader.next().await? {
-            match frame {
-                Frame::Open { stream, headers, fin } => {
-                    self.open(stream, &headers);
-                    let reply = writer.reply(stream).ok_or(WireError::Headers)?;
-                    // The output has ended when nothing takes the frames any more.
-                    let _ = self.frames.send(reply).await;
-                    self.announce();
-                    if fin && self.kinds.get(&stream) == Some(&Kind::Stdin) {
-                        self.tell(frame::Frame::CloseStdin(true)).await;
-                    }
-                }
-                Frame::Data { stream, bytes, fin } => self.data(stream, bytes, fin).await,
-                Frame::Reset { stream } if self.kinds.get(&stream) == Some(&Kind::Stdin) => {
-                    self.tell(frame::Frame::CloseStdin(true)).await;
-                }
-                Frame::Ping { id } => {
-                    let _ = self.frames.send(wire::pong(id)).await;
-                }
-                Frame::Reset { .. } | Frame::Other => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, stream: u32, headers: &[(String, String)]) {
-        let kind = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("streamtype"));
-        let kind = kind.and_then(|(_, value)| match value.as_str() {
-            "error" => Some(Kind::Error),
-            "stdin" => Some(Kind::Stdin),
-            "stdout" => Some(Kind::Stdout),
-            "stderr" => Some(Kind::Stderr),
-            "resize" => Some(Kind::Resize),
-            _ => None,
-        });
-        if let Some(kind) = kind {
-            self.kinds.insert(stream, kind);
-        }
-    }
-
-    fn announce(&mut self) {
-        let open: HashMap<Kind, u32> = self.kinds.iter().map(|(stream, kind)| (*kind, *stream)).collect();
-        if self.expected.iter().all(|kind| open.contains_key(kind))
-            && let Some(opened) = self.opened.take()
-        {
-            // An error means that the output has ended.
-            let _ = opened.send(open);
-        }
-    }
-
-    async fn data(&mut self, stream: u32, bytes: Bytes, fin: bool) {
-        match self.kinds.get(&stream) {
-            Some(Kind::Stdin) => {
-                if !bytes.is_empty() {
-                    self.tell(frame::Frame::Stdin(bytes.into())).await;
-                }
-                if fin {
-                    self.tell(frame::Frame::CloseStdin(true)).await;
-                }
-            }
-            Some(Kind::Resize) => {
-                self.size.extend_from_slice(&bytes);
-                while let Some(end) = self.size.iter().position(|byte| *byte == b'}') {
-                    let line = self.size.split_to(end + 1);
-                    if let Some(size) = remote::resize(&line) {
-                        self.tell(frame::Frame::Resize(size)).await;
-                    }
-                }
-                if self.size.len() > MAX_SIZE {
-                    self.size.clear();
-                }
-            }
-            _ => {}
-        }
-    }
-
-    async fn tell(&mut self, frame: frame::Frame) {
-        // When the agent does not listen any more, the command is over; the output says how it ended.
-        let _ = self.sender.send(frame).await;
-    }
-}
-
-/// Agent to client: frames for the writer, then an empty one as the end.
-async fn output(
-    ready: oneshot::Receiver<HashMap<Kind, u32>>,
-    mut receiver: Receiver,
-    frames: mpsc::Sender<Bytes>,
+/// Writes what is queued, until an empty frame or until nobody queues any more.
+pub(super) async fn write_all(
+    mut write: impl Sink<Bytes, Error = io::Error> + Unpin,
+    mut queue: mpsc::Receiver<Bytes>,
 ) {
-    let Ok(Ok(streams)) = tokio::time::timeout(OPEN_TIMEOUT, ready).await else {
-        let _ = frames.send(Bytes::new()).await;
-        return;
-    };
-    loop {
-        let (kind, bytes, over) = match said(&mut receiver).await {
-            Said::Stdout(bytes) => (Kind::Stdout, bytes, false),
-            Said::Stderr(bytes) => (Kind::Stderr, bytes, false),
-            Said::Over(status) => (Kind::Error, Bytes::from(status), true),
-        };
-        if let Some(stream) = streams.get(&kind)
-            && frames.send(wire::data(*stream, &bytes)).await.is_err()
-        {
-            return;
-        }
-        if over {
-            break;
-        }
-    }
-    let ends = [Kind::Stdout, Kind::Stderr, Kind::Error].into_iter().filter_map(|kind| streams.get(&kind));
-    let last = streams.values().copied().max().unwrap_or_default();
-    let closing = ends.map(|stream| wire::fin(*stream)).chain([wire::goaway(last), Bytes::new()]);
-    for frame in closing {
-        if frames.send(frame).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Writes what is queued, until an empty frame.
-async fn write_all(mut write: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Bytes>) {
     while let Some(frame) = queue.recv().await {
         if frame.is_empty() {
             break;
         }
-        let written = write.write_all(&frame).await;
-        if written.is_err() || (queue.is_empty() && write.flush().await.is_err()) {
+        let written = if queue.is_empty() { write.send(frame).await } else { write.feed(frame).await };
+        if written.is_err() {
             return;
         }
     }
     // Fails only when the client is gone already.
-    let _ = write.shutdown().await;
+    let _ = write.close().await;
 }
 
 #[cfg(test)]
@@ -291,5 +110,45 @@ mod tests {
         assert_eq!(next().await, Frame::Data { stream: 3, bytes: Bytes::new(), fin: true });
         assert_eq!(next().await, Frame::Ping { id: 7 });
         assert!(reader.next().await.expect("read").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_large_frame_is_read_in_pieces() {
+        let data = vec![b'x'; 100_000];
+        let mut bytes = 3_u32.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&(1 << 24 | 100_000_u32).to_be_bytes());
+        bytes.extend_from_slice(&data);
+        bytes.extend_from_slice(&wire::pong(1));
+        let mut reader = Reader::new(&bytes[..]);
+        let mut read = Vec::new();
+        loop {
+            match reader.next().await.expect("read").expect("a frame") {
+                Frame::Data { stream: 3, bytes, fin } => {
+                    read.extend_from_slice(&bytes);
+                    assert_eq!(fin, read.len() == data.len());
+                }
+                Frame::Ping { id: 1 } => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(read, data);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            frames in proptest::collection::vec((0_u8..12, proptest::collection::vec(proptest::num::u8::ANY, 0..64)), 0..8),
+            rest in proptest::collection::vec(proptest::num::u8::ANY, 0..32),
+        ) {
+            let mut bytes = Vec::new();
+            for (kind, payload) in frames {
+                bytes.extend_from_slice(&[0x80, 3, 0, kind, 0, 0, 0, payload.len() as u8]);
+                bytes.extend_from_slice(&payload);
+            }
+            bytes.extend_from_slice(&rest);
+            let mut reader = Reader::new(&bytes[..]);
+            let read = async { while let Ok(Some(_)) = reader.next().await {} };
+            futures::executor::block_on(read);
+        }
     }
 }

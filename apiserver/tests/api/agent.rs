@@ -1,13 +1,19 @@
 //! An agent's end of the tunnel, for tests: echoes, counts, fails on request.
 
+use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use hyper_util::rt::TokioIo;
 use proto::tunnel::{Exit, Failure, Frame, Hello, Open, frame, open, tunnel_client::TunnelClient};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tonic::{Request, transport::Channel, transport::Endpoint};
 
 use crate::support::Cluster;
+
+/// The port of a pod that refuses connections; all others echo.
+pub const REFUSED: u16 = 1;
 
 type Client = TunnelClient<Channel>;
 
@@ -18,11 +24,16 @@ pub struct Agent {
 
 impl Agent {
     pub async fn start(cluster: &Cluster, node: &str) -> Agent {
+        Agent::in_front_of(cluster, node, SocketAddr::from(([127, 0, 0, 1], 1))).await
+    }
+
+    /// Whatever address is dialed, and the agent's own API, leads to `backend`.
+    pub async fn in_front_of(cluster: &Cluster, node: &str, backend: SocketAddr) -> Agent {
         let client = connect(cluster, node).await;
         let (opens, listening) = listen(client.clone(), node).await;
         let task = tokio::spawn(async move {
             let _hellos = listening;
-            serve(client, opens).await;
+            serve(client, opens, backend).await;
         });
         Agent { task }
     }
@@ -60,20 +71,28 @@ fn outgoing<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl futures::Str
     futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
 }
 
-async fn serve(client: Client, mut opens: tonic::Streaming<Open>) {
+async fn serve(client: Client, mut opens: tonic::Streaming<Open>, backend: SocketAddr) {
     while let Ok(Some(open)) = opens.message().await {
-        tokio::spawn(session(client.clone(), open));
+        tokio::spawn(session(client.clone(), open, backend));
     }
 }
 
-async fn session(mut client: Client, open: Open) {
+async fn session(mut client: Client, open: Open, backend: SocketAddr) {
     let (frames, stream) = mpsc::channel(16);
     let mut request = Request::new(outgoing(stream));
     request.metadata_mut().insert("orlop-session", open.session.into());
     let send = async |frame| drop(frames.send(Frame { frame: Some(frame) }).await);
     let refusal = |message: &str| frame::Frame::Failure(Failure { code: 400, message: message.into() });
+    let dialed = match &open.request {
+        Some(open::Request::Dial(_) | open::Request::Node(_)) => Some(TcpStream::connect(backend).await),
+        _ => None,
+    };
     // The first frame may go out before the server's answer arrives.
     match &open.request {
+        _ if matches!(dialed, Some(Err(_))) => send(refusal("connection refused")).await,
+        Some(open::Request::PortForward(forward)) if forward.port == u32::from(REFUSED) => {
+            send(refusal("connection refused")).await
+        }
         Some(open::Request::Exec(exec)) if exec.command == ["refuse"] => {
             send(refusal("no such command")).await
         }
@@ -113,9 +132,55 @@ async fn session(mut client: Client, open: Open) {
                 while let Ok(Some(_)) = incoming.message().await {}
             }
         }
+        // Echoes what it is sent until that ends, then takes its leave.
+        Some(open::Request::PortForward(forward)) if forward.port != u32::from(REFUSED) => {
+            while let Ok(Some(Frame { frame: Some(said) })) = incoming.message().await {
+                match said {
+                    frame::Frame::Data(bytes) => send(frame::Frame::Data(bytes)).await,
+                    _ => break,
+                }
+            }
+            send(frame::Frame::Data(b"bye".to_vec())).await;
+            send(frame::Frame::End(true)).await;
+        }
+        Some(open::Request::Dial(_) | open::Request::Node(_)) => {
+            if let Some(Ok(stream)) = dialed {
+                join(stream, incoming, &frames).await;
+                return;
+            }
+        }
         _ => {}
     }
     // The answer is read to its end: giving it up earlier would take back what was sent.
     drop(frames);
     while let Ok(Some(_)) = incoming.message().await {}
+}
+
+/// Carries a connection until the server lets go of the session.
+async fn join(stream: TcpStream, mut incoming: tonic::Streaming<Frame>, frames: &mpsc::Sender<Frame>) {
+    let (mut read, mut write) = stream.into_split();
+    let outbound = async {
+        let mut chunk = vec![0; 4096];
+        while let Ok(count @ 1..) = read.read(&mut chunk).await {
+            let frame = Some(frame::Frame::Data(chunk[..count].to_vec()));
+            if frames.send(Frame { frame }).await.is_err() {
+                return;
+            }
+        }
+        let _ = frames.send(Frame { frame: Some(frame::Frame::End(true)) }).await;
+        std::future::pending().await
+    };
+    let inbound = async {
+        while let Ok(Some(Frame { frame })) = incoming.message().await {
+            match frame {
+                Some(frame::Frame::Data(bytes)) => drop(write.write_all(&bytes).await),
+                Some(frame::Frame::End(_)) => drop(write.shutdown().await),
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = outbound => {}
+        () = inbound => {}
+    }
 }

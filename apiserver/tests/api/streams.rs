@@ -12,9 +12,9 @@ use tokio_tungstenite::{
 use crate::agent::{self, Agent};
 use crate::support::Cluster;
 
-const POD: &str = "/api/v1/namespaces/default/pods/web";
+pub const POD: &str = "/api/v1/namespaces/default/pods/web";
 
-type Socket = WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+pub type Socket = WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
 
 /// A cluster with a pod that is bound to `node-1`.
 pub async fn cluster_with_pod() -> Cluster {
@@ -32,7 +32,7 @@ pub async fn cluster_with_pod() -> Cluster {
     cluster
 }
 
-async fn socket(cluster: &Cluster, path: &str, protocol: &'static str) -> Result<Socket, Error> {
+pub async fn socket(cluster: &Cluster, path: &str, protocol: &'static str) -> Result<Socket, Error> {
     let stream = cluster.connect(Some(&cluster.admin()), "http/1.1").await;
     let mut request = format!("wss://kubernetes{path}").into_client_request().expect("a request");
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
@@ -102,6 +102,22 @@ async fn a_command_that_cannot_start_is_an_http_error() {
     refused(502, "error dialing backend").await;
     let _agent = Agent::start(&cluster, "node-1").await;
     refused(400, "no such command").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_input_in_one_message_arrives_whole() {
+    let cluster = cluster_with_pod().await;
+    let _agent = Agent::start(&cluster, "node-1").await;
+    let path = format!("{POD}/attach?container=main&stdin=true&stdout=true");
+    let mut socket = socket(&cluster, &path, "v5.channel.k8s.io").await.expect("a socket");
+    let mut message = vec![b'x'; 3 << 20];
+    message[0] = 0;
+    for message in [message, b"\xff\x00".to_vec()] {
+        socket.send(Message::Binary(message.into())).await.expect("sent");
+    }
+    let channels = output(&mut socket).await;
+    assert_eq!(channels[1].len(), (3 << 20) - 1);
     cluster.stop().await;
 }
 

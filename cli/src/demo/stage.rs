@@ -46,11 +46,11 @@ pub struct Stage {
 
 impl Stage {
     /// Follows the cluster's objects from now on.
-    pub fn new(cluster: Cluster) -> Stage {
-        let client = cluster.administrator();
+    pub fn new(cluster: Cluster) -> Result<Stage> {
+        let client = cluster.administrator()?;
         let informers = Informers::new(client.clone());
         let here = || Scope::namespace(NAMESPACE);
-        Stage {
+        Ok(Stage {
             cluster,
             client,
             pods: informers.get(here()),
@@ -60,7 +60,7 @@ impl Stage {
             nodes: informers.get(Scope::all()),
             web_generation: AtomicI64::new(0),
             _informers: informers,
-        }
+        })
     }
 
     /// Creates all objects of a manifest.

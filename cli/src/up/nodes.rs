@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use apiserver::pki::{Authority, Issued};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use nodeagent::network::fabric::{self, Fabric, FabricNode};
+use nodeagent::network::fabric::{self, FabricNode};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
@@ -18,16 +18,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::agent::{AgentFile, Role};
-use crate::control_plane::ControlPlane;
 use crate::layout::{self, Layout};
 use crate::networks::Networks;
+
+use super::plane::Plane;
 
 /// An agent that ends by itself is started anew after this long.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// An agent that was told to stop may take this long.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// What an agent's allocator is told: one arena for all threads. Agents allocate little at a time, and each further arena keeps
+/// memory that is free.
+const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1");
 /// The user of the process that plays all hollow nodes.
-const HOLLOW_USER: &str = "system:node:hollow";
+const HOLLOW_USER: &str = "system:hollow-nodes";
 
 /// The agents.
 pub struct Nodes {
@@ -57,27 +61,27 @@ impl Agent {
 }
 
 impl Nodes {
-    /// One agent for each node of the fabric.
+    /// One agent for each node of the fabric. `cluster` names what it makes on this machine.
     pub fn embedded(
         layout: &Layout,
-        plane: &ControlPlane,
-        fabric: &Fabric,
+        plane: &Plane,
+        cluster: &str,
+        places: &[FabricNode],
         networks: &Networks,
     ) -> Result<Nodes> {
         let mut nodes = Nodes::none();
-        for node in &fabric.nodes {
+        for node in places {
             let state_dir = layout.node(&node.name);
             let role = Role::Embedded {
                 name: node.name.clone(),
                 address: node.ip,
                 netns: Some(node.netns.clone()),
-                cgroup_root: format!("/orlop/{}/{}", fabric.cluster, node.name),
+                cgroup_root: format!("/orlop/{cluster}/{}", node.name),
                 state_dir: state_dir.clone(),
                 images: layout.images(),
             };
-            let server = format!("https://{}:{}", fabric.bridge_ip, plane.port());
-            let user = Identity { user: format!("system:node:{}", node.name), group: "system:nodes" };
-            let pid = nodes.start(&state_dir, plane, user, server, networks, role)?;
+            let user = Identity { user: format!("system:node:{}", node.name), group: Some("system:nodes") };
+            let pid = nodes.start(&state_dir, plane, user, networks, role)?;
             nodes.names.push(node.name.clone());
             nodes.agents.push(Agent { node: node.clone(), state_dir, pid });
         }
@@ -85,18 +89,12 @@ impl Nodes {
     }
 
     /// One process for all nodes, without containers.
-    pub fn hollow(
-        layout: &Layout,
-        plane: &ControlPlane,
-        names: Vec<String>,
-        networks: &Networks,
-    ) -> Result<Nodes> {
+    pub fn hollow(layout: &Layout, plane: &Plane, names: Vec<String>, networks: &Networks) -> Result<Nodes> {
         let mut nodes = Nodes::none();
         if !names.is_empty() {
-            let server = format!("https://127.0.0.1:{}", plane.port());
-            let user = Identity { user: HOLLOW_USER.to_owned(), group: "system:masters" };
+            let user = Identity { user: HOLLOW_USER.to_owned(), group: None };
             let role = Role::Hollow { names: names.clone() };
-            nodes.start(&layout.node("hollow"), plane, user, server, networks, role)?;
+            nodes.start(&layout.node("hollow"), plane, user, networks, role)?;
         }
         nodes.names = names;
         Ok(nodes)
@@ -163,15 +161,14 @@ impl Nodes {
     fn start(
         &mut self,
         dir: &Path,
-        plane: &ControlPlane,
+        plane: &Plane,
         user: Identity,
-        server: String,
         networks: &Networks,
         role: Role,
     ) -> Result<Arc<AtomicU32>> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let file = AgentFile {
-            server,
+            servers: plane.addresses(),
             authority: dir.join("ca.crt"),
             certificate: dir.join("agent.crt"),
             key: dir.join("agent.key"),
@@ -181,7 +178,7 @@ impl Nodes {
         std::fs::write(&file.authority, plane.authority().ca_pem())?;
         let issued = user.issue(plane.authority(), &file)?;
         let path = dir.join(layout::AGENT_FILE);
-        std::fs::write(&path, serde_json::to_vec_pretty(&file)?)?;
+        file.write(&path)?;
         self.supervisors.spawn(renew(plane.authority().clone(), user, file, issued, self.stopping.clone()));
         let pid = Arc::new(AtomicU32::new(0));
         self.supervisors.spawn(supervise(path, pid.clone(), self.stopping.clone()));
@@ -191,15 +188,14 @@ impl Nodes {
 
 struct Identity {
     user: String,
-    group: &'static str,
+    group: Option<&'static str>,
 }
 
 impl Identity {
     /// Issues a certificate and puts it where the agent looks for it: the key first, so that a reader of a new certificate
     /// finds its key.
     fn issue(&self, authority: &Authority, file: &AgentFile) -> Result<Issued> {
-        let issued =
-            authority.issue_client(&self.user, Some(self.group), apiserver::pki::COMPONENT_LIFETIME)?;
+        let issued = authority.issue_client(&self.user, self.group, apiserver::pki::COMPONENT_LIFETIME)?;
         write_private(&file.key, issued.key_pem.as_bytes())?;
         write_private(&file.certificate, issued.cert_pem.as_bytes())?;
         Ok(issued)
@@ -267,9 +263,12 @@ async fn supervise(file: PathBuf, pid: Arc<AtomicU32>, stopping: CancellationTok
 }
 
 fn spawn(file: &Path) -> Result<Child> {
+    let (variable, setting) = ALLOCATOR;
+    let setting = std::env::var_os(variable).unwrap_or_else(|| setting.into());
     let agent = Command::new("/proc/self/exe")
         .args(["agent", "--file"])
         .arg(file)
+        .env(variable, setting)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         // A signal from the terminal is meant for the whole cluster: this process decides what agents do.

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use client::Client;
 use client::core::object::{ObjectKey, Target};
+use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -131,6 +134,17 @@ impl Connection {
             config.default_namespace = namespace.clone();
         }
         Ok(config)
+    }
+
+    /// When the certificate that it proves itself with ends; `None` when it has none.
+    pub async fn certificate(&self) -> Result<Option<Timestamp>> {
+        let auth = self.config().await?.auth_info;
+        let pem = match (auth.client_certificate_data, auth.client_certificate) {
+            (Some(data), _) => STANDARD.decode(data).ok().and_then(|pem| String::from_utf8(pem).ok()),
+            (None, Some(path)) => std::fs::read_to_string(path).ok(),
+            (None, None) => None,
+        };
+        Ok(pem.and_then(|pem| super::status::end_of(&pem)))
     }
 
     fn unusable(&self, error: kube::config::KubeconfigError) -> Error {

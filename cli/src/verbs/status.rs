@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use apiserver::join;
 use clap::Args;
 use client::Client;
 use client::core::object::ResourceType;
@@ -34,10 +35,11 @@ pub struct Status {
 /// Runs `status`.
 pub async fn run(arguments: &Status) -> Result<()> {
     let session = Session::open(&arguments.connection, "kubectl").await?;
+    let own = arguments.connection.certificate().await?;
     let terminal = std::io::stdout().is_terminal();
     let mut last = String::new();
     loop {
-        let view = view(&session).await?;
+        let view = view(&session, own).await?;
         let text = summary::summary(&view, Timestamp::now(), terminal);
         if text != last {
             let mut out = std::io::stdout().lock();
@@ -56,10 +58,15 @@ pub async fn run(arguments: &Status) -> Result<()> {
     }
 }
 
-async fn view(session: &Session) -> Result<View> {
+async fn view(session: &Session, own: Option<Timestamp>) -> Result<View> {
     let version: Value =
         session.client.get_path("/version").await.map_err(|error| session.refused(error.into()))?;
     let readyz = session.client.request_text(Client::build(Method::GET, "/readyz?verbose")?).await;
+    // Other clusters than Orlop's know neither; those who may not ask are not told.
+    let members = session.client.get_path(join::MEMBERS).await.unwrap_or_default();
+    let authority = session.client.request_text(Client::build(Method::GET, join::AUTHORITY)?).await.ok();
+    let authority = authority.and_then(|pem| end_of(&pem));
+    let certificates = [("authority", authority), ("your certificate", own)];
     let all = |group: &'static str, kind: &'static str, plural: &'static str| async move {
         let resource = ResourceType::new(group, "v1", kind, plural, true);
         // What may not be read is left out: the rest is still worth showing.
@@ -82,6 +89,8 @@ async fn view(session: &Session) -> Result<View> {
     Ok(View {
         server: session.client.server_url().unwrap_or_default(),
         version,
+        members,
+        certificates: certificates.into_iter().filter_map(|(of, until)| Some((of, until?))).collect(),
         readyz: match readyz {
             Ok(text) => text,
             Err(client::Error::Status(status)) => status.message.unwrap_or_default(),
@@ -94,4 +103,9 @@ async fn view(session: &Session) -> Result<View> {
         stateful_sets,
         events,
     })
+}
+
+/// When a certificate (PEM) ends.
+pub fn end_of(pem: &str) -> Option<Timestamp> {
+    Timestamp::try_from(apiserver::pki::validity(pem)?.1).ok()
 }

@@ -143,6 +143,18 @@ pub struct ListWatch<T> {
     relists: u64,
 }
 
+// === impl WatchEvent ===
+
+impl<T> WatchEvent<T> {
+    /// The object that it is about, to be changed.
+    pub fn object_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Self::Applied(object) | Self::Deleted(object) => Some(object),
+            Self::Bookmark { .. } | Self::Undecodable => None,
+        }
+    }
+}
+
 // === impl Change ===
 
 impl<T> Clone for Change<T> {

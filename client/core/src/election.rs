@@ -68,6 +68,17 @@ pub enum Role {
     },
 }
 
+/// A term of office: the Lease, who holds it, and how often it had changed hands before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The Lease.
+    pub lease: ObjectKey,
+    /// Its holder.
+    pub identity: String,
+    /// Its transition count.
+    pub transitions: i32,
+}
+
 /// Where the machine stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
@@ -110,6 +121,15 @@ impl Config {
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
         }
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    /// What the API server is told with each write, so that it can refuse those of a term that is over.
+    pub fn fence(&self) -> String {
+        format!("{}/{} {} {}", self.lease.namespace, self.lease.name, self.transitions, self.identity)
     }
 }
 

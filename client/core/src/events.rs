@@ -3,7 +3,8 @@
 //! A note passes three stages: *aggregation* (similar notes with ever new messages become one), *counting* (the same note again only
 //! raises a count) and a *spam filter* (a token bucket for each source and object).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -80,18 +81,17 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Correlator {
     limits: Limits,
-    similar: Recent<SimilarKey, Similar>,
-    known: Recent<NoteKey, EventRecord>,
-    buckets: Recent<ObjectIdentity, Bucket>,
+    similar: Recent<Key, Similar>,
+    known: Recent<Key, Box<EventRecord>>,
+    buckets: Recent<Key, Bucket>,
 }
 
-type ObjectIdentity = (String, String, String, String, String);
-type SimilarKey = (ObjectIdentity, String, EventType, String);
-type NoteKey = (SimilarKey, String);
+/// Keys are texts, joined of what counts: thousands are remembered, and each map has them twice.
+type Key = Arc<str>;
 
 #[derive(Debug)]
 struct Similar {
-    messages: BTreeSet<String>,
+    messages: Vec<String>,
     last: Moment,
 }
 
@@ -197,24 +197,23 @@ impl Correlator {
         if !self.admit(&object, now.moment) {
             return Correlated::Dropped;
         }
-        let similar: SimilarKey = (object, note.reason.clone(), note.kind, note.action.clone());
+        let similar = joined(&[&object, &note.reason, note.kind.as_str(), &note.action]);
         let combined = self.aggregate(&similar, &note.message, now.moment);
-        let distinct = if combined {
+        let key = if combined {
             note.message = format!("(combined from similar events): {}", note.message);
-            String::new()
+            joined(&[&similar, ""])
         } else {
-            note.message.clone()
+            joined(&[&similar, &note.message])
         };
-        let key = (similar, distinct);
         if let Some(record) = self.known.get(&key) {
             record.count = record.count.saturating_add(1);
             record.last = now.wall;
             record.note.message = note.message;
-            return Correlated::Update(record.clone());
+            return Correlated::Update((**record).clone());
         }
         let name = event_name(&note.regarding, now.wall);
         let record = EventRecord { note, name, count: 1, first: now.wall, last: now.wall };
-        self.known.put(key, record.clone());
+        self.known.put(key, Box::new(record.clone()));
         Correlated::Create(record)
     }
 
@@ -223,7 +222,7 @@ impl Correlator {
         self.known.remove_where(|known| known.name == record.name);
     }
 
-    fn admit(&mut self, object: &ObjectIdentity, now: Moment) -> bool {
+    fn admit(&mut self, object: &Key, now: Moment) -> bool {
         let burst = f64::from(self.limits.burst);
         let Some(bucket) = self.buckets.get(object) else {
             self.buckets.put(object.clone(), Bucket { tokens: burst - 1.0, at: now });
@@ -240,32 +239,41 @@ impl Correlator {
     }
 
     /// Whether notes like this have come with so many messages that they are combined.
-    fn aggregate(&mut self, key: &SimilarKey, message: &str, now: Moment) -> bool {
+    fn aggregate(&mut self, key: &Key, message: &str, now: Moment) -> bool {
         let limits = &self.limits;
         if let Some(similar) = self.similar.get(key) {
             if now.saturating_sub(similar.last) > limits.interval {
                 similar.messages.clear();
             }
             similar.last = now;
-            if similar.messages.len() < limits.similar {
-                similar.messages.insert(message.to_owned());
+            if similar.messages.len() < limits.similar
+                && !similar.messages.iter().any(|known| known == message)
+            {
+                similar.messages.push(message.to_owned());
             }
             return similar.messages.len() >= limits.similar;
         }
-        self.similar.put(key.clone(), Similar { messages: BTreeSet::from([message.to_owned()]), last: now });
+        self.similar.put(key.clone(), Similar { messages: vec![message.to_owned()], last: now });
         false
     }
 }
 
-fn identity(object: &ObjectReference) -> ObjectIdentity {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    (
+fn identity(object: &ObjectReference) -> Key {
+    fn text(field: &Option<String>) -> &str {
+        field.as_deref().unwrap_or_default()
+    }
+    joined(&[
         text(&object.kind),
         text(&object.namespace),
         text(&object.name),
         text(&object.uid),
         text(&object.field_path),
-    )
+    ])
+}
+
+/// One text of several, of which none but the last can hold what stands between them.
+fn joined(parts: &[&str]) -> Key {
+    parts.join("\0").into()
 }
 
 /// `<object>.<nanoseconds in hexadecimal>`, as client-go names them.

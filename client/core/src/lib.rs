@@ -7,6 +7,7 @@ pub mod cache;
 pub mod clock;
 pub mod election;
 pub mod events;
+pub mod lean;
 pub mod object;
 pub mod plan;
 pub mod queue;

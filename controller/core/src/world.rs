@@ -9,6 +9,7 @@ pub(crate) use self::triggers::{orphan_group, service_group};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use client_core::lean::without_managed_fields;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -342,7 +343,10 @@ impl World {
 
     fn written_as<K: Tracked>(&mut self, write: &WriteKind, document: &[u8], now: Timestamp) -> Vec<Work> {
         // The answer to a deletion may be a Status: it has no uid.
-        let Ok(object) = serde_json::from_slice::<K>(document) else { return Vec::new() };
+        let Ok(document) = std::str::from_utf8(document) else { return Vec::new() };
+        let Ok(object) = serde_json::from_str::<K>(&without_managed_fields(document)) else {
+            return Vec::new();
+        };
         let Some(uid) = object.metadata().uid.clone() else { return Vec::new() };
         let changed = if write.is_deletion && !is_terminating(&object) {
             K::table(self).removed(&Key::of_meta(object.metadata()), &uid)

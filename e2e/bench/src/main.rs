@@ -6,6 +6,7 @@ mod load;
 mod nodes;
 mod process;
 mod report;
+mod store_bench;
 mod target;
 mod watchers;
 
@@ -45,6 +46,21 @@ enum What {
         #[arg(long, default_value_t = 5000)]
         pods: u64,
     },
+    /// Durable writes and linearizable reads of three members of the store, beside three of etcd.
+    Store {
+        /// Seconds of each run.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+    },
+    /// kill -9 of the store's leader, again and again: time to the next acknowledged write.
+    Failover {
+        /// How often.
+        #[arg(long, default_value_t = 50)]
+        kills: usize,
+    },
+    /// One member of the store; started by the other measurements.
+    #[command(hide = true)]
+    StoreMember(store_bench::member::Arguments),
     /// Serves constant bytes; started by the other measurements.
     #[command(hide = true)]
     CeilingServer {
@@ -73,6 +89,9 @@ async fn main() -> anyhow::Result<()> {
     let port = arguments.port;
     let rows = match arguments.what {
         What::CeilingServer { folder } => return ceiling::serve(&folder).await,
+        What::StoreMember(arguments) => return store_bench::member::run(arguments).await,
+        What::Store { seconds } => store_bench::measure::run(seconds).await?,
+        What::Failover { kills } => store_bench::failover::run(kills).await?,
         What::Ceiling(requests) => api::ceiling(requests.size()).await?,
         What::Api(requests) => api::api(requests.size(), port).await?,
         What::Startup => nodes::startup_and_idle(port).await?,

@@ -1,5 +1,6 @@
 //! A whole cluster: how soon it is ready, what it costs idle, how fast pods run and are placed.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::load::{self, Request, quantile_ms};
@@ -102,29 +104,15 @@ async fn pods_on(target: &Target) -> Result<Vec<Row>> {
     let mut single = Vec::new();
     for number in 0..20 {
         // The first pods of each node are its warm-up: the image is unpacked there once.
-        let took = until(
-            target,
-            "phase",
-            |pod| pod["status"]["phase"] == "Running",
-            1,
-            move |_| real_pod(&format!("one-{number}")),
-            1,
-        )
-        .await?;
+        let took =
+            until(target, "phase", is_running, 1, move |_| real_pod(&format!("one-{number}")), 1).await?;
         if number >= 6 {
             single.push(took);
         }
     }
     single.sort_unstable();
-    let burst = until(
-        target,
-        "phase",
-        |pod| pod["status"]["phase"] == "Running",
-        30,
-        |number| real_pod(&format!("many-{number}")),
-        30,
-    )
-    .await?;
+    let burst =
+        until(target, "phase", is_running, 30, |number| real_pod(&format!("many-{number}")), 30).await?;
     Ok(vec![
         Row::at_most("one pod created → Running, p50", quantile_ms(&single, 0.5), 100.0, "ms"),
         Row::plain("one pod created → Running, slowest of 14", quantile_ms(&single, 1.0), "ms"),
@@ -158,7 +146,7 @@ async fn schedule_on(cluster: &Cluster, nodes: usize, count: u64) -> Result<Vec<
     let running = tokio::spawn({
         let target = target.clone();
         let mut events = Watch::open(&target).await?;
-        async move { events.wait(count, |pod| pod["status"]["phase"] == "Running").await }
+        async move { events.wait(count, is_running).await }
     });
     let hollow = |number: u64| -> Bytes {
         format!(
@@ -167,8 +155,7 @@ async fn schedule_on(cluster: &Cluster, nodes: usize, count: u64) -> Result<Vec<
         .into()
     };
     let started = Instant::now();
-    let bound =
-        until(target, "nodeName", |pod| pod["spec"]["nodeName"].is_string(), count, hollow, 64).await?;
+    let bound = until(target, "nodeName", |pod| pod.spec.node_name.is_some(), count, hollow, 64).await?;
     running.await??;
     let all_running = started.elapsed();
     let used: Vec<f64> = cpu().iter().zip(&before).map(|(after, before)| after - before).collect();
@@ -191,7 +178,7 @@ async fn schedule_on(cluster: &Cluster, nodes: usize, count: u64) -> Result<Vec<
 async fn until(
     target: &Target,
     what: &str,
-    done: fn(&Value) -> bool,
+    done: fn(&Pod<'_>) -> bool,
     count: u64,
     pod: impl Fn(u64) -> Bytes + Send + Sync + 'static,
     clients: usize,
@@ -207,6 +194,45 @@ async fn until(
     let elapsed = started.elapsed();
     creating.await??;
     Ok(elapsed)
+}
+
+/// One line of a watch. The load generator shares the cores with what it measures: it reads no more than it needs.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    object: Pod<'a>,
+}
+
+#[derive(Deserialize)]
+struct Pod<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+    #[serde(borrow, default)]
+    spec: Spec<'a>,
+    #[serde(borrow, default)]
+    status: Status<'a>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+#[derive(Default, Deserialize)]
+struct Spec<'a> {
+    #[serde(rename = "nodeName", borrow, default)]
+    node_name: Option<Cow<'a, str>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Status<'a> {
+    #[serde(borrow, default)]
+    phase: Option<Cow<'a, str>>,
+}
+
+fn is_running(pod: &Pod<'_>) -> bool {
+    pod.status.phase.as_deref() == Some("Running")
 }
 
 /// A watch of all pods of the namespace, from now on.
@@ -230,7 +256,7 @@ impl Watch {
     }
 
     /// Reads until `done` held for `count` different pods.
-    async fn wait(&mut self, count: u64, done: fn(&Value) -> bool) -> Result<()> {
+    async fn wait(&mut self, count: u64, done: fn(&Pod<'_>) -> bool) -> Result<()> {
         let mut seen = BTreeSet::new();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
         while (seen.len() as u64) < count {
@@ -242,9 +268,9 @@ impl Watch {
             let rest = self.buffer.split_off(end + 1);
             let complete = std::mem::replace(&mut self.buffer, rest);
             for line in complete.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let event: Value = serde_json::from_slice(line)?;
-                if done(&event["object"]) {
-                    seen.insert(event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+                let Event { object: pod } = serde_json::from_slice(line)?;
+                if done(&pod) && !seen.contains(&*pod.metadata.name) {
+                    seen.insert(pod.metadata.name.into_owned());
                 }
             }
         }

@@ -95,10 +95,9 @@ impl Failure {
 impl Caller {
     /// A client at a place.
     pub fn new(cluster: &Rc<Cluster>, place: Place, user: User) -> Self {
-        let count = cluster.servers().len() as u64;
         let favourite = match place {
             Place::Server(member) => member,
-            Place::Host(number) => 1 + number % count,
+            Place::Host(_) => cluster.any().map_or(1, |server| server.member),
         };
         Self {
             cluster: cluster.clone(),
@@ -266,8 +265,9 @@ impl Caller {
     }
 
     fn elsewhere(&self) {
-        let count = self.cluster.servers().len() as u64;
-        self.favourite.set(1 + self.cluster.sim.between(0, count));
+        if let Some(server) = self.cluster.any() {
+            self.favourite.set(server.member);
+        }
     }
 
     async fn ask(&self, request: ApiRequest) -> Option<ApiAnswer> {

@@ -1,18 +1,22 @@
 //! The cluster: its servers, the network between all machines, and what checks them.
 
+mod membership;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use apiserver_core::Config;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
+use store_core::node::Settings;
 
 use crate::checkers::Checks;
 use crate::kernel::{MS, SECOND, Scope, Sim, Time};
 use crate::network::{Network, Place};
 use crate::server::Server;
+use membership::Group;
 
 /// What a server's part of a request is.
 pub type Work<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -30,34 +34,44 @@ pub struct Cluster {
     pub checks: Checks,
     /// The settings of its API servers; `None` when they make no sense.
     pub config: Option<Config>,
-    servers: Vec<Rc<Server>>,
+    /// What all members are told once, but for their ids.
+    pub settings: Settings,
+    servers: RefCell<Vec<Rc<Server>>>,
+    group: RefCell<Group>,
     on_start: RefCell<Vec<OnStart>>,
 }
 
 // === impl Cluster ===
 
 impl Cluster {
-    /// A cluster of `count` servers, none of which runs yet.
-    pub fn new(sim: &Sim, count: u64) -> Rc<Self> {
-        let members: Vec<u64> = (1..=count).collect();
-        Rc::new_cyclic(|cluster: &Weak<Self>| Self {
+    /// A cluster without servers.
+    pub fn new(sim: &Sim) -> Rc<Self> {
+        Rc::new(Self {
             sim: sim.clone(),
             network: Network::new(sim),
             checks: Checks::new(sim),
             config: crate::serve::config(),
-            servers: members.iter().map(|member| Server::new(sim, cluster, *member, &members)).collect(),
+            settings: membership::settings(sim),
+            servers: RefCell::default(),
+            group: RefCell::default(),
             on_start: RefCell::default(),
         })
     }
 
-    /// All servers.
-    pub fn servers(&self) -> &[Rc<Server>] {
-        &self.servers
+    /// All servers that the group has or is about to have.
+    pub fn servers(&self) -> Vec<Rc<Server>> {
+        self.servers.borrow().clone()
+    }
+
+    /// Any of them.
+    pub fn any(&self) -> Option<Rc<Server>> {
+        let servers = self.servers.borrow();
+        servers.get(self.sim.index(servers.len())).cloned()
     }
 
     /// The server with this member id.
-    pub fn server(&self, member: u64) -> Option<&Rc<Server>> {
-        self.servers.iter().find(|server| server.member == member)
+    pub fn server(&self, member: u64) -> Option<Rc<Server>> {
+        self.servers.borrow().iter().find(|server| server.member == member).cloned()
     }
 
     /// Has `run` called whenever a server's process starts.
@@ -88,7 +102,7 @@ impl Cluster {
         let (answer, answered) = oneshot::channel::<T>();
         let sim = self.sim.clone();
         let give_up = sim.now() + timeout;
-        if let Some(server) = self.server(member).cloned() {
+        if let Some(server) = self.server(member) {
             let place = server.place();
             match self.network.delay_in_order(from, place) {
                 Some(delay) => {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use store_core::disk::Faults;
+use store_core::node::Change;
 
 use crate::agent::Agent;
 use crate::cluster::Cluster;
@@ -38,8 +39,16 @@ pub enum Fault {
     ClockJump,
     /// A server's process is stopped for a while.
     Pause,
-    /// A server writes a checkpoint.
+    /// A server writes a checkpoint, however short its log is.
     Checkpoint,
+    /// Another server is asked to lead.
+    Transfer,
+    /// A machine joins the servers.
+    Join,
+    /// A server is removed.
+    Leave,
+    /// A server loses its disk, and another machine takes its place.
+    Replace,
     /// The agent of a node ends, or its host is cut off.
     Agent,
     /// A container ends by itself.
@@ -59,7 +68,7 @@ pub struct Victims {
     pub managers: Vec<Rc<Manager>>,
 }
 
-const ALL: [Fault; 16] = [
+const ALL: [Fault; 20] = [
     Fault::Partition,
     Fault::OneWay,
     Fault::Weather,
@@ -73,6 +82,10 @@ const ALL: [Fault; 16] = [
     Fault::ClockJump,
     Fault::Pause,
     Fault::Checkpoint,
+    Fault::Transfer,
+    Fault::Join,
+    Fault::Leave,
+    Fault::Replace,
     Fault::Agent,
     Fault::Container,
     Fault::Manager,
@@ -94,7 +107,9 @@ pub fn start(victims: &Victims, scope: Scope) {
         loop {
             sim.sleep(sim.between(pace / 4, pace * 2)).await;
             let fault = kinds[sim.index(kinds.len())];
-            break_something(&victims, fault);
+            if let Some(server) = victims.cluster.any() {
+                break_something(&victims, fault, server);
+            }
         }
     });
 }
@@ -120,26 +135,20 @@ pub fn heal(victims: &Victims) {
     victims.agents.iter().for_each(|agent| agent.start());
 }
 
-fn any(cluster: &Cluster) -> Rc<Server> {
-    let servers = cluster.servers();
-    servers[cluster.sim.index(servers.len())].clone()
-}
-
-fn break_something(victims: &Victims, fault: Fault) {
+fn break_something(victims: &Victims, fault: Fault, server: Rc<Server>) {
     let cluster = &victims.cluster;
     let sim = &cluster.sim;
-    let server = any(cluster);
     sim.note(format_args!("fault {fault:?} at server {}", server.member));
     match fault {
         Fault::Partition => partition(victims),
         Fault::OneWay => one_way(cluster, &server),
         Fault::Weather => weather(cluster),
-        Fault::Kill => {
-            server.kill();
-            restart(sim, server);
-        }
-        Fault::PowerCut => {
-            server.cut_power();
+        Fault::Kill | Fault::PowerCut => {
+            if fault == Fault::Kill {
+                server.kill()
+            } else {
+                server.cut_power()
+            }
             restart(sim, server);
         }
         Fault::Blackout => {
@@ -148,22 +157,7 @@ fn break_something(victims: &Victims, fault: Fault) {
                 restart(sim, server.clone());
             }
         }
-        Fault::TornWrite => {
-            let cut_at = Some(server.disk.operations() + sim.between(0, 40));
-            server.break_disk(Faults { cut_at, ..Faults::default() });
-        }
-        Fault::SyncFails => {
-            let fail_sync_from = Some(server.disk.operations() + sim.between(0, 40));
-            server.break_disk(Faults { fail_sync_from, ..Faults::default() });
-        }
-        Fault::DiskFull => {
-            let capacity = Some(server.disk.used() + sim.between(0, 100_000));
-            server.break_disk(Faults { capacity, ..Faults::default() });
-            sim.after(sim.between(SECOND, 20 * SECOND), move || {
-                server.break_disk(Faults::default());
-                server.start();
-            });
-        }
+        Fault::TornWrite | Fault::SyncFails | Fault::DiskFull => disk(sim, fault, server),
         Fault::BitFlip => {
             server.kill();
             server.flip_bit();
@@ -174,13 +168,8 @@ fn break_something(victims: &Victims, fault: Fault) {
             server.pause();
             sim.after(sim.between(SECOND / 10, 15 * SECOND), move || server.resume());
         }
-        Fault::Checkpoint => {
-            // Who has checkpointed cannot bring others up to date that lack what the checkpoint covers.
-            let applied = server.applied();
-            if cluster.servers().iter().all(|other| other.applied() >= applied) {
-                server.checkpoint();
-            }
-        }
+        Fault::Checkpoint => server.checkpoint(),
+        Fault::Transfer | Fault::Join | Fault::Leave | Fault::Replace => members(cluster, fault, &server),
         Fault::Agent => agent(victims),
         Fault::Container => {
             if let Some(agent) = victims.agents.get(sim.index(victims.agents.len().max(1))) {
@@ -188,6 +177,39 @@ fn break_something(victims: &Victims, fault: Fault) {
             }
         }
         Fault::Manager => manager(victims),
+    }
+}
+
+fn disk(sim: &Sim, fault: Fault, server: Rc<Server>) {
+    let soon = Some(server.disk.operations() + sim.between(0, 40));
+    let faults = match fault {
+        Fault::TornWrite => Faults { cut_at: soon, ..Faults::default() },
+        Fault::SyncFails => Faults { fail_sync_from: soon, ..Faults::default() },
+        _ => {
+            let capacity = Some(server.disk.used() + sim.between(0, 100_000));
+            Faults { capacity, ..Faults::default() }
+        }
+    };
+    server.break_disk(faults);
+    if fault == Fault::DiskFull {
+        sim.after(sim.between(SECOND, 20 * SECOND), move || {
+            server.break_disk(Faults::default());
+            server.start();
+        });
+    }
+}
+
+fn members(cluster: &Rc<Cluster>, fault: Fault, server: &Rc<Server>) {
+    let sim = &cluster.sim;
+    let count = cluster.servers().len();
+    // Changes go on when the faults end: nobody leaves a group half changed.
+    let scope = sim.scope();
+    match fault {
+        Fault::Transfer => drop(cluster.any().map(|asked| asked.change(Change::TransferLead(server.member)))),
+        Fault::Join if count < 6 => sim.spawn(scope, cluster.clone().add()),
+        Fault::Leave if count > 2 => sim.spawn(scope, cluster.clone().remove(server.member)),
+        Fault::Replace => sim.spawn(scope, cluster.clone().replace(server.member)),
+        _ => {}
     }
 }
 
@@ -260,7 +282,7 @@ fn mend_later(cluster: &Rc<Cluster>, within: Time) {
 fn partition(victims: &Victims) {
     let cluster = &victims.cluster;
     let sim = &cluster.sim;
-    let servers = cluster.servers().iter().map(|server| server.place());
+    let servers = cluster.servers().into_iter().map(|server| server.place());
     let places: Vec<Place> = servers.chain(victims.agents.iter().map(|agent| agent.place())).collect();
     let sides: Vec<bool> = places.iter().map(|_| sim.chance(0.5)).collect();
     for (from, side) in places.iter().zip(&sides) {

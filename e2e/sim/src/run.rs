@@ -92,13 +92,9 @@ pub fn run(options: Options) -> Report {
 /// Servers and clients of the bare store.
 fn store(sim: &Sim, options: Options) -> u64 {
     let members = if sim.chance(0.3) { 5 } else { 3 };
-    let cluster = Cluster::new(sim, members);
-    for server in cluster.servers() {
-        server.clock.drift(sim.between(0, 400).cast_signed() - 200);
-        server.start();
-    }
+    let cluster = Cluster::new(sim);
+    cluster.form(members);
     let never = || false;
-    sim.run_until(3 * SECOND, never);
     let people = sim.scope();
     let done = registers::start(&cluster, people, sim.between(2, 8));
     let chaos = sim.scope();

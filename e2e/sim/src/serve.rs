@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use apiserver_core::authn::jwt::SigningKey;
 use apiserver_core::{
-    Config, Consistency, Ids, Prepared, Rendered, Request, RequestInfo, User, World, genesis, prepare,
+    Config, Consistency, Deleted, DeletionPart, DeletionPlace, Ids, Prepared, Rendered, Request, RequestInfo,
+    User, World, genesis, prepare_from,
 };
 use bytes::Bytes;
 use futures::channel::mpsc;
@@ -84,7 +85,7 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
             Ok(snapshot) => snapshot,
             Err(refusal) => return refusal,
         };
-        let Some(prepared) = plan(&cluster, &server, &snapshot, &core, &request.user) else {
+        let Some(prepared) = plan(&cluster, &server, &snapshot, &core, &request.user, None) else {
             return unavailable("the server stops");
         };
         match prepared {
@@ -95,11 +96,9 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
                 match server.commit(commit.txn).await.unwrap_or(Err(CommitError::Unknown)) {
                     Ok(outcome) => match commit.reply.render(&outcome) {
                         Rendered::Respond(response) => return respond(&response),
-                        Rendered::Retry => confirmed = true,
+                        Rendered::Retry => {}
                     },
-                    Err(CommitError::Unknown) => return failure(504, "Timeout", "the outcome is unknown"),
-                    Err(CommitError::NotLeader) => return unavailable("another member leads"),
-                    Err(CommitError::DiskFull) => return unavailable("the disk is full"),
+                    Err(error) => return commit_failure(error),
                 }
             }
             Prepared::Watch(plan) => {
@@ -110,10 +109,61 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
                 let lines = server.watchers(|watchers| watchers.add(&cluster, place, from, *plan, &past));
                 return lines.map_or_else(|| unavailable("the server stops"), ApiAnswer::Watch);
             }
-            Prepared::Connect(_) => return failure(501, "NotImplemented", "there are no streams here"),
+            Prepared::Part(part) => {
+                return delete_in_parts(&cluster, &server, &core, &request.user, *part).await;
+            }
+            Prepared::Measure(_) | Prepared::Connect(_) => {
+                return failure(501, "NotImplemented", "no node can be asked here");
+            }
         }
     }
     failure(409, "Conflict", "the object changed again and again")
+}
+
+/// Carries out the deletion of a collection, part after part.
+async fn delete_in_parts(
+    cluster: &Cluster,
+    server: &Rc<Server>,
+    request: &Request,
+    user: &User,
+    mut part: DeletionPart,
+) -> ApiAnswer {
+    let (mut deleted, mut place, mut plans) = (Deleted::default(), part.from.clone(), 1);
+    loop {
+        let txn = std::mem::take(&mut part.txn);
+        let outcome = match txn.ops.is_empty() {
+            true => Outcome::Committed { revisions: Vec::new() },
+            false => match server.commit(txn).await.unwrap_or(Err(CommitError::Unknown)) {
+                Ok(outcome) => outcome,
+                Err(error) => return commit_failure(error),
+            },
+        };
+        if matches!(outcome, Outcome::Committed { .. }) {
+            let next = part.next.clone();
+            if let Some(response) = part.settle(&outcome, &mut deleted) {
+                return respond(&response);
+            }
+            (place, plans) = (next.unwrap_or(place), 0);
+        }
+        if plans >= MAX_PLANS {
+            return failure(409, "Conflict", "the objects changed again and again");
+        }
+        plans += 1;
+        let Some(view) = server.view() else { return unavailable("the server stops") };
+        part = match plan(cluster, server, &view.snapshot, request, user, Some(&place)) {
+            Some(Prepared::Part(part)) => *part,
+            Some(Prepared::Respond(response)) => return respond(&response),
+            _ => return unavailable("the server stops"),
+        };
+    }
+}
+
+fn commit_failure(error: CommitError) -> ApiAnswer {
+    match error {
+        CommitError::Unknown => failure(504, "Timeout", "the outcome is unknown"),
+        CommitError::NotLeader => unavailable("nobody leads"),
+        CommitError::DiskFull => unavailable("the disk is full"),
+    }
 }
 
 fn plan(
@@ -122,11 +172,12 @@ fn plan(
     snapshot: &Snapshot,
     request: &Request,
     user: &User,
+    place: Option<&DeletionPlace>,
 ) -> Option<Prepared> {
     let view = server.view()?;
     let world = World { snapshot, derived: &view.derived, config: cluster.config.as_ref()? };
     let now = server.clock.wall();
-    Some(cluster.sim.rng(|rng| prepare(&world, request, user, now, &mut Ids::new(rng))))
+    Some(cluster.sim.rng(|rng| prepare_from(&world, request, user, now, &mut Ids::new(rng), place)))
 }
 
 async fn snapshot(

@@ -1,5 +1,7 @@
 //! One server process: the store's host on a simulated disk, driven as the store's thread drives it.
 
+mod peers;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
@@ -7,15 +9,13 @@ use std::sync::Arc;
 
 use apiserver_core::Derived;
 use futures::channel::oneshot;
-use raft::eraftpb::{ConfState, Message};
-use store_core::checkpoint::{self, Image};
 use store_core::crypt::{Key, Keys};
 use store_core::disk::{DiskError, Faults, SimDisk};
 use store_core::files::FilesError;
 use store_core::history::{History, Limits};
 use store_core::host::{Host, HostError, HostSettings, Job, Output, Stopped};
-use store_core::node::{Event, Published, Refusal, Settings};
-use store_core::recovery::{GENESIS, RecoveryError};
+use store_core::node::{Change, ChangeRefusal, Event, Published, Refusal, Settings};
+use store_core::recovery::{RecoveryError, Start};
 use store_core::{Outcome, Snapshot, Txn};
 
 use crate::clock::Clock;
@@ -24,14 +24,14 @@ use crate::kernel::{MS, SECOND, Scope, Sim, Time};
 use crate::network::Place;
 use crate::streams::Watchers;
 
-/// The size from which on a log would be checkpointed by itself.
-///
-/// A member that has checkpointed and restarted cannot serve entries from before to a member that lacks them, so
-/// checkpoints are asked for one by one, where every member has what they cover.
-const CHECKPOINT_LOG_BYTES: u64 = 1 << 40;
-
 /// The size of a log segment: a leader keeps room for a batch of expiries, so that twice that much is the least.
 const SEGMENT_BYTES: u64 = 512 << 10;
+
+/// How much of the past a server keeps.
+const HISTORY: Limits = Limits { bytes: 1 << 20, age_ms: 120_000 };
+
+/// The longest that the store's thread waits before it looks at its clock again.
+const TICK_MS: u64 = 50;
 
 /// A server, whether it runs or not.
 pub struct Server {
@@ -43,6 +43,7 @@ pub struct Server {
     pub clock: Clock,
     sim: Sim,
     cluster: Weak<Cluster>,
+    start: Start,
     running: RefCell<Option<Running>>,
     backlog: RefCell<Option<Vec<Event>>>,
     /// A bit that was flipped on the disk, so that it can be flipped back when that was noticed.
@@ -60,6 +61,7 @@ struct Running {
     history: History,
     writers: BTreeMap<u64, oneshot::Sender<Result<Outcome, CommitError>>>,
     readers: BTreeMap<u64, oneshot::Sender<bool>>,
+    changes: BTreeMap<u64, oneshot::Sender<Result<u64, ChangeRefusal>>>,
     waiting: Vec<(u64, oneshot::Sender<()>)>,
     intake: Vec<(u64, Txn)>,
     watchers: Watchers,
@@ -90,21 +92,15 @@ pub enum CommitError {
 // === impl Server ===
 
 impl Server {
-    /// A server that does not run yet, with a disk that holds a group of these members.
-    pub fn new(sim: &Sim, cluster: &Weak<Cluster>, member: u64, members: &[u64]) -> Rc<Self> {
-        let disk = SimDisk::new();
-        let conf_state = ConfState { voters: members.to_vec(), ..ConfState::default() };
-        let image = Image { applied: GENESIS, conf_state, ..Image::default() };
-        let written = sim.rng(|rng| checkpoint::write(&disk, &keys(), rng, image));
-        if let Err(error) = written {
-            sim.violated("member-recovers", format!("member {member} cannot be created: {error}"));
-        }
+    /// A server that does not run yet, with an empty disk.
+    pub fn new(sim: &Sim, cluster: &Weak<Cluster>, member: u64, start: Start) -> Rc<Self> {
         Rc::new(Self {
             member,
-            disk,
+            disk: SimDisk::new(),
             clock: Clock::new(sim),
             sim: sim.clone(),
             cluster: cluster.clone(),
+            start,
             running: RefCell::default(),
             backlog: RefCell::default(),
             flipped: RefCell::default(),
@@ -185,11 +181,12 @@ impl Server {
         }
         self.boots.set(self.boots.get() + 1);
         let now_ms = self.clock.wall_ms();
-        let mut node = Settings::new(self.member);
-        node.checkpoint_log_bytes = CHECKPOINT_LOG_BYTES;
+        let Some(cluster) = self.cluster.upgrade() else { return };
+        let node = Settings { member: self.member, ..cluster.settings };
         let seed = self.sim.rng(rand::Rng::random);
         let boot = now_ms.max(1).cast_unsigned();
-        let settings = HostSettings { node, segment_bytes: SEGMENT_BYTES, boot, seed };
+        let settings =
+            HostSettings { node, start: self.start.clone(), segment_bytes: SEGMENT_BYTES, boot, seed };
         let opened = Host::open(Arc::new(self.disk.clone()), keys(), &settings, now_ms);
         let (mut host, notes) = match opened {
             Ok(opened) => opened,
@@ -204,7 +201,7 @@ impl Server {
             _ => None,
         });
         let begin = first.unwrap_or(host.snapshot().revision());
-        let history = History::new(begin, Limits { bytes: 1 << 20, age_ms: 120_000 });
+        let history = History::new(begin, HISTORY);
         let snapshot = host.snapshot().clone().with_compacted_revision(begin);
         let scope = self.sim.scope();
         self.sim.note(format_args!(
@@ -221,20 +218,19 @@ impl Server {
             history,
             writers: BTreeMap::new(),
             readers: BTreeMap::new(),
+            changes: BTreeMap::new(),
             waiting: Vec::new(),
             intake: Vec::new(),
             watchers: Watchers::default(),
             armed: None,
         });
         self.perform(outputs);
-        if let (Some(cluster), Some(view)) = (self.cluster.upgrade(), self.view()) {
+        if let Some(view) = self.view() {
             cluster.checks.replicas.state(self.member, &view.snapshot);
         }
         self.arm();
         self.tend_watchers(scope);
-        if let Some(cluster) = self.cluster.upgrade() {
-            cluster.started(self, scope);
-        }
+        cluster.started(self, scope);
     }
 
     fn refused_to_start(self: &Rc<Self>, error: &HostError) {
@@ -288,8 +284,8 @@ impl Server {
         if let Some(scope) = self.scope() {
             self.sim.resume(scope);
         }
-        events.into_iter().for_each(|event| self.tell(event));
-        self.flush();
+        let txns = self.running.borrow_mut().as_mut().map(|running| std::mem::take(&mut running.intake));
+        self.drive(|host, now_ms| host.take_in(txns.unwrap_or_default(), events, now_ms));
         self.arm();
     }
 
@@ -332,7 +328,7 @@ impl Server {
 
     // --- work ---
 
-    /// Asks for a checkpoint, when all members have what it would cover.
+    /// Asks for a checkpoint, however short the log is.
     pub fn checkpoint(self: &Rc<Self>) {
         self.tell(Event::WantCheckpoint);
     }
@@ -362,6 +358,17 @@ impl Server {
             running.readers.insert(ticket, answer);
         }
         self.tell(Event::Read { ticket });
+        answered
+    }
+
+    /// Changes the group.
+    pub fn change(self: &Rc<Self>, change: Change) -> oneshot::Receiver<Result<u64, ChangeRefusal>> {
+        let (answer, answered) = oneshot::channel();
+        let ticket = self.ticket();
+        if let Some(running) = self.running.borrow_mut().as_mut() {
+            running.changes.insert(ticket, answer);
+        }
+        self.tell(Event::Change { ticket, change });
         answered
     }
 
@@ -409,24 +416,29 @@ impl Server {
         let outcome = {
             let mut running = self.running.borrow_mut();
             let Some(running) = running.as_mut() else { return };
-            step(&mut running.host, self.clock.wall_ms()).map(|()| running.host.take_outputs())
+            let done = step(&mut running.host, self.clock.wall_ms());
+            // Also of a host that has stopped: who was answered before is told.
+            (done, running.host.take_outputs())
         };
-        match outcome {
-            Ok(outputs) => {
-                self.perform(outputs);
-                self.arm();
-            }
+        let (done, outputs) = outcome;
+        self.perform(outputs);
+        match done {
+            Ok(()) => self.arm(),
             Err(stopped) => self.stopped(&stopped),
         }
     }
 
     fn stopped(self: &Rc<Self>, stopped: &Stopped) {
         self.sim.note(format_args!("server {} stops: {stopped}", self.member));
+        let cluster = self.cluster.upgrade();
         if let Stopped::Halted { reason } = stopped {
+            if let Some(cluster) = cluster.as_ref().filter(|cluster| cluster.is_leaving(self.member)) {
+                return cluster.retire(self);
+            }
             self.sim.violated("member-recovers", format!("member {} halts: {reason}", self.member));
         }
         self.kill();
-        if let Some(cluster) = self.cluster.upgrade() {
+        if let Some(cluster) = cluster {
             cluster.stopped(self);
         }
     }
@@ -438,6 +450,8 @@ impl Server {
             let Some(running) = running.as_mut() else { return };
             let Some(at) = running.host.node().poll_timeout() else { return };
             let wait = u64::try_from(at.saturating_sub(self.clock.wall_ms())).unwrap_or(0);
+            // Not longer than a tick, wherever the clock was set to meanwhile.
+            let wait = wait.min(TICK_MS);
             let at = self.sim.now() + wait * MS;
             if running.armed.is_some_and(|armed| armed <= at) {
                 return;
@@ -478,10 +492,45 @@ impl Server {
                 Output::DiskFull(tickets) => {
                     tickets.iter().for_each(|ticket| self.answer(*ticket, Err(CommitError::DiskFull)));
                 }
+                Output::Replace(snapshot) => self.replace(snapshot),
+                Output::Changed { ticket, result } => {
+                    let waiting =
+                        self.running.borrow_mut().as_mut().and_then(|it| it.changes.remove(&ticket));
+                    if let Some(waiting) = waiting {
+                        // Who asked may have given up.
+                        let _ = waiting.send(result);
+                    }
+                }
                 Output::Send(messages) => self.send(messages),
+                Output::SendState { message, image } => self.send_state(message, *image),
                 Output::Job(job) => self.begin(job),
             }
         }
+        self.tell_group();
+    }
+
+    /// Has the cluster know the newest group that any member has applied.
+    fn tell_group(&self) {
+        let (running, cluster) = (self.running.borrow(), self.cluster.upgrade());
+        if let (Some(running), Some(cluster)) = (running.as_ref(), cluster) {
+            let node = running.host.node();
+            cluster.observe(self.member, node.state().applied().index, node.conf_state());
+        }
+    }
+
+    /// No events lead to this state: whoever follows starts over.
+    fn replace(&self, snapshot: Snapshot) {
+        let Some(cluster) = self.cluster.upgrade() else { return };
+        let mut running = self.running.borrow_mut();
+        let Some(running) = running.as_mut() else { return };
+        let revision = snapshot.revision();
+        self.sim.note(format_args!("server {} goes on from a state at {revision}", self.member));
+        let snapshot = snapshot.with_compacted_revision(revision);
+        cluster.checks.replicas.state(self.member, &snapshot);
+        running.history = History::new(revision, HISTORY);
+        running.watchers = Watchers::default();
+        running.published = View { derived: Derived::build(&snapshot), snapshot };
+        running.wake_waiting(revision);
     }
 
     fn publish(self: &Rc<Self>, batch: Published) {
@@ -501,10 +550,7 @@ impl Server {
             cluster.checks.published(self.member, &batch.events, &snapshot);
             running.watchers.deliver(&cluster, self.place(), &batch.events);
             let revision = snapshot.revision();
-            for (_, waiter) in running.waiting.extract_if(.., |(wanted, _)| *wanted <= revision) {
-                // Who waited may have given up.
-                let _ = waiter.send(());
-            }
+            running.wake_waiting(revision);
         }
         for (ticket, outcome) in batch.answers {
             self.answer(ticket, Ok(outcome));
@@ -524,30 +570,6 @@ impl Server {
         if let Some(reader) = reader {
             // Who asked may have given up.
             let _ = reader.send(confirmed);
-        }
-    }
-
-    fn send(&self, messages: Vec<Message>) {
-        let Some(cluster) = self.cluster.upgrade() else { return };
-        for message in messages {
-            let Some(to) = cluster.server(message.to).cloned() else { continue };
-            for delay in cluster.network.delays(self.place(), to.place()) {
-                let (to, message) = (to.clone(), message.clone());
-                self.sim.after(delay, move || {
-                    to.sim.note(format_args!(
-                        "{} -> {} {:?} term {} index {} commit {} entries {}{}",
-                        message.from,
-                        message.to,
-                        message.get_msg_type(),
-                        message.term,
-                        message.index,
-                        message.commit,
-                        message.entries.len(),
-                        if message.reject { " rejected" } else { "" }
-                    ));
-                    to.tell(Event::Message(Box::new(message)));
-                });
-            }
         }
     }
 
@@ -577,6 +599,17 @@ impl Server {
                 server.watchers(|watchers| watchers.tend(&cluster, server.place()));
             }
         });
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    fn wake_waiting(&mut self, revision: u64) {
+        for (_, waiter) in self.waiting.extract_if(.., |(wanted, _)| *wanted <= revision) {
+            // Who waited may have given up.
+            let _ = waiter.send(());
+        }
     }
 }
 

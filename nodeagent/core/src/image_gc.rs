@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock;
+use crate::disk::Disk;
 use crate::runtime::Image;
 
 /// When images are removed.
@@ -17,15 +18,6 @@ pub struct Policy {
     pub low_percent: u64,
     /// Younger images stay.
     pub min_age: Duration,
-}
-
-/// How full the disk of the images is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Disk {
-    /// Size in bytes.
-    pub capacity: u64,
-    /// Free bytes.
-    pub available: u64,
 }
 
 impl Default for Policy {

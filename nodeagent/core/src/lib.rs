@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod build;
 pub mod cgroup;
 pub mod clock;
+pub mod disk;
 pub mod env;
 pub mod fields;
 pub mod image_gc;
@@ -18,5 +19,6 @@ pub mod projection;
 pub mod runtime;
 pub mod security;
 pub mod sysctls;
+pub mod usage;
 
 pub use lifecycle::PodMachine;

@@ -333,8 +333,8 @@ pub struct PodMachine {
     /// The deletion grace period that the deadline was made from.
     stop_grace: Option<i64>,
     /// What was sent and is newer than what the watch has shown.
-    acknowledged: Option<(u64, PodStatus)>,
-    sent: Option<PodStatus>,
+    acknowledged: Option<(u64, Box<PodStatus>)>,
+    sent: Option<Box<PodStatus>>,
     patch: Step,
     delete: Step,
     /// The API has everything that there is to say.
@@ -401,15 +401,35 @@ impl PodMachine {
         Some((unit.current.as_ref().map(|it| &it.status), unit.previous.as_ref().map(|it| &it.status)))
     }
 
-    /// Takes in what happened.
+    /// Takes in what happened, and tells the API what has changed by it.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
+        self.take(event, now);
+        self.settle(now);
+    }
+
+    /// Takes in what happened while more is known to come at once: what it changed is told when
+    /// [`settle`](Self::settle) is called, together with what the next events change.
+    pub fn take(&mut self, event: Event, now: Timestamp) {
         self.take_in(event, now);
         self.reconcile(now);
     }
 
+    /// Tells the API what has changed. Must follow after the last [`take`](Self::take).
+    pub fn settle(&mut self, now: Timestamp) {
+        self.report(now);
+        if self.state == State::Clearing {
+            self.let_go(now);
+        }
+    }
+
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let next = self.actions.pop_front();
+        if next.is_none() {
+            // Most of a pod's life nothing is to be done: the queue need not hold memory for it.
+            self.actions = VecDeque::new();
+        }
+        next
     }
 
     /// When the machine wants [`Event::Tick`] if nothing happens before.
@@ -431,10 +451,6 @@ impl PodMachine {
         }
         if matches!(self.state, State::Active | State::Stopping) {
             self.probe(now);
-        }
-        self.report(now);
-        if self.state == State::Clearing {
-            self.let_go(now);
         }
     }
 
@@ -512,6 +528,8 @@ impl PodMachine {
             return;
         }
         self.next_sandbox = self.next_sandbox.max(status.attempt.saturating_add(1));
+        // Hardly any pod ever has a second one.
+        self.sandboxes.reserve_exact(1);
         self.sandboxes.push(Sandbox { status, since, stopped: Step::default(), removed: Step::default() });
         self.sandboxes.sort_by_key(|sandbox| sandbox.status.attempt);
     }

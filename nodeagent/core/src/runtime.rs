@@ -361,6 +361,15 @@ pub struct ContainerStats {
     pub memory_working_set_bytes: u64,
 }
 
+/// Resource use of the whole node at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeStats {
+    /// Processor time since some moment that stays the same.
+    pub cpu_usage: Duration,
+    /// Memory that cannot be reclaimed easily, in bytes.
+    pub memory_working_set_bytes: u64,
+}
+
 /// Why a runtime could not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum RuntimeError {
@@ -416,6 +425,11 @@ pub trait Runtime: Send + Sync {
     fn remove_sandbox<'a>(&'a self, id: &'a SandboxId) -> BoxFuture<'a, Result<(), RuntimeError>>;
     /// All sandboxes, also those of earlier agents.
     fn list_sandboxes(&self) -> BoxFuture<'_, Result<Vec<SandboxStatus>, RuntimeError>>;
+    /// Where the sandbox's network namespace is pinned; `None` when it is the agent's own.
+    fn network_namespace<'a>(
+        &'a self,
+        id: &'a SandboxId,
+    ) -> BoxFuture<'a, Result<Option<PathBuf>, RuntimeError>>;
     /// Makes a container; it does not run yet.
     fn create_container<'a>(
         &'a self,
@@ -453,6 +467,8 @@ pub trait Runtime: Send + Sync {
     fn attach<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Session, RuntimeError>>;
     /// Resource use of all running containers.
     fn stats(&self) -> BoxFuture<'_, Result<Vec<ContainerStats>, RuntimeError>>;
+    /// Resource use of the whole node.
+    fn node_stats(&self) -> BoxFuture<'_, Result<NodeStats, RuntimeError>>;
     /// Hints that a pod's containers changed. Lossy: a slow reader must look at all pods.
     fn events(&self) -> BoxStream<'static, RuntimeEvent>;
     /// The image of that name, if the node has it.

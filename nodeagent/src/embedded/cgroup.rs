@@ -224,7 +224,12 @@ impl Cgroups {
             }
             Version::Two(_) => {
                 let stat = read("memory", "memory.stat");
-                let used = number(&read("memory", "memory.current"));
+                let current = read("memory", "memory.current");
+                // The root has no such file.
+                let used = match current.is_empty() {
+                    true => field(&stat, "anon") + field(&stat, "file"),
+                    false => number(&current),
+                };
                 Usage {
                     cpu: Duration::from_micros(field(&read("cpu", "cpu.stat"), "usage_usec")),
                     working_set: used.saturating_sub(field(&stat, "inactive_file")),

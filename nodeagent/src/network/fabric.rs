@@ -2,6 +2,8 @@
 //!
 //! Everything made is written to a state file before it is made, so that what a killed process has left is found.
 
+mod host_wide;
+
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
@@ -25,6 +27,9 @@ pub const CLAIM_METRIC: u32 = 4096;
 pub const MAX_NODES: usize = 240;
 
 const STATE_FILE: &str = "fabric.json";
+
+/// What the clusters of this machine keep while they run.
+const RUN_DIR: &str = "/run/orlop";
 
 /// Of the network namespace of whoever looks.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -55,12 +60,6 @@ pub struct Fabric {
     pub prefix: u8,
     /// The nodes.
     pub nodes: Vec<FabricNode>,
-    /// Network of the service addresses.
-    service_cidr: String,
-    /// The host's own route that claims it is ours.
-    claimed_on_host: bool,
-    /// The host forwards between networks because we made it.
-    forwarding_on_host: bool,
     /// Where the state file is.
     state_dir: PathBuf,
 }
@@ -113,9 +112,9 @@ pub async fn up(config: &FabricConfig) -> Result<Fabric, FabricError> {
     cleanup_leftovers(&config.state_dir).await?;
     let host = Netlink::open(None)?;
     let (bridge, subnet) = choose(&host, config.service_cidr).await?;
-    let mut fabric = plan(config, bridge, subnet)?;
+    let fabric = plan(config, bridge, subnet)?;
     save(&fabric)?;
-    match build(&host, &mut fabric, config.service_cidr).await {
+    match build(&host, &fabric, config.service_cidr).await {
         Ok(()) => Ok(fabric),
         Err(error) => {
             if let Err(second) = down(&fabric).await {
@@ -140,14 +139,8 @@ pub async fn down(fabric: &Fabric) -> Result<(), FabricError> {
         keep(netns::unpin(&node.netns).map_err(io_error(format!("remove namespace of {}", node.name))));
     }
     keep(host.delete_link(&fabric.bridge).await.map_err(Into::into));
-    if let (true, Ok(cidr)) = (fabric.claimed_on_host, fabric.service_cidr.parse()) {
-        keep(host.release(cidr, CLAIM_METRIC).await.map_err(Into::into));
-    }
-    if fabric.forwarding_on_host {
-        keep(fs::write(FORWARDING, "0").map_err(io_error(FORWARDING)));
-    }
-    for dir in [run_dir(&fabric.cluster).join("netns"), run_dir(&fabric.cluster), PathBuf::from("/run/orlop")]
-    {
+    keep(host_wide::release(&host, &fabric.cluster).await);
+    for dir in [run_dir(&fabric.cluster).join("netns"), run_dir(&fabric.cluster), PathBuf::from(RUN_DIR)] {
         // Others may still use what is above.
         let _ = fs::remove_dir(dir);
     }
@@ -181,7 +174,7 @@ pub async fn cleanup_leftovers(state_dir: &Path) -> Result<(), FabricError> {
 }
 
 fn run_dir(cluster: &str) -> PathBuf {
-    Path::new("/run/orlop").join(cluster)
+    Path::new(RUN_DIR).join(cluster)
 }
 
 /// The first bridge name and subnet that nobody uses.
@@ -220,9 +213,6 @@ fn plan(config: &FabricConfig, bridge: String, subnet: Ipv4Cidr) -> Result<Fabri
         prefix: subnet.prefix(),
         bridge,
         nodes,
-        service_cidr: config.service_cidr.to_string(),
-        claimed_on_host: false,
-        forwarding_on_host: false,
         state_dir: config.state_dir.clone(),
     })
 }
@@ -236,20 +226,11 @@ fn save(fabric: &Fabric) -> Result<(), FabricError> {
     fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path)).map_err(io_error(failed()))
 }
 
-async fn build(host: &Netlink, fabric: &mut Fabric, service: Ipv4Cidr) -> Result<(), FabricError> {
-    // Written before it is made: a route that is ours is then never left.
-    fabric.claimed_on_host = !host.destinations().await?.contains(&service);
-    fabric.forwarding_on_host = fs::read_to_string(FORWARDING).is_ok_and(|text| text.trim() == "0");
-    save(fabric)?;
-    if fabric.forwarding_on_host {
-        fs::write(FORWARDING, "1").map_err(io_error(FORWARDING))?;
-    }
+async fn build(host: &Netlink, fabric: &Fabric, service: Ipv4Cidr) -> Result<(), FabricError> {
+    host_wide::acquire(host, &fabric.cluster, service).await?;
     let [a, b, c, d] = fabric.bridge_ip.octets();
     let bridge = host.add_bridge(&fabric.bridge, [0x0a, 0x58, a, b, c, d]).await?;
     host.add_address(bridge, fabric.bridge_ip, fabric.prefix).await?;
-    if fabric.claimed_on_host {
-        host.claim(service, CLAIM_METRIC).await?;
-    }
     let dir = run_dir(&fabric.cluster).join("netns");
     fs::create_dir_all(&dir).map_err(io_error(dir.display().to_string()))?;
     let runtime = tokio::runtime::Handle::current();

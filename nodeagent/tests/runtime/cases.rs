@@ -437,6 +437,19 @@ async fn fabrics(world: &mut World) -> Outcome {
     .map_err(|error| error.to_string())?;
     // 10.97.0.0 in the table's byte order, claimed by a rejecting route.
     holds("claim", &routes, "0000610A")?;
+    // A third cluster with the service network of the second: what both need of the host stays until both are gone.
+    let third = FabricConfig {
+        cluster: format!("third-{}", std::process::id()),
+        state_dir: world.dir.path().join("third"),
+        ..config.clone()
+    };
+    fabric::up(&third).await.map_err(text)?;
+    let host = || std::fs::read_to_string("/proc/self/net/route").unwrap_or_default();
+    let forwards = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
     fabric::cleanup_leftovers(&config.state_dir).await.map_err(text)?;
-    same("namespace", second.nodes[0].netns.exists(), false)
+    same("namespace", second.nodes[0].netns.exists(), false)?;
+    holds("claim of the third", &host(), "0000610A")?;
+    fabric::cleanup_leftovers(&third.state_dir).await.map_err(text)?;
+    same("claim after the last", host().contains("0000610A"), false)?;
+    same("forwarding for the world's own", forwards().trim(), "1")
 }

@@ -3,13 +3,16 @@
 //! ```text
 //! checkpoint = header (crypt::HEADER_LEN bytes, number = applied index), block*
 //! block      = length u32 | CRC-32 u32 of the sealed text | sealed text, tag
-//! text       = 1, meta   |   2, objects   |   3, count of objects
+//! text       = 1, facts   |   2, objects   |   2, objects, 3
 //! ```
 //!
-//! Blocks are sealed under their number. The last one ends the file, so that a truncated one is seen.
+//! Blocks are sealed under their number. The last one ends the file, so that a truncated one is seen. A member that
+//! sends its state to another sends the texts; the receiver seals them with its own key.
+
+mod receive;
+mod texts;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use bytes::Bytes;
 use raft::eraftpb::ConfState;
@@ -17,21 +20,22 @@ use rand::RngCore;
 
 use crate::crypt::{Cipher, CryptError, HEADER_LEN, Header, Keys, TAG_LEN, le_u32};
 use crate::disk::{Disk, DiskError, DiskReader, read_full};
+use crate::members::Members;
 use crate::snapshot::{Entry, Snapshot};
 use crate::state::{Applied, Session, StateMachine};
-use crate::wire::{Reader, WireError, Writer};
+use crate::wire::WireError;
+
+pub use receive::{Received, Receiver};
+pub use texts::Texts;
 
 /// What a checkpoint's header begins with.
 pub const MAGIC: [u8; 8] = *b"ORLOPCKP";
 /// The version that this code writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const BLOCK: usize = 256 << 10;
 const SYNC_EVERY: usize = 4 << 20;
 const BLOCK_LIMIT: usize = 64 << 20;
-const META: u8 = 1;
-const OBJECTS: u8 = 2;
-const END: u8 = 3;
 
 /// What a checkpoint holds: a state, and the group's members at that point. Cheap to make and to clone.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +46,10 @@ pub struct Image {
     pub conf_state: ConfState,
     /// Which commands were applied.
     pub sessions: BTreeMap<u64, Session>,
+    /// Who the members are and were.
+    pub members: Members,
+    /// Whether the leader sent it: then the log before it may be one that the group never agreed on.
+    pub received: bool,
     /// The live keys.
     pub snapshot: Snapshot,
 }
@@ -75,23 +83,15 @@ pub enum CheckpointError {
 
 /// Turns an image into the bytes of a checkpoint, one block at a time.
 pub struct Encoder {
-    image: Image,
+    texts: Texts,
+    sealer: Sealer,
+}
+
+/// Seals texts as the blocks of one file.
+struct Sealer {
     cipher: Cipher,
     header: Header,
     block: u64,
-    stage: Stage,
-}
-
-enum Stage {
-    Meta,
-    Objects { behind: Option<Bytes> },
-    Done,
-}
-
-/// The facts of a checkpoint besides its objects.
-struct Meta {
-    image: Image,
-    count: u64,
 }
 
 // === impl Image ===
@@ -99,7 +99,7 @@ struct Meta {
 impl Image {
     /// The state that this image holds.
     pub fn into_state(self) -> StateMachine {
-        StateMachine::restore(self.snapshot, self.applied, self.sessions)
+        StateMachine::restore(self.snapshot, self.applied, self.sessions, self.members)
     }
 }
 
@@ -108,88 +108,60 @@ impl Image {
 impl Encoder {
     /// An encoder that seals with the active key.
     pub fn new(image: Image, keys: &Keys, rng: &mut impl RngCore) -> Result<Self, CryptError> {
-        let (header, cipher) = keys.create(MAGIC, VERSION, image.applied.index, rng)?;
-        Ok(Self { image, cipher, header, block: 0, stage: Stage::Meta })
+        let sealer = Sealer::new(image.applied.index, keys, rng)?;
+        Ok(Self { texts: Texts::new(image), sealer })
     }
 
     /// The next bytes; `None` at the end.
     pub fn next_block(&mut self) -> Result<Option<Vec<u8>>, CryptError> {
+        let start = self.sealer.start();
+        let at = start.len();
+        match self.texts.next_text(start) {
+            Some(block) => Ok(Some(self.sealer.seal(block, at)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+// === impl Sealer ===
+
+impl Sealer {
+    fn new(index: u64, keys: &Keys, rng: &mut impl RngCore) -> Result<Self, CryptError> {
+        let (header, cipher) = keys.create(MAGIC, VERSION, index, rng)?;
+        Ok(Self { cipher, header, block: 0 })
+    }
+
+    /// What comes before the next block's text.
+    fn start(&self) -> Vec<u8> {
         let mut start = Vec::with_capacity(BLOCK + 4096);
         if self.block == 0 {
             start.extend_from_slice(&self.header.encode());
         }
-        let at = start.len();
         start.extend_from_slice(&[0; 8]);
-        let mut out = Writer::behind(start);
-        match std::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Meta => {
-                self.meta(&mut out);
-                self.stage = Stage::Objects { behind: None };
-            }
-            Stage::Objects { behind } => self.objects(&mut out, behind),
-            Stage::Done => return Ok(None),
-        }
-        let mut out = out.finish();
-        let tag = self.cipher.seal(self.block, &[], &mut out[at + 8..])?;
-        out.extend_from_slice(&tag);
+        start
+    }
+
+    /// Seals the text that begins at `at`, behind what [`Self::start`] gave.
+    fn seal(&mut self, mut block: Vec<u8>, at: usize) -> Result<Vec<u8>, CryptError> {
+        let tag = self.cipher.seal(self.block, &[], &mut block[at..])?;
+        block.extend_from_slice(&tag);
         self.block += 1;
-        let len = (out.len() - at - 8) as u32;
-        let crc = crc32fast::hash(&out[at + 8..]);
-        out[at..at + 4].copy_from_slice(&len.to_le_bytes());
-        out[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
-        Ok(Some(out))
-    }
-
-    fn meta(&self, out: &mut Writer) {
-        let Image { applied, conf_state, sessions, snapshot } = &self.image;
-        out.u8(META);
-        out.varint(applied.index);
-        out.varint(applied.term);
-        out.numbers(&conf_state.voters);
-        out.numbers(&conf_state.learners);
-        out.numbers(&conf_state.voters_outgoing);
-        out.numbers(&conf_state.learners_next);
-        out.u8(u8::from(conf_state.auto_leave));
-        out.varint(sessions.len() as u64);
-        for (member, session) in sessions {
-            out.numbers(&[*member, session.boot, session.highest, session.window]);
-        }
-        out.varint(snapshot.revision);
-        out.varint(snapshot.compacted_revision);
-        out.varint(snapshot.hash);
-        out.varint(snapshot.len() as u64);
-    }
-
-    fn objects(&mut self, out: &mut Writer, behind: Option<Bytes>) {
-        let from = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        out.u8(OBJECTS);
-        for (key, entry) in self.image.snapshot.objects.range::<_, [u8]>((from, Bound::Unbounded)) {
-            out.bytes(key);
-            out.varint(entry.revision);
-            out.varint(entry.revision - entry.create_revision);
-            out.optional(entry.expires_at_ms().map(|ms| ms as u64));
-            out.optional(entry.splice_at().map(u64::from));
-            out.bytes(&entry.value);
-            if out.len() >= BLOCK {
-                self.stage = Stage::Objects { behind: Some(key.clone()) };
-                return;
-            }
-        }
-        out.u8(END);
+        let len = (block.len() - at) as u32;
+        let crc = crc32fast::hash(&block[at..]);
+        block[at - 8..at - 4].copy_from_slice(&len.to_le_bytes());
+        block[at - 4..at].copy_from_slice(&crc.to_le_bytes());
+        Ok(block)
     }
 }
 
 /// Reads a checkpoint, and checks it against its own count and hash.
 pub fn read(reader: &mut dyn DiskReader, keys: &Keys) -> Result<(Header, Image), CheckpointError> {
-    let mut image = Image::default();
     let mut objects = Vec::new();
     let (header, meta) = visit(reader, keys, |key, entry| objects.push((key, entry)))?;
-    image.applied = meta.image.applied;
-    image.conf_state = meta.image.conf_state;
-    image.sessions = meta.image.sessions;
     let data_bytes = objects.iter().map(|(key, entry)| (key.len() + entry.value.len()) as u64).sum();
-    image.snapshot = Snapshot { objects: objects.into_iter().collect(), data_bytes, ..meta.image.snapshot };
-    Ok((header, image))
+    let facts = meta.image;
+    let snapshot = Snapshot { objects: objects.into_iter().collect(), data_bytes, ..facts.snapshot };
+    Ok((header, Image { snapshot, ..facts }))
 }
 
 /// Reads a checkpoint through without keeping it; returns where in the log it stands.
@@ -253,13 +225,14 @@ fn visit(
     reader: &mut dyn DiskReader,
     keys: &Keys,
     mut object: impl FnMut(Bytes, Entry),
-) -> Result<(Header, Meta), CheckpointError> {
+) -> Result<(Header, texts::Meta), CheckpointError> {
     let mut head = [0; HEADER_LEN];
     let len = read_full(reader, &mut head)?;
     let header = Header::decode(&head[..len], &MAGIC, VERSION)?;
     let cipher = keys.open(&header)?;
     let text = next_text(reader, &cipher, 0)?;
-    let meta = read_meta(&text).map_err(|source| CheckpointError::Content { block: 0, source })?;
+    let meta = texts::read_meta(&text, header.version)
+        .map_err(|source| CheckpointError::Content { block: 0, source })?;
     let (mut block, mut count, mut hash) = (0, 0, 0u64);
     let mut ended = false;
     while !ended {
@@ -270,8 +243,8 @@ fn visit(
             hash = hash.wrapping_add(crate::hash::entry(&key, entry.revision, &entry.value));
             object(key, entry);
         };
-        ended =
-            read_objects(&text, &mut taken).map_err(|source| CheckpointError::Content { block, source })?;
+        ended = texts::read_objects(&text, &mut taken)
+            .map_err(|source| CheckpointError::Content { block, source })?;
     }
     let damaged = |reason| Err(CheckpointError::Damaged { block, reason });
     if count != meta.count {
@@ -304,60 +277,6 @@ fn next_text(reader: &mut dyn DiskReader, cipher: &Cipher, block: u64) -> Result
         return Err(damaged("its checksum is wrong"));
     }
     Ok(cipher.open_owned(block, &[], sealed)?)
-}
-
-fn read_meta(text: &Bytes) -> Result<Meta, WireError> {
-    let mut input = Reader::new(text);
-    expect(input.u8()?, META)?;
-    let applied = Applied { index: input.varint()?, term: input.varint()? };
-    let conf_state = ConfState {
-        voters: input.numbers()?,
-        learners: input.numbers()?,
-        voters_outgoing: input.numbers()?,
-        learners_next: input.numbers()?,
-        auto_leave: input.u8()? != 0,
-        ..ConfState::default()
-    };
-    let mut sessions = BTreeMap::new();
-    for _ in 0..input.count(5)? {
-        let [member, boot, highest, window] = input.numbers()?[..] else {
-            return Err(WireError::Range);
-        };
-        sessions.insert(member, Session { boot, highest, window });
-    }
-    let snapshot = Snapshot {
-        revision: input.varint()?,
-        compacted_revision: input.varint()?,
-        hash: input.varint()?,
-        ..Snapshot::default()
-    };
-    let count = input.varint()?;
-    input.end()?;
-    Ok(Meta { image: Image { applied, conf_state, sessions, snapshot }, count })
-}
-
-/// Reads a block of objects; returns whether it is the last.
-fn read_objects(text: &Bytes, object: &mut impl FnMut(Bytes, Entry)) -> Result<bool, WireError> {
-    let mut input = Reader::new(text);
-    expect(input.u8()?, OBJECTS)?;
-    while input.left() > 1 {
-        let key = Bytes::copy_from_slice(&input.bytes()?);
-        let revision = input.varint()?;
-        let created = revision.checked_sub(input.varint()?).ok_or(WireError::Range)?;
-        let expires_at_ms = input.optional()?.map(|ms| ms as i64);
-        let splice_at = input.optional()?.map(|at| at as u32);
-        let value = Bytes::copy_from_slice(&input.bytes()?);
-        object(key, Entry::new(value, created, revision, expires_at_ms, splice_at));
-    }
-    if input.left() == 0 {
-        return Ok(false);
-    }
-    expect(input.u8()?, END)?;
-    Ok(true)
-}
-
-fn expect(found: u8, expected: u8) -> Result<(), WireError> {
-    if found == expected { Ok(()) } else { Err(WireError::Tag { found }) }
 }
 
 #[cfg(test)]

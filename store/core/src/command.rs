@@ -1,20 +1,23 @@
-//! What a Raft entry carries: commands, each with its origin, in a compact versioned encoding.
+//! What a Raft entry carries: a command with its origin, in a compact versioned encoding.
 
 use bytes::Bytes;
 
+use crate::members::Member;
 use crate::txn::{Compare, Expect, Op, Txn, Value};
 use crate::wire::{Reader, WireError, Writer};
 
 /// The version of the encoding that this code writes.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
+/// The version before: each transaction had an origin of its own.
+const FORMAT_SINGLE: u8 = 1;
 
-/// One command of the replicated log.
+/// What a member puts into the log at once. It is applied at most once, however often it is in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Who minted it; a command of one origin is applied at most once.
+    /// Who minted it.
     pub origin: Origin,
-    /// What it does.
-    pub body: Body,
+    /// What it does, in order.
+    pub bodies: Vec<Body>,
 }
 
 /// Names a command for good.
@@ -28,47 +31,46 @@ pub struct Origin {
     pub sequence: u64,
 }
 
-/// What a command does.
+/// One thing that a command does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// A writer's transaction.
     Txn(Txn),
     /// Deletes keys whose time has come, each only while it is still at that revision.
     Expire(Vec<(Bytes, u64)>),
+    /// The member of the origin has another name or address.
+    Describe(Member),
+    /// All members are to tell the hash of their state at this point.
+    Mark,
+    /// The member of the origin tells the hash that its state had at a mark.
+    Report {
+        /// The index of the mark.
+        mark: u64,
+        /// The hash.
+        hash: u64,
+    },
 }
 
 const TXN: u8 = 1;
 const EXPIRE: u8 = 2;
+const DESCRIBE: u8 = 3;
+const MARK: u8 = 4;
+const REPORT: u8 = 5;
 const ABSENT: u8 = 0;
 const PRESENT: u8 = 1;
 const REVISION: u8 = 2;
 const PUT: u8 = 0;
 const DELETE: u8 = 1;
 
-/// Encodes a batch of commands as the data of one Raft entry.
-pub fn encode(commands: &[Command]) -> Vec<u8> {
-    let size: usize = commands.iter().map(|command| command.body.size() + 40).sum();
-    let mut out = Writer::with_capacity(size + 16);
+/// Encodes a command as the data of one Raft entry.
+pub fn encode(command: &Command) -> Vec<u8> {
+    let size: usize = command.bodies.iter().map(|body| body.size() + 16).sum();
+    let mut out = Writer::with_capacity(size + 48);
     out.u8(FORMAT);
-    out.varint(commands.len() as u64);
-    for command in commands {
-        out.varint(command.origin.member);
-        out.varint(command.origin.boot);
-        out.varint(command.origin.sequence);
-        match &command.body {
-            Body::Txn(txn) => {
-                out.u8(TXN);
-                encode_txn(&mut out, txn);
-            }
-            Body::Expire(keys) => {
-                out.u8(EXPIRE);
-                out.varint(keys.len() as u64);
-                for (key, revision) in keys {
-                    out.bytes(key);
-                    out.varint(*revision);
-                }
-            }
-        }
+    encode_origin(&mut out, command.origin);
+    out.varint(command.bodies.len() as u64);
+    for body in &command.bodies {
+        encode_body(&mut out, body);
     }
     out.finish()
 }
@@ -76,27 +78,77 @@ pub fn encode(commands: &[Command]) -> Vec<u8> {
 /// Decodes the data of a Raft entry; keys and values are slices of `data`.
 pub fn decode(data: &Bytes) -> Result<Vec<Command>, WireError> {
     let mut input = Reader::new(data);
-    let version = input.u8()?;
-    if version != FORMAT {
-        return Err(WireError::Version { found: version.into() });
-    }
-    let count = input.count(4)?;
-    let mut commands = Vec::with_capacity(count);
-    for _ in 0..count {
-        let origin = Origin { member: input.varint()?, boot: input.varint()?, sequence: input.varint()? };
-        let body = match input.u8()? {
-            TXN => Body::Txn(decode_txn(&mut input)?),
-            EXPIRE => {
-                let count = input.count(2)?;
-                let keys = (0..count).map(|_| Ok((input.bytes()?, input.varint()?)));
-                Body::Expire(keys.collect::<Result<_, WireError>>()?)
-            }
-            other => return Err(WireError::Tag { found: other }),
-        };
-        commands.push(Command { origin, body });
-    }
+    let commands = match input.u8()? {
+        FORMAT => {
+            let origin = decode_origin(&mut input)?;
+            let count = input.count(1)?;
+            let bodies = (0..count).map(|_| decode_body(&mut input)).collect::<Result<_, _>>()?;
+            vec![Command { origin, bodies }]
+        }
+        FORMAT_SINGLE => {
+            let count = input.count(4)?;
+            let single = |_| {
+                let origin = decode_origin(&mut input)?;
+                Ok(Command { origin, bodies: vec![decode_body(&mut input)?] })
+            };
+            (0..count).map(single).collect::<Result<_, WireError>>()?
+        }
+        found => return Err(WireError::Version { found: found.into() }),
+    };
     input.end()?;
     Ok(commands)
+}
+
+fn encode_origin(out: &mut Writer, origin: Origin) {
+    out.varint(origin.member);
+    out.varint(origin.boot);
+    out.varint(origin.sequence);
+}
+
+fn decode_origin(input: &mut Reader<'_>) -> Result<Origin, WireError> {
+    Ok(Origin { member: input.varint()?, boot: input.varint()?, sequence: input.varint()? })
+}
+
+fn encode_body(out: &mut Writer, body: &Body) {
+    match body {
+        Body::Txn(txn) => {
+            out.u8(TXN);
+            encode_txn(out, txn);
+        }
+        Body::Expire(keys) => {
+            out.u8(EXPIRE);
+            out.varint(keys.len() as u64);
+            for (key, revision) in keys {
+                out.bytes(key);
+                out.varint(*revision);
+            }
+        }
+        Body::Describe(member) => {
+            out.u8(DESCRIBE);
+            member.encode(out);
+        }
+        Body::Mark => out.u8(MARK),
+        Body::Report { mark, hash } => {
+            out.u8(REPORT);
+            out.varint(*mark);
+            out.varint(*hash);
+        }
+    }
+}
+
+fn decode_body(input: &mut Reader<'_>) -> Result<Body, WireError> {
+    Ok(match input.u8()? {
+        TXN => Body::Txn(decode_txn(input)?),
+        EXPIRE => {
+            let count = input.count(2)?;
+            let keys = (0..count).map(|_| Ok((input.bytes()?, input.varint()?)));
+            Body::Expire(keys.collect::<Result<_, WireError>>()?)
+        }
+        DESCRIBE => Body::Describe(Member::decode(input)?),
+        MARK => Body::Mark,
+        REPORT => Body::Report { mark: input.varint()?, hash: input.varint()? },
+        found => return Err(WireError::Tag { found }),
+    })
 }
 
 fn encode_txn(out: &mut Writer, txn: &Txn) {
@@ -169,6 +221,8 @@ impl Body {
         match self {
             Self::Txn(txn) => txn.size(),
             Self::Expire(keys) => keys.iter().map(|(key, _)| key.len() + 16).sum(),
+            Self::Describe(member) => member.name.len() + member.address.len() + 8,
+            Self::Mark | Self::Report { .. } => 24,
         }
     }
 }
@@ -177,7 +231,9 @@ impl Body {
 mod tests {
     use super::*;
 
-    fn sample() -> Vec<Command> {
+    const ORIGIN: Origin = Origin { member: 1, boot: 2, sequence: 3 };
+
+    fn sample() -> Command {
         let txn = Txn {
             compares: vec![
                 Compare { key: "a".into(), expect: Expect::Absent },
@@ -190,17 +246,36 @@ mod tests {
                 Op::Delete { key: "c".into() },
             ],
         };
-        let origin = Origin { member: 1, boot: 2, sequence: 3 };
-        vec![
-            Command { origin, body: Body::Txn(txn) },
-            Command { origin, body: Body::Expire(vec![("e".into(), 9), ("f".into(), 10)]) },
-        ]
+        let bodies = vec![
+            Body::Txn(txn),
+            Body::Expire(vec![("e".into(), 9), ("f".into(), 10)]),
+            Body::Describe(Member { name: "n".into(), address: "a:1".into() }),
+            Body::Mark,
+            Body::Report { mark: 7, hash: u64::MAX },
+        ];
+        Command { origin: ORIGIN, bodies }
     }
 
     #[test]
     fn decodes_what_was_encoded() {
         let data = Bytes::from(encode(&sample()));
-        assert_eq!(decode(&data).unwrap(), sample());
+        assert_eq!(decode(&data).unwrap(), [sample()]);
+    }
+
+    #[test]
+    fn the_version_before_is_still_read() {
+        let mut out = Writer::default();
+        out.u8(FORMAT_SINGLE);
+        out.varint(2);
+        for sequence in [3, 4] {
+            encode_origin(&mut out, Origin { sequence, ..ORIGIN });
+            encode_body(&mut out, &Body::Txn(Txn::put("k", "v")));
+        }
+        let single = |sequence| Command {
+            origin: Origin { sequence, ..ORIGIN },
+            bodies: vec![Body::Txn(Txn::put("k", "v"))],
+        };
+        assert_eq!(decode(&out.finish().into()).unwrap(), [single(3), single(4)]);
     }
 
     #[test]

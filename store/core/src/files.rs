@@ -186,6 +186,31 @@ impl LogFiles {
         Ok((self.disk.create(name, least)?, least))
     }
 
+    /// Begins anew behind a checkpoint that came as a whole: all that was written goes, but the hard state.
+    pub fn restart(&mut self) -> Result<(), FilesError> {
+        if self.active.is_some() {
+            self.roll(SLACK)?;
+        }
+        let old = std::mem::take(&mut self.sealed);
+        self.replace(&old)
+    }
+
+    /// Removes segments, oldest first, after what they say besides entries was written again and synced.
+    pub fn replace(&mut self, old: &[Sealed]) -> Result<(), FilesError> {
+        if old.is_empty() {
+            return Ok(());
+        }
+        self.append(&Record { hard_state: Some(self.hard_state.clone()), entries: Vec::new() })?;
+        self.sync()?;
+        for segment in old {
+            match self.disk.remove(&segment.name()) {
+                Ok(()) | Err(DiskError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.disk.sync_dir()?)
+    }
+
     /// Forgets the segments whose entries a checkpoint at `index` covers, and names their files: they may be
     /// removed, oldest first. What they said besides entries is written again and synced before.
     pub fn release(&mut self, index: u64) -> Result<Vec<String>, FilesError> {

@@ -57,6 +57,11 @@ impl History {
         self.bytes
     }
 
+    /// Begins anew behind `revision`: no events lead there.
+    pub fn restart(&mut self, revision: u64) {
+        *self = Self::new(revision, self.limits);
+    }
+
     /// Takes in the events of a batch and forgets what has become too much or too old.
     pub fn push(&mut self, events: &[Arc<Event>], now_ms: i64) {
         for event in events {

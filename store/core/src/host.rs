@@ -7,13 +7,13 @@ use raft::eraftpb::Message;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-use crate::checkpoint::{self, CheckpointError, Image};
+use crate::checkpoint::{self, CheckpointError, Image, Receiver};
 use crate::crypt::Keys;
 use crate::disk::{Disk, DiskError};
 use crate::files::{FilesError, LogFiles};
 use crate::log;
-use crate::node::{Action, EXPIRE_BYTES, Event, Node, Published, Refusal, Settings};
-use crate::recovery::{self, RecoveryError};
+use crate::node::{Action, ChangeRefusal, EXPIRE_BYTES, Event, Node, Published, Refusal, Settings};
+use crate::recovery::{self, RecoveryError, Start};
 use crate::snapshot::Snapshot;
 use crate::txn::Txn;
 
@@ -42,8 +42,26 @@ pub enum Output {
     Refuse(Vec<(u64, Refusal)>),
     /// Tell writers that the disk is full; nothing was done.
     DiskFull(Vec<u64>),
-    /// Send messages to peers.
+    /// Make a state visible to which no events lead: whoever follows starts over.
+    Replace(Snapshot),
+    /// Tell who wanted a change of the group: the id of the member that it was about.
+    Changed {
+        /// Who waits.
+        ticket: u64,
+        /// The member's id, or why nothing was done.
+        result: Result<u64, ChangeRefusal>,
+    },
+    /// Send messages to peers. They may be lost.
     Send(Vec<Message>),
+    /// Send a whole state ([`checkpoint::Texts`]) to the peer that the message is for, which takes it in
+    /// ([`checkpoint::Receiver`]) and hands both to its node ([`Event::Install`]); then hand back
+    /// [`Event::StateSent`].
+    SendState {
+        /// The message.
+        message: Box<Message>,
+        /// The state.
+        image: Box<Image>,
+    },
     /// Run a job on another thread, and hand its event back.
     Job(Box<Job>),
 }
@@ -75,6 +93,8 @@ pub struct JobDone {
 pub struct HostSettings {
     /// The node's settings.
     pub node: Settings,
+    /// How it begins when the disk is empty.
+    pub start: Start,
     /// The size of a log segment.
     pub segment_bytes: u64,
     /// The least number that names this run; use the time.
@@ -115,7 +135,7 @@ pub enum Stopped {
 
 impl Host {
     /// Recovers what is on the disk and starts the node. The state is complete when this returns, for a group of
-    /// one; [`Self::notes`](recovery::Recovered::notes) of what was mended come back beside the host.
+    /// one; in a larger one it is complete when a read was confirmed. [`Self::notes`](recovery::Recovered::notes) of what was mended come back beside the host.
     pub fn open(
         disk: Arc<dyn Disk>,
         keys: Keys,
@@ -123,9 +143,10 @@ impl Host {
         now_ms: i64,
     ) -> Result<(Self, Vec<String>), HostError> {
         let mut rng = ChaCha20Rng::from_seed(settings.seed);
-        let mut recovered = recovery::recover(&*disk, &keys, settings.node.member, &mut rng)?;
+        let member = settings.node.member;
+        let mut recovered = recovery::recover(&*disk, &keys, member, &settings.start, &mut rng)?;
         let notes = std::mem::take(&mut recovered.notes);
-        let files = LogFiles::new(
+        let mut files = LogFiles::new(
             disk.clone(),
             keys.clone(),
             ChaCha20Rng::from_rng(&mut rng),
@@ -134,6 +155,7 @@ impl Host {
             recovered.next_segment,
             recovered.hard_state.clone(),
         );
+        files.replace(&recovered.dropped).map_err(Stopped::Log)?;
         let mut checkpoints = recovered.old_checkpoints.clone();
         let index = recovered.image.applied.index;
         checkpoints.push(index);
@@ -142,6 +164,11 @@ impl Host {
             .map_err(|error| HostError::Raft(error.to_string()))?;
         let mut host = Self { node, files, disk, keys, rng, checkpoints, done: Vec::new() };
         host.run(now_ms)?;
+        let (Start::First(described) | Start::Join(described)) = &settings.start;
+        if !described.name.is_empty() {
+            host.node.describe(described.clone());
+            host.run(now_ms)?;
+        }
         host.release(index)?;
         if wants_checkpoint {
             host.handle(Event::WantCheckpoint, now_ms)?;
@@ -151,31 +178,61 @@ impl Host {
 
     /// Hands writers' transactions to the node. They become one log entry, and one sync covers them.
     pub fn commit(&mut self, txns: Vec<(u64, Txn)>, now_ms: i64) -> Result<(), Stopped> {
-        let bytes: usize = txns.iter().map(|(_, txn)| txn.size() + txn.ops.len() * 16 + 64).sum();
-        match self.files.reserve(log::size_bound(bytes, 16)) {
-            Ok(()) => {}
-            Err(FilesError::Disk(DiskError::Full)) => {
-                self.done.push(Output::DiskFull(txns.into_iter().map(|(ticket, _)| ticket).collect()));
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        for (ticket, txn) in txns {
-            self.node.handle(Event::Commit { ticket, txn }, now_ms);
-        }
-        self.run(now_ms)
+        self.take_in(txns, Vec::new(), now_ms)
     }
 
     /// Hands the node an event and carries out what follows from it.
     pub fn handle(&mut self, event: Event, now_ms: i64) -> Result<(), Stopped> {
-        let expiring = matches!(event, Event::Tick) && self.node.leads();
-        match if expiring { self.files.reserve(log::size_bound(EXPIRE_BYTES, 1)) } else { Ok(()) } {
-            Ok(()) => {}
-            Err(FilesError::Disk(DiskError::Full)) => self.node.handle(Event::NoRoom, now_ms),
-            Err(error) => return Err(error.into()),
+        self.take_in(Vec::new(), vec![event], now_ms)
+    }
+
+    /// Hands the node what has come together, transactions first; one sync covers all that follows from it.
+    pub fn take_in(&mut self, txns: Vec<(u64, Txn)>, events: Vec<Event>, now_ms: i64) -> Result<(), Stopped> {
+        let bytes: usize = txns.iter().map(|(_, txn)| txn.size() + txn.ops.len() * 16 + 64).sum();
+        if txns.is_empty() || self.reserve(bytes)? {
+            for (ticket, txn) in txns {
+                self.node.handle(Event::Commit { ticket, txn }, now_ms);
+            }
+        } else {
+            self.done.push(Output::DiskFull(txns.into_iter().map(|(ticket, _)| ticket).collect()));
         }
-        self.node.handle(event, now_ms);
+        let mut reserved = 0;
+        for event in events {
+            let wanted = self.log_bytes(&event);
+            if wanted == 0 || self.reserve(bytes + reserved + wanted)? {
+                reserved += wanted;
+                self.node.handle(event, now_ms);
+            } else if matches!(event, Event::Tick) {
+                self.node.handle(Event::NoRoom, now_ms);
+                self.node.handle(event, now_ms);
+            }
+            // Another member's writes are not taken without room: it proposes them again.
+        }
         self.run(now_ms)
+    }
+
+    /// How much an event may make a leader write of its own accord.
+    fn log_bytes(&self, event: &Event) -> usize {
+        match event {
+            _ if !self.node.leads() => 0,
+            Event::Tick => EXPIRE_BYTES,
+            event => event.log_bytes(),
+        }
+    }
+
+    /// Makes sure that there is room in the log; `false`: the disk is full.
+    fn reserve(&mut self, bytes: usize) -> Result<bool, Stopped> {
+        match self.files.reserve(log::size_bound(bytes, 16)) {
+            Ok(()) => Ok(true),
+            Err(FilesError::Disk(DiskError::Full)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What takes in a state that another member sends, whose texts are of that version.
+    pub fn receiver(&mut self, version: u32) -> Result<Receiver, CheckpointError> {
+        let rng = ChaCha20Rng::from_rng(&mut self.rng);
+        Receiver::new(self.disk.clone(), self.keys.clone(), rng, version)
     }
 
     /// What has come together for the shell to do.
@@ -202,6 +259,11 @@ impl Host {
                     self.node.handle(Event::Persisted { number }, now_ms);
                 }
                 Action::Send(messages) => self.done.push(Output::Send(messages)),
+                Action::SendState { message, image } => self.done.push(Output::SendState { message, image }),
+                Action::Install { file, index } => self.install(&file, index)?,
+                Action::Discard { file } => self.job(Work::Remove(vec![file])),
+                Action::Replace(snapshot) => self.done.push(Output::Replace(snapshot)),
+                Action::Changed { ticket, result } => self.done.push(Output::Changed { ticket, result }),
                 Action::Publish(published) => self.done.push(Output::Publish(published)),
                 Action::Confirm { tickets } => self.done.push(Output::Confirm(tickets)),
                 Action::Refuse(tickets) => self.done.push(Output::Refuse(tickets)),
@@ -222,6 +284,15 @@ impl Host {
         self.checkpoints.push(image.applied.index);
         self.job(Work::Checkpoint(image));
         Ok(())
+    }
+
+    /// Gives a received checkpoint its name, and lets the log go that came before: in an order in which a stop at any
+    /// point leaves either the old state or the new one.
+    fn install(&mut self, file: &str, index: u64) -> Result<(), Stopped> {
+        self.disk.rename(file, &checkpoint::name(index)).map_err(FilesError::from)?;
+        self.disk.sync_dir().map_err(FilesError::from)?;
+        self.checkpoints.push(index);
+        Ok(self.files.restart()?)
     }
 
     fn release(&mut self, index: u64) -> Result<(), Stopped> {

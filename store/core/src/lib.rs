@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, draws from a global generator or touches a file: times, randomness and the
 //! [`disk::Disk`] are passed in, so that production and simulation host the very same code.
 
+pub mod audit;
 pub mod checkpoint;
 pub mod command;
 pub mod crypt;
@@ -13,8 +14,10 @@ pub mod hash;
 pub mod history;
 pub mod host;
 pub mod log;
+pub mod members;
 pub mod node;
 pub mod recovery;
+pub mod refound;
 pub mod snapshot;
 pub mod state;
 pub mod txn;

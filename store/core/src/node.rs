@@ -4,147 +4,41 @@
 //! order in which they come. [`Action`] says what each may assume.
 
 mod apply;
+mod changes;
+mod flight;
+mod interface;
+mod lead;
+mod pump;
 mod raft_log;
 mod reads;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
-use raft::eraftpb::{ConfState, Message, MessageType};
-use raft::{Config, RawNode, StateRole};
+use bytes::Bytes;
+use raft::eraftpb::{ConfState, Entry, Message, MessageType};
+use raft::{Config, RawNode, SnapshotStatus, StateRole};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
-use crate::checkpoint::Image;
-use crate::command::{self, Body, Command, Origin};
-use crate::event;
-use crate::log::Record;
+use crate::checkpoint::{Image, Received};
+use crate::command::Body;
+use crate::members::Member;
 use crate::recovery::Recovered;
-use crate::snapshot::Snapshot;
 use crate::state::StateMachine;
-use crate::txn::{Outcome, Txn};
 
+pub use interface::{Action, Change, ChangeRefusal, Event, Published, Refusal, Settings};
+
+use changes::Changes;
+use flight::Flights;
+use lead::Lead;
 use raft_log::RaftLog;
 use reads::Reads;
-
-const BATCH_BYTES: usize = 4 << 20;
 
 /// The most that the node writes at a tick.
 pub const EXPIRE_BYTES: usize = 256 << 10;
 
-/// What the host tells the node.
-#[derive(Debug)]
-pub enum Event {
-    /// A writer waits for a transaction. Those handed in before the next action is taken share an entry.
-    Commit {
-        /// By what name the answer comes.
-        ticket: u64,
-        /// What to apply.
-        txn: Txn,
-    },
-    /// A reader waits for confirmed state.
-    Read {
-        /// By what name the answer comes.
-        ticket: u64,
-    },
-    /// A [`Action::Sync`] is done.
-    Persisted {
-        /// Its number.
-        number: u64,
-    },
-    /// A message came from a peer.
-    Message(Box<Message>),
-    /// Nothing happened but time. May make the node write up to [`EXPIRE_BYTES`].
-    Tick,
-    /// There is no room to write expiries: the node waits before it tries again.
-    NoRoom,
-    /// A checkpoint is wanted, however short the log is.
-    WantCheckpoint,
-    /// The checkpoint at this index is complete and was read back.
-    CheckpointWritten {
-        /// Its applied index.
-        index: u64,
-    },
-    /// The checkpoint could not be written; it is tried again when the log has grown further.
-    CheckpointFailed,
-}
-
-/// What the host does for the node, in order.
-#[derive(Debug)]
-pub enum Action {
-    /// Append a record to the log. It need not be durable before the next `Sync`.
-    Append(Record),
-    /// Make all appended records durable, then report [`Event::Persisted`]. Later actions need not wait for it:
-    /// whatever depends on durability is held back by the node. If the sync fails the process must end.
-    Sync {
-        /// Names this sync.
-        number: u64,
-    },
-    /// Send messages to peers. They may be sent at once, whatever syncs are under way.
-    Send(Vec<Message>),
-    /// Make the new state visible: the snapshot and its events first, only then the answers.
-    Publish(Published),
-    /// Answer readers: the state that was published last is confirmed for them.
-    Confirm {
-        /// The readers.
-        tickets: Vec<u64>,
-    },
-    /// Tell writers and readers that they will get no outcome from here.
-    Refuse(Vec<(u64, Refusal)>),
-    /// Write a checkpoint, in the background, then report it. No other is under way. The log goes on in a new
-    /// segment from here, so that the checkpoint covers whole segments.
-    Checkpoint(Box<Image>),
-    /// Remove what the checkpoint at this index covers: earlier segments and other checkpoints. Any time later.
-    Release {
-        /// The checkpoint's applied index.
-        index: u64,
-    },
-    /// The replicated log holds what this version cannot apply: stop, and say so.
-    Halt {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// A new state, and who waited for it.
-#[derive(Debug)]
-pub struct Published {
-    /// The state after the batch.
-    pub snapshot: Snapshot,
-    /// What the batch did, in order.
-    pub events: Vec<Arc<event::Event>>,
-    /// The outcomes, by ticket.
-    pub answers: Vec<(u64, Outcome)>,
-}
-
-/// Why a writer or reader gets no outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// This member does not lead; nothing was done.
-    NotLeader {
-        /// Who leads, when that is known.
-        leader: Option<u64>,
-    },
-    /// The lead was lost meanwhile: a write may or may not be applied.
-    Unknown,
-}
-
-/// What a node needs to know.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// This member's id.
-    pub member: u64,
-    /// The time between ticks, while there are peers, in milliseconds.
-    pub tick_ms: i64,
-    /// The least number of ticks without a leader before an election; the most is twice that.
-    pub election_ticks: usize,
-    /// The log grows at least this large before a checkpoint.
-    pub checkpoint_log_bytes: u64,
-    /// How far expiries are put together, in milliseconds.
-    pub expiry_grain_ms: i64,
-    /// The bytes of applied entries that are kept for slow peers.
-    pub catch_up_bytes: usize,
-}
+/// What a member is told that the group has removed.
+const REMOVED: &str = "this member was removed from the cluster: remove its data directory and join anew";
 
 /// One member of the group.
 pub struct Node {
@@ -152,21 +46,30 @@ pub struct Node {
     state: StateMachine,
     settings: Settings,
     boot: u64,
-    next_sequence: u64,
-    waiting: VecDeque<(u64, Txn)>,
-    /// The tickets of what was proposed, by boot and sequence.
-    proposed: BTreeMap<(u64, u64), u64>,
+    flights: Flights,
     reads: Reads,
+    changes: Changes,
+    lead: Lead,
     actions: VecDeque<Action>,
     held: VecDeque<(u64, Vec<Message>)>,
     syncing: Option<u64>,
-    role: StateRole,
+    /// A state that came and that Raft has not looked at yet.
+    incoming: Option<Received>,
+    /// The index of a state that was installed, and the sync after which Raft may count on it.
+    installed: Option<(u64, u64)>,
+    followed: (u64, u64),
+    /// What was acknowledged last: term, index, and when.
+    acknowledged: (u64, u64, u64),
     election: Election,
     rng: ChaCha20Rng,
+    tick: u64,
     next_tick_ms: i64,
     next_expiry_ms: i64,
     log_bytes: u64,
     checkpoint: Checkpointing,
+    described: Option<Member>,
+    /// The tick at which a member that was removed ends.
+    leaving: Option<u64>,
     halted: bool,
 }
 
@@ -187,22 +90,6 @@ struct Checkpointing {
     retry_at: u64,
 }
 
-// === impl Settings ===
-
-impl Settings {
-    /// The usual settings.
-    pub fn new(member: u64) -> Self {
-        Self {
-            member,
-            tick_ms: 50,
-            election_ticks: 6,
-            checkpoint_log_bytes: 8 << 20,
-            expiry_grain_ms: 2000,
-            catch_up_bytes: 16 << 20,
-        }
-    }
-}
-
 // === impl Node ===
 
 impl Node {
@@ -220,43 +107,41 @@ impl Node {
         let log_bytes = entries.iter().map(|entry| entry.data.len() as u64).sum();
         let (applied, conf_state) = (image.applied, image.conf_state.clone());
         let storage = RaftLog::new(applied, hard_state, conf_state, entries);
-        let config = Config {
-            id: settings.member,
-            applied: applied.index,
-            election_tick: settings.election_ticks,
-            heartbeat_tick: 1,
-            min_election_tick: settings.election_ticks,
-            max_election_tick: settings.election_ticks * 2,
-            check_quorum: true,
-            pre_vote: true,
-            max_size_per_msg: 1 << 20,
-            max_inflight_msgs: 256,
-            max_committed_size_per_ready: 8 << 20,
-            ..Config::default()
-        };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raft = RawNode::new(&config(&settings, applied.index), storage, &logger)?;
         let state = image.into_state();
+        let boot = boot.max(state.next_boot(settings.member));
         let mut node = Self {
-            raft: RawNode::new(&config, storage, &logger)?,
-            boot: boot.max(state.next_boot(settings.member)),
+            raft,
             state,
             settings,
-            next_sequence: 1,
-            waiting: VecDeque::new(),
-            proposed: BTreeMap::new(),
+            boot,
+            flights: Flights::new(settings.member, boot, settings.under_way),
             reads: Reads::default(),
+            changes: Changes::default(),
+            lead: Lead::default(),
             actions: VecDeque::new(),
             held: VecDeque::new(),
             syncing: None,
-            role: StateRole::Follower,
+            incoming: None,
+            installed: None,
+            followed: (0, 0),
+            acknowledged: (0, 0, 0),
             election: Election::default(),
             rng: ChaCha20Rng::seed_from_u64(seed),
+            tick: 0,
             next_tick_ms: now_ms + settings.tick_ms,
             next_expiry_ms: now_ms,
             log_bytes,
             checkpoint: Checkpointing::default(),
+            described: None,
+            leaving: None,
             halted: false,
         };
+        if node.state.members().was_removed(settings.member) {
+            node.halt(REMOVED.into());
+            return Ok(node);
+        }
         node.randomize_election();
         if node.alone() {
             node.raft.campaign()?;
@@ -266,21 +151,24 @@ impl Node {
         Ok(node)
     }
 
+    /// Has the group know this member by another name or address, once it can be told.
+    pub fn describe(&mut self, member: Member) {
+        self.described = Some(member);
+        self.consider_description();
+    }
+
     /// Takes in one event. `now_ms` is the time, in milliseconds of the Unix epoch.
     pub fn handle(&mut self, event: Event, now_ms: i64) {
-        self.follow_clock(now_ms);
         match event {
-            Event::Commit { ticket, txn } if self.leads() => self.waiting.push_back((ticket, txn)),
-            Event::Commit { ticket, .. } => self.refuse_as_follower(ticket),
+            Event::Commit { ticket, txn } => self.flights.wait(ticket, txn, self.tick),
             Event::Read { ticket } => self.read(ticket),
+            Event::Change { ticket, change } => self.changes.ask(ticket, change, self.tick),
             Event::Persisted { number } => self.persisted(number),
-            // A peer's state comes as a checkpoint, not as a message.
-            Event::Message(message) if message.get_msg_type() == MessageType::MsgSnapshot => {}
-            // An error means that Raft has no use for the message.
-            Event::Message(message) => {
-                drop(self.raft.step(*message));
-                self.randomize_election();
-            }
+            Event::Message(message) => self.step(*message),
+            Event::Install { message, received } => self.install(*message, received),
+            Event::StateSent { member, ok } => self.state_sent(member, ok),
+            Event::Unreachable { member } => self.unreachable(member),
+            Event::Removed => self.end_removed(),
             Event::Tick => self.pass_time(now_ms),
             Event::NoRoom => self.next_expiry_ms = now_ms + self.settings.expiry_grain_ms,
             Event::WantCheckpoint => self.checkpoint.wanted = true,
@@ -304,6 +192,8 @@ impl Node {
         }
         self.pump();
         self.propose_waiting();
+        self.ask_reads();
+        self.pursue_changes();
         self.pump();
         self.consider_checkpoint();
         self.actions.pop_front()
@@ -311,15 +201,25 @@ impl Node {
 
     /// When the node wants an [`Event::Tick`] at the latest. A group of one without expiring keys never does.
     pub fn poll_timeout(&self) -> Option<i64> {
-        let tick = (!self.alone()).then_some(self.next_tick_ms);
+        let tick = self.ticks().then_some(self.next_tick_ms);
         let expiry = self.state.next_expiry_ms().filter(|_| self.leads());
         let expiry = expiry.map(|at| at.max(self.next_expiry_ms));
         tick.into_iter().chain(expiry).min()
     }
 
-    /// Whether this member leads and has shown so by committing in its term.
+    /// Whether this member leads.
     pub fn leads(&self) -> bool {
         self.raft.raft.state == StateRole::Leader
+    }
+
+    /// Who leads, as far as this member knows.
+    pub fn leader(&self) -> Option<u64> {
+        Some(self.raft.raft.leader_id).filter(|leader| *leader != raft::INVALID_ID)
+    }
+
+    /// The term of the consensus.
+    pub fn term(&self) -> u64 {
+        self.raft.raft.term
     }
 
     /// Whether what is applied here is by itself the newest state: the group has no other voter, and everything
@@ -337,9 +237,22 @@ impl Node {
         &self.state
     }
 
-    /// The group's members.
+    /// The group's voters and learners.
     pub fn conf_state(&self) -> &ConfState {
         &self.raft.store().conf_state
+    }
+
+    /// How much of the log the members are known to have; empty where this member does not lead.
+    pub fn matched(&self) -> BTreeMap<u64, u64> {
+        let progress = self.raft.raft.prs().iter().filter(|_| self.leads());
+        progress.map(|(member, progress)| (*member, progress.matched)).collect()
+    }
+
+    /// The voter that could lead in this one's place: the one that has most of the log.
+    pub fn successor(&self) -> Option<u64> {
+        let matched = self.matched();
+        let others = self.conf_state().voters.iter().filter(|voter| **voter != self.settings.member);
+        others.copied().max_by_key(|voter| matched.get(voter).copied().unwrap_or(0))
     }
 
     fn alone(&self) -> bool {
@@ -350,137 +263,153 @@ impl Node {
             && members.learners_next.is_empty()
     }
 
-    fn refuse_as_follower(&mut self, ticket: u64) {
-        let leader = Some(self.raft.raft.leader_id).filter(|leader| *leader != raft::INVALID_ID);
-        self.actions.push_back(Action::Refuse(vec![(ticket, Refusal::NotLeader { leader })]));
+    /// Whether time has to pass: there are other members, or something must be tried again.
+    fn ticks(&self) -> bool {
+        !self.halted && (!self.alone() || !self.changes.is_empty() || !self.flights.is_empty())
     }
 
-    /// Puts everything that waits into one entry, within bounds.
-    fn propose_waiting(&mut self) {
-        while !self.waiting.is_empty() {
-            let mut commands = Vec::new();
-            let mut bytes = 0;
-            while let Some((ticket, txn)) = self.waiting.pop_front() {
-                bytes += txn.size();
-                let origin = self.mint();
-                self.proposed.insert((origin.boot, origin.sequence), ticket);
-                commands.push(Command { origin, body: Body::Txn(txn) });
-                if bytes >= BATCH_BYTES {
-                    break;
-                }
-            }
-            self.propose(&commands);
-        }
+    fn halt(&mut self, reason: String) {
+        self.actions.push_back(Action::Halt { reason });
+        self.halted = true;
     }
 
-    fn propose(&mut self, commands: &[Command]) {
-        if self.raft.propose(Vec::new(), command::encode(commands)).is_ok() {
+    fn end_removed(&mut self) {
+        self.changes.removed(self.settings.member, &mut self.actions);
+        self.halt(REMOVED.into());
+    }
+
+    fn step(&mut self, message: Message) {
+        if self.state.members().was_removed(message.from) {
             return;
         }
-        let leader = Some(self.raft.raft.leader_id).filter(|leader| *leader != raft::INVALID_ID);
-        let proposed = &mut self.proposed;
-        let origins = commands.iter().map(|command| command.origin);
-        let tickets = origins.filter_map(|origin| proposed.remove(&(origin.boot, origin.sequence)));
-        let refused = tickets.map(|ticket| (ticket, Refusal::NotLeader { leader })).collect();
-        self.actions.push_back(Action::Refuse(refused));
-    }
-
-    fn mint(&mut self) -> Origin {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        Origin { member: self.settings.member, boot: self.boot, sequence }
-    }
-
-    fn persisted(&mut self, number: u64) {
-        self.raft.on_persist_ready(number);
-        if self.syncing.is_some_and(|newest| newest <= number) {
-            self.syncing = None;
+        match message.get_msg_type() {
+            // A state comes with its message, never without.
+            MessageType::MsgSnapshot => return,
+            MessageType::MsgHeartbeat if message.commit > self.raft.raft.raft_log.last_index() => {
+                if message.term >= self.term() {
+                    let (last, commit) = (self.raft.raft.raft_log.last_index(), message.commit);
+                    self.halt(format!(
+                        "the cluster counts on this member to have entry {commit}, but its log ends at {last}: its \
+                         data was lost. Remove it from the cluster, remove its data directory and join anew"
+                    ));
+                }
+                return;
+            }
+            _ => {}
         }
-        while let Some((_, messages)) = self.held.pop_front_if(|(sync, _)| *sync <= number) {
-            self.actions.push_back(Action::Send(messages));
+        let (from, responds) = (message.from, message.get_msg_type() == MessageType::MsgAppendResponse);
+        // An error means that Raft has no use for the message.
+        drop(self.raft.step(message));
+        if responds && let Some(progress) = self.raft.raft.mut_prs().get_mut(from) {
+            // An old rejection must not take the leader back behind what the member has acknowledged.
+            progress.next_idx = progress.next_idx.max(progress.matched + 1);
+        }
+        self.randomize_election();
+    }
+
+    fn state_sent(&mut self, member: u64, ok: bool) {
+        let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raft.report_snapshot(member, status);
+        if !ok {
+            self.lead.transfers.remove(&member);
         }
     }
 
-    /// A clock that was set back must not hold the next tick back by as much: a member that does not tick neither
-    /// leads nor votes.
-    fn follow_clock(&mut self, now_ms: i64) {
-        self.next_tick_ms = self.next_tick_ms.min(now_ms + self.settings.tick_ms);
-        self.next_expiry_ms = self.next_expiry_ms.min(now_ms + self.settings.expiry_grain_ms);
+    /// A member that leads and cannot be reached is probably gone: its followers do not wait for their whole timeout.
+    /// It costs nothing where that is wrong, for a vote is first asked for without a new term.
+    fn unreachable(&mut self, member: u64) {
+        self.raft.report_unreachable(member);
+        if self.leader() == Some(member) && !self.leads() {
+            let least = self.settings.election_ticks;
+            self.raft.raft.election_elapsed = self.raft.raft.election_elapsed.max(least);
+            self.election.ticks = least + self.rng.random_range(1..=3);
+            self.randomize_election();
+        }
+    }
+
+    fn propose_waiting(&mut self) {
+        while self.leader().is_some()
+            && let Some((sequence, data)) = self.flights.launch(self.tick)
+        {
+            self.propose(sequence, data);
+        }
+    }
+
+    fn propose(&mut self, sequence: u64, data: Bytes) {
+        if !self.propose_data(data) {
+            self.flights.dropped(sequence);
+        }
+    }
+
+    /// Proposes something that is not tried again.
+    fn propose_once(&mut self, bodies: Vec<Body>) {
+        let (_, data) = self.flights.seal(bodies);
+        self.propose_data(data);
+    }
+
+    fn propose_data(&mut self, data: Bytes) -> bool {
+        let mut message = Message { from: self.settings.member, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(vec![Entry { data, ..Entry::default() }].into());
+        self.raft.step(message).is_ok()
     }
 
     fn pass_time(&mut self, now_ms: i64) {
-        if !self.alone() && now_ms >= self.next_tick_ms {
-            self.raft.tick();
-            self.randomize_election();
+        // A clock that was set back does not stop the group's.
+        let due = now_ms >= self.next_tick_ms || self.next_tick_ms > now_ms + self.settings.tick_ms;
+        if due && self.ticks() {
             self.next_tick_ms = now_ms + self.settings.tick_ms;
+            self.pass_tick();
         }
         if self.leads() && self.poll_expiry(now_ms) {
             self.next_expiry_ms = now_ms + self.settings.expiry_grain_ms;
             let keys = self.state.expired(now_ms, EXPIRE_BYTES);
-            let origin = self.mint();
-            self.propose(&[Command { origin, body: Body::Expire(keys) }]);
+            self.propose_once(vec![Body::Expire(keys)]);
         }
+    }
+
+    fn pass_tick(&mut self) {
+        self.tick += 1;
+        self.raft.tick();
+        self.randomize_election();
+        if self.leaving.is_some_and(|at| self.tick >= at) {
+            self.end_removed();
+            return;
+        }
+        if self.leader().is_some() {
+            for (sequence, data) in self.flights.overdue(self.tick, self.leads()) {
+                self.propose(sequence, data);
+            }
+        }
+        self.reads.lost(self.tick);
+        let late = self.tick.saturating_sub(self.settings.patience_ticks);
+        let mut refused = self.flights.take_late(late, self.leader());
+        refused.extend(self.reads.take_late(late));
+        self.refuse(refused);
+        self.changes.pass_tick(self.tick, late, &mut self.actions);
+        self.consider_description();
+        self.pass_tick_as_leader();
     }
 
     fn poll_expiry(&self, now_ms: i64) -> bool {
         now_ms >= self.next_expiry_ms && self.state.next_expiry_ms().is_some_and(|at| at <= now_ms)
     }
 
-    /// Takes from Raft what is ready, and turns it into actions.
-    fn pump(&mut self) {
-        while !self.halted && self.raft.has_ready() {
-            let mut ready = self.raft.ready();
-            self.send(ready.take_messages());
-            let record = Record { hard_state: ready.hs().cloned(), entries: ready.take_entries() };
-            let storage = self.raft.mut_store();
-            if let Some(hard_state) = &record.hard_state {
-                storage.hard_state = hard_state.clone();
-            }
-            storage.append(&record.entries);
-            // A new commit index alone is not worth a write: it comes with the next record.
-            if ready.must_sync() {
-                self.log_bytes += record.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
-                let hard_state = Some(self.raft.store().hard_state.clone());
-                self.actions.push_back(Action::Append(Record { hard_state, ..record }));
-                self.actions.push_back(Action::Sync { number: ready.number() });
-                self.syncing = Some(ready.number());
-            }
-            let messages = ready.take_persisted_messages();
-            match self.syncing {
-                Some(number) if !messages.is_empty() => self.held.push_back((number, messages)),
-                _ => self.send(messages),
-            }
-            let committed = ready.take_committed_entries();
-            let confirmed = ready.take_read_states();
-            self.raft.advance_append_async(ready);
-            self.reads.confirmed(confirmed);
-            self.note_role();
-            self.apply(committed);
-            self.answer_reads();
+    /// A run of this member that had a larger number, because the clock was ahead then, would hide what this one
+    /// writes: this one takes a larger number still.
+    fn check_boot(&mut self) {
+        let next = self.state.next_boot(self.settings.member);
+        if next > self.boot + 1 {
+            self.boot = next;
+            let refused = self.flights.restart(next);
+            self.refuse(refused);
         }
     }
 
-    fn send(&mut self, messages: Vec<Message>) {
-        if !messages.is_empty() {
-            self.actions.push_back(Action::Send(messages));
-        }
-    }
-
-    fn note_role(&mut self) {
-        let role = self.raft.raft.state;
-        if role == self.role {
-            return;
-        }
-        if self.role == StateRole::Leader {
-            let leader = None;
-            let waiting = self.waiting.drain(..).map(|(ticket, _)| (ticket, Refusal::NotLeader { leader }));
-            let mut refused: Vec<_> = waiting.collect();
-            let proposed = std::mem::take(&mut self.proposed);
-            refused.extend(proposed.into_values().map(|ticket| (ticket, Refusal::Unknown)));
-            refused.extend(self.reads.take_all().map(|ticket| (ticket, Refusal::Unknown)));
+    fn refuse(&mut self, refused: Vec<(u64, Refusal)>) {
+        if !refused.is_empty() {
             self.actions.push_back(Action::Refuse(refused));
         }
-        self.role = role;
     }
 
     /// Puts this node's own election timeout in the place of the one that Raft drew from a thread's generator.
@@ -497,18 +426,42 @@ impl Node {
     fn consider_checkpoint(&mut self) {
         let grown = self.settings.checkpoint_log_bytes.max(self.state.snapshot().data_bytes());
         let due = self.log_bytes >= grown.max(self.checkpoint.retry_at);
-        if self.halted || self.checkpoint.running || !(due || self.checkpoint.wanted) {
+        let nothing = self.state.applied().index == 0;
+        if self.halted || nothing || self.checkpoint.running || !(due || self.checkpoint.wanted) {
             return;
         }
         self.checkpoint =
             Checkpointing { running: true, wanted: false, begun_at: self.log_bytes, ..self.checkpoint };
-        let image = Image {
+        self.actions.push_back(Action::Checkpoint(Box::new(self.image())));
+    }
+
+    /// What a checkpoint made now holds. Cheap.
+    pub fn image(&self) -> Image {
+        Image {
             applied: self.state.applied(),
             conf_state: self.conf_state().clone(),
             sessions: self.state.sessions.clone(),
+            members: self.state.members().clone(),
+            received: false,
             snapshot: self.state.snapshot().clone(),
-        };
-        self.actions.push_back(Action::Checkpoint(Box::new(image)));
+        }
+    }
+}
+
+fn config(settings: &Settings, applied: u64) -> Config {
+    Config {
+        id: settings.member,
+        applied,
+        election_tick: settings.election_ticks,
+        heartbeat_tick: 1,
+        min_election_tick: settings.election_ticks,
+        max_election_tick: settings.election_ticks * 2,
+        check_quorum: true,
+        pre_vote: true,
+        max_size_per_msg: 1 << 20,
+        max_inflight_msgs: 64,
+        max_committed_size_per_ready: 8 << 20,
+        ..Config::default()
     }
 }
 

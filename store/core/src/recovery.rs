@@ -8,11 +8,21 @@ use crate::crypt::{CryptError, HEADER_LEN, Header, Keys};
 use crate::disk::{Disk, DiskError, read_to_end};
 use crate::files::Sealed;
 use crate::log::{self, LogError};
+use crate::members::{Member, Members};
 use crate::state::Applied;
 
 /// Where a new group begins: behind the index that every member's first checkpoint stands at, so that who joins
 /// later always begins with a checkpoint.
 pub const GENESIS: Applied = Applied { index: 1, term: 1 };
+
+/// How a member begins when its disk is empty. Otherwise it continues from what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It founds a group, of which it is the only voter.
+    First(Member),
+    /// It waits for the state that the group's leader sends to it.
+    Join(Member),
+}
 
 /// What a member continues from.
 #[derive(Debug)]
@@ -25,6 +35,8 @@ pub struct Recovered {
     pub entries: Vec<Entry>,
     /// The segments that stay, oldest first.
     pub segments: Vec<Sealed>,
+    /// Segments of no more use. They may go once the hard state is durable in a newer one.
+    pub dropped: Vec<Sealed>,
     /// The number of the next segment.
     pub next_segment: u64,
     /// Checkpoints that are no longer needed, by index.
@@ -105,6 +117,8 @@ pub struct LogFacts {
     pub span: Option<(u64, u64)>,
     /// The term of the entry at the checkpoint's index, when the log has it.
     pub term_at_checkpoint: Option<u64>,
+    /// Whether the checkpoint came from the leader, so that the log may be one that the group never agreed on.
+    pub received: bool,
     /// The commit index that was last recorded.
     pub committed: u64,
 }
@@ -127,6 +141,9 @@ pub fn decide(checkpoint: Applied, log: &LogFacts) -> Result<Decision, RecoveryE
         return Err(RecoveryError::Gap { from: checkpoint.index + 1, to: first - 1 });
     }
     if log.term_at_checkpoint.is_some_and(|term| term != checkpoint.term) {
+        if log.received {
+            return Ok(Decision::DropLog);
+        }
         return Err(RecoveryError::Mismatch { index: checkpoint.index });
     }
     if log.committed > last {
@@ -138,69 +155,97 @@ pub fn decide(checkpoint: Applied, log: &LogFacts) -> Result<Decision, RecoveryE
     }
 }
 
-/// Reads what is on the disk, decides, and carries the decision out. An empty disk gets a new group of `member`.
+/// Reads what is on the disk, decides, and carries the decision out. An empty disk begins as `start` says.
 pub fn recover(
     disk: &dyn Disk,
     keys: &Keys,
     member: u64,
+    start: &Start,
     rng: &mut impl RngCore,
 ) -> Result<Recovered, RecoveryError> {
     let names = Names::list(disk)?;
     for name in &names.partial {
         disk.remove(name)?;
     }
-    if names.checkpoints.is_empty() {
-        if !names.segments.is_empty() {
-            return Err(RecoveryError::NoCheckpoint);
-        }
-        genesis(disk, keys, member, rng)?;
-        return recover_from(disk, keys, &Names::list(disk)?);
+    if !names.checkpoints.is_empty() {
+        return recover_from(disk, keys, &names);
     }
-    recover_from(disk, keys, &names)
+    match start {
+        Start::First(described) if names.segments.is_empty() => {
+            genesis(disk, keys, member, described, rng)?;
+            recover_from(disk, keys, &Names::list(disk)?)
+        }
+        Start::First(_) => Err(RecoveryError::NoCheckpoint),
+        Start::Join(_) => recover_waiting(disk, keys, &names),
+    }
 }
 
-fn genesis(disk: &dyn Disk, keys: &Keys, member: u64, rng: &mut impl RngCore) -> Result<(), RecoveryError> {
+fn genesis(
+    disk: &dyn Disk,
+    keys: &Keys,
+    member: u64,
+    described: &Member,
+    rng: &mut impl RngCore,
+) -> Result<(), RecoveryError> {
     let conf_state = ConfState { voters: vec![member], ..ConfState::default() };
-    let image = Image { applied: GENESIS, conf_state, ..Image::default() };
+    let mut members = Members::default();
+    members.set(member, described.clone());
+    let image = Image { applied: GENESIS, conf_state, members, ..Image::default() };
     let written = checkpoint::write(disk, keys, rng, image);
     written.map(|_| ()).map_err(|source| checkpoint_error(checkpoint::name(GENESIS.index), source))
+}
+
+/// A member that the leader has not sent a state to yet: its log holds terms and votes, but no entry.
+fn recover_waiting(disk: &dyn Disk, keys: &Keys, names: &Names) -> Result<Recovered, RecoveryError> {
+    let mut notes = Vec::new();
+    let log = Log::read(disk, keys, 0, names, &mut notes)?;
+    if !log.entries.is_empty() {
+        return Err(RecoveryError::NoCheckpoint);
+    }
+    Ok(Recovered {
+        next_segment: log.next_segment(names),
+        image: Image::default(),
+        hard_state: log.hard_state,
+        entries: Vec::new(),
+        segments: log.segments,
+        dropped: Vec::new(),
+        old_checkpoints: Vec::new(),
+        uses_retired_key: false,
+        notes,
+    })
 }
 
 fn recover_from(disk: &dyn Disk, keys: &Keys, names: &Names) -> Result<Recovered, RecoveryError> {
     let mut notes = Vec::new();
     let newest = names.checkpoints.first().copied().unwrap_or_default();
     let (header, image) = load_newest(disk, keys, &names.checkpoints, &mut notes)?;
-    let mut log = Log {
-        checkpoint: image.applied.index,
-        uses_retired_key: header.key_id != keys.active_id(),
-        ..Log::default()
-    };
-    for (place, number) in names.segments.iter().enumerate() {
-        log.load(disk, keys, *number, place + 1 == names.segments.len(), &mut notes)?;
-    }
     let index = image.applied.index;
+    let mut log = Log::read(disk, keys, index, names, &mut notes)?;
     let facts = LogFacts {
         span: log.entries.first().zip(log.entries.last()).map(|(first, last)| (first.index, last.index)),
         term_at_checkpoint: log.entries.iter().find(|entry| entry.index == index).map(|entry| entry.term),
+        received: image.received,
         committed: log.hard_state.commit.max(newest),
     };
     let decision = decide(image.applied, &facts)?;
+    let next_segment = log.next_segment(names);
     let mut hard_state = log.hard_state;
-    hard_state.term = hard_state.term.max(image.applied.term);
+    if hard_state.term < image.applied.term {
+        hard_state.term = image.applied.term;
+        hard_state.vote = 0;
+    }
     hard_state.commit = hard_state.commit.max(index);
     let behind = log.entries.partition_point(|entry| entry.index <= index);
-    let entries = log.entries.split_off(behind);
+    let mut entries = log.entries.split_off(behind);
+    let differs = facts.term_at_checkpoint.is_some_and(|term| term != image.applied.term);
     let ends_before = facts.span.is_some_and(|(_, last)| last < index);
-    if decision == Decision::DropLog && ends_before {
-        notes.push(format!("the log ended before the checkpoint at {index} and was dropped"));
-        hold_vote(&mut hard_state, image.applied);
-        for segment in log.segments.drain(..) {
-            disk.remove(&segment.name())?;
-        }
-        disk.sync_dir()?;
+    let mut dropped = Vec::new();
+    if decision == Decision::DropLog && (ends_before || differs) {
+        let why = if differs { "was not the group's" } else { "ended before the checkpoint" };
+        notes.push(format!("the log {why} (checkpoint at {index}) and was dropped"));
+        dropped = std::mem::take(&mut log.segments);
+        entries.clear();
     }
-    // Segments are numbered without a gap, also where one whose creation was interrupted has been removed.
-    let last_segment = log.segments.last().map(|segment| segment.number).or(names.segments.last().copied());
     let (damaged, old_checkpoints): (Vec<_>, Vec<_>) =
         names.checkpoints.iter().copied().filter(|found| *found != index).partition(|found| *found > index);
     // A new checkpoint may take the place of a damaged one, so that one goes first.
@@ -215,18 +260,12 @@ fn recover_from(disk: &dyn Disk, keys: &Keys, names: &Names) -> Result<Recovered
         hard_state,
         entries,
         segments: log.segments,
-        next_segment: last_segment.map_or(1, |last| last + 1),
+        dropped,
+        next_segment,
         old_checkpoints,
-        uses_retired_key: log.uses_retired_key,
+        uses_retired_key: log.uses_retired_key || header.key_id != keys.active_id(),
         notes,
     })
-}
-
-/// A vote of an older term than the checkpoint's means nothing any more.
-fn hold_vote(hard_state: &mut HardState, checkpoint: Applied) {
-    if hard_state.term <= checkpoint.term {
-        hard_state.term = checkpoint.term;
-    }
 }
 
 /// The newest checkpoint that can be read. Keys that do not fit and newer formats are not passed over.
@@ -306,6 +345,26 @@ struct Log {
 }
 
 impl Log {
+    fn read(
+        disk: &dyn Disk,
+        keys: &Keys,
+        checkpoint: u64,
+        names: &Names,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, RecoveryError> {
+        let mut log = Self { checkpoint, ..Self::default() };
+        for (place, number) in names.segments.iter().enumerate() {
+            log.load(disk, keys, *number, place + 1 == names.segments.len(), notes)?;
+        }
+        Ok(log)
+    }
+
+    /// Segments are numbered without a gap, also where one whose creation was interrupted has been removed.
+    fn next_segment(&self, names: &Names) -> u64 {
+        let last = self.segments.last().map(|segment| segment.number).or(names.segments.last().copied());
+        last.map_or(1, |last| last + 1)
+    }
+
     fn load(
         &mut self,
         disk: &dyn Disk,
@@ -409,7 +468,7 @@ mod tests {
     const CHECKPOINT: Applied = Applied { index: 10, term: 2 };
 
     fn facts(span: Option<(u64, u64)>, term: Option<u64>, committed: u64) -> LogFacts {
-        LogFacts { span, term_at_checkpoint: term, committed }
+        LogFacts { span, term_at_checkpoint: term, received: false, committed }
     }
 
     #[test]
@@ -429,5 +488,7 @@ mod tests {
         ] {
             assert_eq!(decide(CHECKPOINT, &log), expected, "{log:?}");
         }
+        let received = LogFacts { received: true, ..facts(Some((2, 12)), Some(1), 10) };
+        assert_eq!(decide(CHECKPOINT, &received), Ok(Decision::DropLog));
     }
 }

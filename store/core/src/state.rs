@@ -5,17 +5,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::audit::Audit;
 use crate::command::{Body, Command, Origin};
 use crate::event::{Change, Event};
+use crate::members::Members;
 use crate::snapshot::{Entry, Snapshot};
 use crate::txn::{Compare, Expect, Op, Outcome, Txn, Value};
 
-/// The replicated state: live keys, the index that they stand for, and who was already served.
+/// The replicated state: live keys, the index that they stand for, who was already served, and the members.
 #[derive(Clone, Debug, Default)]
 pub struct StateMachine {
     pub(crate) live: Snapshot,
     pub(crate) applied: Applied,
     pub(crate) sessions: BTreeMap<u64, Session>,
+    pub(crate) members: Members,
+    pub(crate) audit: Audit,
     expiries: BTreeSet<(i64, Bytes)>,
 }
 
@@ -42,6 +46,37 @@ pub struct Session {
     pub window: u64,
 }
 
+// === impl Session ===
+
+impl Session {
+    /// How far behind the newest command one may come and still be applied.
+    pub const WINDOW: u64 = 64;
+
+    /// Notes a command; `false`: it was applied before, or comes too late to tell.
+    fn admit(&mut self, origin: Origin) -> bool {
+        if origin.boot < self.boot {
+            return false;
+        }
+        if origin.boot > self.boot {
+            *self = Self { boot: origin.boot, highest: origin.sequence, window: 1 };
+            return true;
+        }
+        if origin.sequence > self.highest {
+            let ahead = origin.sequence - self.highest;
+            self.window =
+                u32::try_from(ahead).ok().and_then(|by| self.window.checked_shl(by)).unwrap_or(0) | 1;
+            self.highest = origin.sequence;
+            return true;
+        }
+        let behind = self.highest - origin.sequence;
+        let seen = behind >= Self::WINDOW || self.window & (1 << behind) != 0;
+        if !seen {
+            self.window |= 1 << behind;
+        }
+        !seen
+    }
+}
+
 // === impl StateMachine ===
 
 impl StateMachine {
@@ -51,11 +86,16 @@ impl StateMachine {
     }
 
     /// A state as it is read from a checkpoint.
-    pub(crate) fn restore(live: Snapshot, applied: Applied, sessions: BTreeMap<u64, Session>) -> Self {
+    pub(crate) fn restore(
+        live: Snapshot,
+        applied: Applied,
+        sessions: BTreeMap<u64, Session>,
+        members: Members,
+    ) -> Self {
         let expiring =
             live.objects.iter().filter_map(|(key, entry)| Some((entry.expires_at_ms()?, key.clone())));
         let expiries = expiring.collect();
-        Self { live, applied, sessions, expiries }
+        Self { live, applied, sessions, members, audit: Audit::default(), expiries }
     }
 
     /// The live keys. Cheap.
@@ -66,6 +106,16 @@ impl StateMachine {
     /// Where in the log this state stands.
     pub fn applied(&self) -> Applied {
         self.applied
+    }
+
+    /// The group's members.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// What members have told of their states.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Records that the entry at this index was applied.
@@ -94,15 +144,42 @@ impl StateMachine {
         due.filter_map(|(_, key)| Some((key.clone(), self.live.get(key)?.revision))).collect()
     }
 
-    /// Applies one command and appends its events. `None`: the command had been applied before.
-    pub fn apply(&mut self, command: &Command, events: &mut Vec<Arc<Event>>) -> Option<Outcome> {
+    /// Applies the command of the entry at `index` and appends its events; returns an outcome for each of its bodies.
+    /// `None`: the command had been applied before.
+    pub fn apply(
+        &mut self,
+        command: &Command,
+        index: u64,
+        events: &mut Vec<Arc<Event>>,
+    ) -> Option<Vec<Outcome>> {
         if !self.admit(command.origin) {
             return None;
         }
-        Some(match &command.body {
-            Body::Txn(txn) => self.transact(txn, events),
-            Body::Expire(keys) => self.expire(keys, events),
-        })
+        let member = command.origin.member;
+        let outcomes = command.bodies.iter().map(|body| {
+            match body {
+                Body::Txn(txn) => return self.transact(txn, events),
+                Body::Expire(keys) => return self.expire(keys, events),
+                Body::Describe(described) if self.members.get(member).is_some() => {
+                    self.members.set(member, described.clone());
+                }
+                Body::Describe(_) => {}
+                Body::Mark => self.audit.mark(index, self.hash()),
+                Body::Report { mark, hash } => self.audit.report(*mark, member, *hash),
+            }
+            Outcome::Committed { revisions: Vec::new() }
+        });
+        Some(outcomes.collect())
+    }
+
+    /// Whether a command of this origin was applied, or will never be.
+    pub fn is_settled(&self, origin: Origin) -> bool {
+        self.sessions.get(&origin.member).is_some_and(|session| !session.clone().admit(origin))
+    }
+
+    /// What members compare: the hash of the live keys, and the revision.
+    pub fn hash(&self) -> u64 {
+        self.live.hash.rotate_left(1) ^ self.live.revision
     }
 
     /// Applies a transaction without a log: for tests of those who prepare transactions.
@@ -113,27 +190,7 @@ impl StateMachine {
     }
 
     fn admit(&mut self, origin: Origin) -> bool {
-        let session = self.sessions.entry(origin.member).or_default();
-        if origin.boot < session.boot {
-            return false;
-        }
-        if origin.boot > session.boot {
-            *session = Session { boot: origin.boot, highest: origin.sequence, window: 1 };
-            return true;
-        }
-        if origin.sequence > session.highest {
-            let ahead = origin.sequence - session.highest;
-            session.window =
-                u32::try_from(ahead).ok().and_then(|by| session.window.checked_shl(by)).unwrap_or(0) | 1;
-            session.highest = origin.sequence;
-            return true;
-        }
-        let behind = session.highest - origin.sequence;
-        let seen = behind >= 64 || session.window & (1 << behind) != 0;
-        if !seen {
-            session.window |= 1 << behind;
-        }
-        !seen
+        self.sessions.entry(origin.member).or_default().admit(origin)
     }
 
     fn transact(&mut self, txn: &Txn, events: &mut Vec<Arc<Event>>) -> Outcome {

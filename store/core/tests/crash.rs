@@ -10,7 +10,9 @@ use rand_chacha::ChaCha20Rng;
 use store_core::crypt::{Key, Keys};
 use store_core::disk::{Disk, Faults, SimDisk};
 use store_core::host::{Host, HostError, HostSettings, Output, Stopped};
+use store_core::members::Member;
 use store_core::node::{Event, Settings};
+use store_core::recovery::Start;
 use store_core::{Op, Outcome, Txn, Value};
 
 const WRITES: u64 = 60;
@@ -22,7 +24,8 @@ fn keys(byte: u8) -> Keys {
 fn settings(boot: u64) -> HostSettings {
     let mut node = Settings::new(1);
     node.checkpoint_log_bytes = 2000;
-    HostSettings { node, segment_bytes: 1 << 17, boot, seed: [boot as u8; 32] }
+    let start = Start::First(Member::default());
+    HostSettings { node, start, segment_bytes: 1 << 17, boot, seed: [boot as u8; 32] }
 }
 
 fn open(disk: &SimDisk, boot: u64) -> Result<Host, HostError> {

@@ -10,7 +10,9 @@ use store_core::crypt::{Key, Keys};
 use store_core::disk::SimDisk;
 use store_core::history::{History, Limits};
 use store_core::host::{Host, HostSettings, Output};
+use store_core::members::Member;
 use store_core::node::Settings;
+use store_core::recovery::Start;
 use store_core::state::StateMachine;
 use store_core::{Compare, Expect, Op, Outcome, Snapshot, Txn, Value};
 
@@ -133,7 +135,8 @@ proptest! {
         let open = |boot| {
             let mut node = Settings::new(1);
             node.checkpoint_log_bytes = 500;
-            let settings = HostSettings { node, segment_bytes: 1 << 17, boot, seed: [boot as u8; 32] };
+            let start = Start::First(Member::default());
+            let settings = HostSettings { node, start, segment_bytes: 1 << 17, boot, seed: [boot as u8; 32] };
             let keys = Keys::new(Key::new(1, [1; 32]), vec![]);
             Host::open(Arc::new(disk.clone()), keys, &settings, 0).unwrap().0
         };

@@ -5,6 +5,12 @@ use std::{collections::BTreeMap, process::Command};
 use anyhow::Context as _;
 use serde_json::Value;
 
+/// Definitions whose messages have alternatives that the table has no words for: schemas within schemas.
+const WITHOUT_PROTOBUF: &str = "io.k8s.apiextensions-apiserver.";
+
+/// Fields that JSON flattens in types newer than the facts, and the struct that each holds.
+const INLINED: [(&str, &str); 1] = [("deviceConfiguration", "DeviceConfiguration")];
+
 /// The two fact files and the numbers of newer fields.
 pub struct Facts {
     types: Value,
@@ -59,9 +65,31 @@ impl Facts {
         None
     }
 
-    /// The number of a field that is newer than the facts.
-    pub fn newer_number(&self, definition: &str, field: &str) -> Option<u32> {
-        self.newer.get(&(definition.to_owned(), snake(field))).copied()
+    /// The numbers from the outer message to a field that is newer than the facts.
+    pub fn newer_numbers(&self, definition: &str, field: &str) -> Option<Vec<u32>> {
+        if definition.starts_with(WITHOUT_PROTOBUF) {
+            return None;
+        }
+        if let Some(number) = self.newer_number(definition, field) {
+            return Some(vec![number]);
+        }
+        let package = definition.rsplit_once('.')?.0;
+        INLINED.iter().find_map(|(outer, name)| {
+            let inner = format!("{package}.{name}");
+            Some(vec![self.newer_number(definition, outer)?, self.newer_number(&inner, field)?])
+        })
+    }
+
+    /// The number of a field that is newer than the facts. A type that was promoted has the numbers that it had in
+    /// the version before.
+    fn newer_number(&self, definition: &str, field: &str) -> Option<u32> {
+        let (package, name) = definition.rsplit_once('.')?;
+        let (group, version) = package.rsplit_once('.')?;
+        let field = snake(field);
+        [version, "v1beta2", "v1beta1", "v1alpha3", "v1alpha2", "v1alpha1"].iter().find_map(|version| {
+            let definition = format!("{group}.{version}.{name}").to_lowercase();
+            self.newer.get(&(definition, field.clone())).copied()
+        })
     }
 
     /// List type, merge key and the like of a field; `.` is the type itself.
@@ -117,6 +145,7 @@ fn newer_numbers() -> anyhow::Result<BTreeMap<(String, String), u32>> {
                 folders.push(path);
             } else {
                 let package = folder.strip_prefix(&sources)?.to_string_lossy().replace('/', ".");
+                let package = package.replace('_', "-");
                 read_numbers(&std::fs::read_to_string(&path)?, &format!("io.k8s.{package}"), &mut numbers);
             }
         }
@@ -128,7 +157,7 @@ fn read_numbers(source: &str, package: &str, numbers: &mut BTreeMap<(String, Str
     let (mut definition, mut tag) = (String::new(), None);
     for line in source.lines().map(str::trim) {
         if let Some(rest) = line.strip_prefix("pub struct ") {
-            definition = format!("{package}.{}", rest.trim_end_matches(" {"));
+            definition = format!("{package}.{}", rest.trim_end_matches(" {")).to_lowercase();
         } else if let Some((_, rest)) = line.split_once("tag = \"") {
             tag = rest.split('"').next().and_then(|number| number.parse().ok());
         } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(':')) {

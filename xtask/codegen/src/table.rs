@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::facts::Facts;
 
-const SCALARS: [(&str, &str); 9] = [
+const SCALARS: [(&str, &str); 12] = [
     ("io.k8s.apimachinery.pkg.util.intstr.IntOrString", "intstr"),
     ("io.k8s.apimachinery.pkg.api.resource.Quantity", "quantity"),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", "time"),
@@ -16,6 +16,9 @@ const SCALARS: [(&str, &str); 9] = [
     ("io.k8s.apimachinery.pkg.runtime.RawExtension", "raw"),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.Patch", "raw"),
     ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", "raw"),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray", "raw"),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", "raw"),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray", "raw"),
     ("io.k8s.apimachinery.pkg.version.Info", "raw"),
 ];
 
@@ -78,8 +81,9 @@ fn write_field(
             }
         }
         None => {
-            if let Some(number) = facts.newer_number(definition, field) {
-                write!(table, " #{number}")?;
+            if let Some(numbers) = facts.newer_numbers(definition, field) {
+                let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+                write!(table, " #{}", numbers.join("."))?;
             } else {
                 eprintln!("no number: {definition}.{field}");
             }
@@ -128,6 +132,8 @@ fn kind_of(schema: &Value) -> anyhow::Result<String> {
 /// `io.k8s.api.core.v1.Pod` as `core.v1.Pod`, `io.k8s.apimachinery.pkg.apis.meta.v1.Time` as `meta.v1.Time`.
 fn short(name: &str) -> String {
     name.strip_prefix("io.k8s.apimachinery.pkg.apis.")
+        .or_else(|| name.strip_prefix("io.k8s.apiextensions-apiserver.pkg.apis."))
+        .or_else(|| name.strip_prefix("io.k8s.kube-aggregator.pkg.apis."))
         .or_else(|| name.strip_prefix("io.k8s.api."))
         .unwrap_or(name)
         .to_owned()

@@ -8,6 +8,7 @@ use crate::failure::Refused;
 use crate::keys;
 use crate::kinds::Part;
 use crate::object::{self, items, meta};
+use crate::scan;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
@@ -119,7 +120,10 @@ pub(super) fn create_pod(call: &Call<'_>, pod: &Value) -> Result<(), Refused> {
 /// A node writes the status of its pods, and nothing else of them.
 pub(super) fn update_pod(call: &Call<'_>, new: &Value, old: &Value, part: Part) -> Result<(), Refused> {
     let Some(own) = call.user.node() else { return Ok(()) };
-    may_touch_pod(call, old, "update status for")?;
+    // A status is written without reading the spec.
+    let node = call.entry()?;
+    let node = scan::text(&node.value, &["spec", "nodeName"]);
+    may_touch_pod_of(call, node.as_deref(), meta(old, "name"), "update status for")?;
     if part == Part::Sub("status") && new["metadata"]["labels"] != old["metadata"]["labels"] {
         return Err(call
             .forbidden(meta(old, "name"), format!("node {own:?} cannot update labels through pod status")));
@@ -129,12 +133,22 @@ pub(super) fn update_pod(call: &Call<'_>, new: &Value, old: &Value, part: Part) 
 
 /// A node touches only pods that are bound to it.
 pub(crate) fn may_touch_pod(call: &Call<'_>, pod: &Value, verb: &str) -> Result<(), Refused> {
+    may_touch_pod_of(call, pod["spec"]["nodeName"].as_str(), meta(pod, "name"), verb)
+}
+
+/// As [`may_touch_pod`], for the pod of that name on `node`.
+pub(crate) fn may_touch_pod_of(
+    call: &Call<'_>,
+    node: Option<&str>,
+    name: &str,
+    verb: &str,
+) -> Result<(), Refused> {
     let Some(own) = call.user.node() else { return Ok(()) };
-    match pod["spec"]["nodeName"].as_str() == Some(own) {
+    match node == Some(own) {
         true => Ok(()),
         false => {
             let why = format!("node {own:?} can only {verb} pods with spec.nodeName set to itself");
-            Err(call.forbidden(meta(pod, "name"), why))
+            Err(call.forbidden(name, why))
         }
     }
 }
@@ -164,7 +178,7 @@ pub(crate) fn token(call: &Call<'_>, reference: &Value, private: &Value) -> Resu
     let name = reference["name"].as_str().unwrap_or_default();
     let key = keys::object("", "pods", call.namespace(), name);
     let bound = call.world.snapshot.get(&key);
-    let node = bound.and_then(|entry| crate::scan::text(&entry.value, &["spec", "nodeName"]));
+    let node = bound.and_then(|entry| scan::text(&entry.value, &["spec", "nodeName"]));
     match node.as_deref() == Some(own) {
         true => Ok(()),
         false => {

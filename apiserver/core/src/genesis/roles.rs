@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::{cluster, user};
+
 /// Says that a role is reconciled at each start.
 pub(super) const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
@@ -27,10 +29,23 @@ const VIEW: &[Rule] = &[
             "services",
             "services/status",
             "bindings",
+            "limitranges",
             "namespaces/status",
+            "persistentvolumeclaims",
+            "persistentvolumeclaims/status",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
+            "replicationcontrollers/status",
+            "resourcequotas",
+            "resourcequotas/status",
         ],
         READ,
     ),
+    (&["autoscaling"], &["horizontalpodautoscalers", "horizontalpodautoscalers/status"], READ),
+    (&["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"], READ),
+    (&["networking.k8s.io"], &["ingresses", "ingresses/status", "networkpolicies"], READ),
+    (&["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"], READ),
+    (&["resource.k8s.io"], &["resourceclaims", "resourceclaims/status", "resourceclaimtemplates"], READ),
     (&["discovery.k8s.io"], &["endpointslices"], READ),
     (
         &["apps"],
@@ -44,6 +59,9 @@ const VIEW: &[Rule] = &[
             "replicasets",
             "replicasets/scale",
             "replicasets/status",
+            "statefulsets",
+            "statefulsets/scale",
+            "statefulsets/status",
         ],
         READ,
     ),
@@ -70,9 +88,17 @@ const EDIT: &[Rule] = &[
             "deployments/scale",
             "replicasets",
             "replicasets/scale",
+            "statefulsets",
+            "statefulsets/scale",
         ],
         WRITE,
     ),
+    (&[""], &["persistentvolumeclaims", "replicationcontrollers", "replicationcontrollers/scale"], WRITE),
+    (&["autoscaling"], &["horizontalpodautoscalers"], WRITE),
+    (&["batch"], &["cronjobs", "jobs"], WRITE),
+    (&["networking.k8s.io"], &["ingresses", "networkpolicies"], WRITE),
+    (&["policy"], &["poddisruptionbudgets"], WRITE),
+    (&["resource.k8s.io"], &["resourceclaims", "resourceclaimtemplates"], WRITE),
     (
         &["coordination.k8s.io"],
         &["leases"],
@@ -88,6 +114,8 @@ const ADMIN: &[Rule] = &[
         &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
     ),
 ];
+
+const MEASURES: &[Rule] = &[(&["metrics.k8s.io"], &["nodes", "pods"], READ)];
 
 const SCHEDULER: &[Rule] = &[
     EVENTS,
@@ -127,6 +155,17 @@ const NODE_PROXIER: &[Rule] = &[
 const DNS: &[Rule] = &[
     (&[""], &["endpoints", "services", "pods", "namespaces"], READ),
     (&["discovery.k8s.io"], &["endpointslices"], READ),
+];
+
+/// What the process needs that plays many nodes without containers: all that it writes of its nodes and their pods. It reads no
+/// secrets and no configuration, for there is nobody to hand them to.
+const HOLLOW_NODES: &[Rule] = &[
+    EVENTS,
+    (&[""], &["nodes"], &["create", "get", "patch"]),
+    (&[""], &["nodes/status"], &["patch"]),
+    (&["coordination.k8s.io"], &["leases"], &["create", "patch"]),
+    (&[""], &["pods"], &["delete", "list", "watch"]),
+    (&[""], &["pods/status"], &["patch"]),
 ];
 
 /// What every controller of a cluster may do besides.
@@ -303,16 +342,25 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
     let aggregate = |to: &str| json!({format!("rbac.authorization.k8s.io/aggregate-to-{to}"): "true"});
     [
         ("cluster-admin", everything, json!({})),
-        ("admin", table(&[VIEW, EDIT, ADMIN]), json!({})),
-        ("edit", table(&[VIEW, EDIT]), aggregate("admin")),
-        ("view", table(&[VIEW]), aggregate("edit")),
+        ("admin", table(&[VIEW, EDIT, ADMIN, MEASURES]), json!({})),
+        ("edit", table(&[VIEW, EDIT, MEASURES]), aggregate("admin")),
+        ("view", table(&[VIEW, MEASURES]), aggregate("edit")),
         ("system:aggregate-to-admin", table(&[ADMIN]), aggregate("admin")),
         ("system:aggregate-to-edit", table(&[EDIT]), aggregate("edit")),
         ("system:aggregate-to-view", table(&[VIEW]), aggregate("view")),
+        (
+            "system:aggregated-metrics-reader",
+            table(&[MEASURES]),
+            json!({
+                "rbac.authorization.k8s.io/aggregate-to-admin": "true",
+                "rbac.authorization.k8s.io/aggregate-to-edit": "true",
+                "rbac.authorization.k8s.io/aggregate-to-view": "true",
+            }),
+        ),
         ("system:discovery", vec![paths(DISCOVERY)], json!({})),
         (
             "system:public-info-viewer",
-            vec![paths(&["/healthz", "/livez", "/readyz", "/version", "/version/"])],
+            vec![paths(&["/healthz", "/livez", "/readyz", "/version", "/version/", cluster::AUTHORITY])],
             json!({}),
         ),
         ("system:monitoring", vec![paths(MONITORING)], json!({})),
@@ -331,6 +379,10 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
         ("system:kube-scheduler", table(&[SCHEDULER]), json!({})),
         ("system:node-proxier", table(&[NODE_PROXIER]), json!({})),
         ("system:kube-dns", table(&[DNS]), json!({})),
+        ("system:orlop:join-node", vec![posts(cluster::JOIN_NODE)], json!({})),
+        ("system:orlop:join-server", vec![posts(cluster::JOIN_SERVER)], json!({})),
+        ("system:orlop:renew-certificate", vec![posts(cluster::CERTIFICATE)], json!({})),
+        ("system:hollow-nodes", table(&[HOLLOW_NODES]), json!({})),
     ]
     .into_iter()
     .map(|(name, rules, labels)| ("ClusterRole", cluster_role(name, rules, labels)))
@@ -355,6 +407,7 @@ fn bindings() -> Vec<(&'static str, Value)> {
         ("system:basic-user", "system:basic-user", group("system:authenticated")),
         ("system:discovery", "system:discovery", group("system:authenticated")),
         ("system:kube-dns", "system:kube-dns", dns),
+        ("system:hollow-nodes", "system:hollow-nodes", user("system:hollow-nodes")),
         (
             "system:kube-controller-manager",
             "system:kube-controller-manager",
@@ -363,6 +416,9 @@ fn bindings() -> Vec<(&'static str, Value)> {
         ("system:kube-scheduler", "system:kube-scheduler", user("system:kube-scheduler")),
         ("system:monitoring", "system:monitoring", group("system:monitoring")),
         ("system:node-proxier", "system:node-proxier", proxies),
+        ("system:orlop:join-node", "system:orlop:join-node", group(cluster::NODE_BOOTSTRAPPERS)),
+        ("system:orlop:join-server", "system:orlop:join-server", group(cluster::SERVER_BOOTSTRAPPERS)),
+        ("system:orlop:renew-certificate", "system:orlop:renew-certificate", group(user::NODES)),
         ("system:public-info-viewer", "system:public-info-viewer", everyone),
         (
             "system:service-account-issuer-discovery",
@@ -381,6 +437,10 @@ fn rule((groups, resources, verbs): &Rule) -> Value {
 
 fn paths(urls: &[&str]) -> Value {
     json!({"nonResourceURLs": urls, "verbs": ["get"]})
+}
+
+fn posts(url: &str) -> Value {
+    json!({"nonResourceURLs": [url], "verbs": ["post"]})
 }
 
 fn metadata(name: &str, labels: Value) -> Value {

@@ -10,8 +10,11 @@ const NAMESPACE_SUBRESOURCES: &[&str] = &["status", "finalize"];
 
 /// Reads method, path and query.
 pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<RequestInfo, Box<Response>> {
-    let query = parse_query(query)?;
-    let options = Options::parse(&query)?;
+    let read = parse_query(query).and_then(|query| Ok((Options::parse(&query)?, query)));
+    let (options, parameters, refusal) = match read {
+        Ok((options, parameters)) => (options, parameters, None),
+        Err(refusal) => (Options::default(), Vec::new(), Some(refusal)),
+    };
     let mut info = RequestInfo {
         method: method.clone(),
         path: path.to_owned(),
@@ -25,7 +28,8 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<RequestI
         namespace: String::new(),
         name: String::new(),
         options,
-        query,
+        raw_query: query.to_owned(),
+        query: parameters,
     };
     let parts = path
         .split('/')
@@ -33,23 +37,42 @@ pub(super) fn parse(method: &Method, path: &str, query: &str) -> Result<RequestI
         .map(|part| decode(part, false))
         .collect::<Option<Vec<String>>>()
         .ok_or_else(|| Box::new(Response::bad_request("the path has an invalid percent encoding")))?;
-    let rest = match parts.first().map(String::as_str) {
+    let below = match parts.first().map(String::as_str) {
         Some("api") if parts.len() > 2 => {
             info.version.clone_from(&parts[1]);
-            &parts[2..]
+            2
         }
         Some("apis") if parts.len() > 3 => {
             info.group.clone_from(&parts[1]);
             info.version.clone_from(&parts[2]);
-            &parts[3..]
+            3
         }
-        _ => return Ok(info),
+        _ => return refusal.map_or(Ok(info), Err),
     };
-    resource(&mut info, rest);
-    Ok(info)
+    let named = below + resource(&mut info, &parts[below..]);
+    match refusal {
+        // The query is the backend's to read.
+        Some(refusal) if info.subresource != "proxy" => Err(refusal),
+        _ => {
+            info.rest = after(path, named).to_owned();
+            Ok(info)
+        }
+    }
 }
 
-fn resource(info: &mut RequestInfo, mut parts: &[String]) {
+/// What follows the first `count` segments of a path.
+fn after(path: &str, count: usize) -> &str {
+    let mut rest = path;
+    for _ in 0..count {
+        rest = rest.trim_start_matches('/');
+        rest = rest.find('/').map_or("", |end| &rest[end..]);
+    }
+    rest
+}
+
+/// Reads what follows the version; answers with the number of segments that name the resource, its object and subresource.
+fn resource(info: &mut RequestInfo, mut parts: &[String]) -> usize {
+    let all = parts.len();
     info.is_resource = true;
     let mut watch = info.flag("watch");
     if parts[0] == "watch" && parts.len() > 1 {
@@ -69,9 +92,6 @@ fn resource(info: &mut RequestInfo, mut parts: &[String]) {
     if let Some(subresource) = parts.get(2) {
         info.subresource.clone_from(subresource);
     }
-    if parts.len() > 3 {
-        info.rest = parts[3..].join("/");
-    }
     info.verb = match (info.verb, info.name.is_empty()) {
         (Verb::Get | Verb::Head, true) if watch => Verb::Watch,
         (Verb::Get | Verb::Head, true) => Verb::List,
@@ -87,6 +107,7 @@ fn resource(info: &mut RequestInfo, mut parts: &[String]) {
     {
         info.name = name;
     }
+    all - parts.len().saturating_sub(3)
 }
 
 /// The name that a field selector `metadata.name=x` pins: authorization sees it as the object's name.
@@ -186,6 +207,23 @@ mod tests {
         );
         check("GET /api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Db", "list resource /v1/pods/ a/b");
         check("GET /api/v1/nodes/system%3Ax", "get resource /v1/nodes/ /system:x");
+    }
+
+    #[test]
+    fn what_a_proxy_passes_on_is_left_as_it_is() {
+        let check = |target: &str, expected: &str| {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let info = parse(&Method::GET, path, query).expect("parses");
+            assert_eq!(format!("{} {} {}", info.name, info.rest, info.raw_query), expected, "{target}");
+        };
+        check("/api/v1/namespaces/a/pods/b/proxy", "b  ");
+        check("/api/v1/namespaces/a/pods/b/proxy/", "b / ");
+        check(
+            "/api/v1//namespaces/a/pods/b:80/proxy//x/%2F/../y/?limit=%zz&b",
+            "b:80 //x/%2F/../y/ limit=%zz&b",
+        );
+        check("/api/v1/nodes/n/proxy/pods/", "n /pods/ ");
+        check("/api/v1/namespaces/a/services/https%3Ab%3Aweb/proxy/?dryRun=x", "https:b:web / dryRun=x");
     }
 
     #[test]

@@ -73,7 +73,9 @@ impl Cluster {
     fn genesis(&mut self) {
         for round in 0..2 {
             let mut ids = Ids::new(&mut self.rng);
-            let txns = genesis::plan(self.machine.snapshot(), &self.config, self.now, &mut ids);
+            let mut txns = genesis::plan(self.machine.snapshot(), &self.config, self.now, &mut ids);
+            let servers = &self.config.advertise;
+            txns.extend(genesis::endpoints(self.machine.snapshot(), servers, self.now, &mut ids));
             assert!(round == 0 || txns.is_empty(), "genesis is not idempotent: {txns:?}");
             for txn in txns {
                 self.commit(&txn);
@@ -106,6 +108,15 @@ impl Cluster {
             }
             "accept" => {
                 self.headers.insert("accept", rest.parse().map_err(|_| "bad header")?);
+                Ok(())
+            }
+            "header" => {
+                let (name, value) = rest.split_once(' ').unwrap_or((rest, ""));
+                let name: http::HeaderName = name.parse().map_err(|_| "bad header name")?;
+                match value {
+                    "" => drop(self.headers.remove(&name)),
+                    value => drop(self.headers.insert(name, value.parse().map_err(|_| "bad header")?)),
+                }
                 Ok(())
             }
             "->" => self.expect_status(rest),
@@ -211,9 +222,9 @@ impl Cluster {
                         Rendered::Retry => planned = self.plan(request),
                     }
                 }
+                Prepared::Part(_) => panic!("no fixture has a collection of that size"),
                 Prepared::Watch(plan) => {
-                    let lines: Vec<Value> =
-                        plan.initial.iter().map(|l| serde_json::from_slice(l).expect("line")).collect();
+                    let lines: Vec<Value> = plan.initial.iter().map(|line| event(line)).collect();
                     return (
                         200,
                         json!({"after": plan.after.to_string(), "initial": lines, "count": lines.len()}),
@@ -221,6 +232,12 @@ impl Cluster {
                 }
                 Prepared::Connect(plan) => {
                     return (200, json!({"node": plan.node, "stream": format!("{:?}", plan.stream)}));
+                }
+                Prepared::Measure(plan) => {
+                    let nodes: Vec<String> = plan.nodes().into_iter().map(str::to_owned).collect();
+                    let (status, mut answer) = shown(&plan.render(&BTreeMap::new()));
+                    answer["asked"] = json!(nodes);
+                    return (status, answer);
                 }
             }
         }
@@ -271,10 +288,29 @@ impl Cluster {
     }
 }
 
+/// A frame of a watch, as JSON.
+fn event(frame: &[u8]) -> Value {
+    serde_json::from_slice(frame).unwrap_or_else(|_| {
+        // Length, kind of event, and the document behind four tags and lengths of their own.
+        let at = frame.windows(4).position(|window| window == api::protobuf::MAGIC).expect("a document");
+        let length = u32::from_be_bytes(frame[..4].try_into().expect("four bytes"));
+        assert_eq!(length as usize, frame.len() - 4);
+        let kind = String::from_utf8_lossy(&frame[6..6 + usize::from(frame[5])]).into_owned();
+        let document = api::protobuf::decode_object(&frame[at..]).expect("a document");
+        json!({"type": kind, "object": document.value})
+    })
+}
+
 fn shown(response: &Response) -> (u16, Value) {
     let bytes = response.body.to_bytes();
-    let mut value =
-        serde_json::from_slice(&bytes).unwrap_or_else(|_| json!({"text": String::from_utf8_lossy(&bytes)}));
+    let protobuf = api::protobuf::decode_object(&bytes).map(|document| {
+        let mut value = document.value;
+        value["encoding"] = "protobuf".into();
+        value
+    });
+    let mut value = protobuf
+        .or_else(|_| serde_json::from_slice(&bytes))
+        .unwrap_or_else(|_| json!({"text": String::from_utf8_lossy(&bytes)}));
     let warnings: Vec<String> = response
         .headers
         .iter()

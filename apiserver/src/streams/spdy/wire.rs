@@ -1,4 +1,4 @@
-//! SPDY/3.1 frames: the few that remote commands use.
+//! SPDY/3.1 frames: the few that Kubernetes uses.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
@@ -6,11 +6,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::dictionary;
 
-/// The largest frame that a client may send.
-const MAX_FRAME: usize = 1024 * 1024;
+/// The largest control frame that a client may send. Data frames may be as large as their length says.
+const MAX_CONTROL: usize = 64 * 1024;
 /// The largest header block, once it is decompressed.
 const MAX_HEADERS: usize = 64 * 1024;
-/// The largest data frame that is sent.
+/// The largest data frame that is sent; larger ones are received in pieces of this size.
 const MAX_DATA: usize = 32 * 1024;
 
 const CONTROL: u16 = 0x8003;
@@ -22,9 +22,12 @@ const GOAWAY: u16 = 7;
 const HEADERS: u16 = 8;
 const FIN: u8 = 1;
 
-/// A frame that matters to a remote command.
+/// The status of a stream that is not taken.
+pub(in crate::streams) const REFUSED: u32 = 3;
+
+/// A frame that matters.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(in crate::streams) enum Frame {
     /// The client opens a stream.
     Open { stream: u32, headers: Vec<(String, String)>, fin: bool },
     /// Bytes of a stream.
@@ -39,7 +42,7 @@ pub(super) enum Frame {
 
 /// Why a connection cannot be read any more.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WireError {
+pub(in crate::streams) enum WireError {
     #[error("the connection failed")]
     Io(#[from] std::io::Error),
     #[error("a frame of {0} bytes is too large")]
@@ -51,26 +54,39 @@ pub(super) enum WireError {
 }
 
 /// Reads frames.
-pub(super) struct Reader<R> {
+pub(in crate::streams) struct Reader<R> {
     io: R,
     headers: Decompress,
     knows_dictionary: bool,
+    /// What is left of a data frame.
+    rest: Option<Rest>,
+}
+
+/// The part of a data frame that was not read yet.
+#[derive(Clone, Copy)]
+struct Rest {
+    stream: u32,
+    length: usize,
+    fin: bool,
 }
 
 /// Makes frames.
-pub(super) struct Writer {
+pub(in crate::streams) struct Writer {
     headers: Compress,
 }
 
 // === impl Reader ===
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(super) fn new(io: R) -> Reader<R> {
-        Reader { io, headers: Decompress::new(true), knows_dictionary: false }
+    pub(in crate::streams) fn new(io: R) -> Reader<R> {
+        Reader { io, headers: Decompress::new(true), knows_dictionary: false, rest: None }
     }
 
     /// The next frame; `None` when the client closed the connection between two frames.
-    pub(super) async fn next(&mut self) -> Result<Option<Frame>, WireError> {
+    pub(in crate::streams) async fn next(&mut self) -> Result<Option<Frame>, WireError> {
+        if let Some(rest) = self.rest.take() {
+            return self.piece(rest).await.map(Some);
+        }
         let mut head = [0; 8];
         match self.io.read_exact(&mut head).await {
             Ok(_) => {}
@@ -79,16 +95,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         let [a, b, c, d, flags, e, f, g] = head;
         let length = u32::from_be_bytes([0, e, f, g]) as usize;
-        if length > MAX_FRAME {
+        let fin = flags & FIN != 0;
+        if a & 0x80 == 0 {
+            let stream = u32::from_be_bytes([a, b, c, d]);
+            return self.piece(Rest { stream, length, fin }).await.map(Some);
+        }
+        if length > MAX_CONTROL {
             return Err(WireError::TooLarge(length));
         }
         let mut payload = BytesMut::zeroed(length);
         self.io.read_exact(&mut payload).await?;
-        let (payload, fin) = (payload.freeze(), flags & FIN != 0);
-        if a & 0x80 == 0 {
-            let stream = u32::from_be_bytes([a, b, c, d]);
-            return Ok(Some(Frame::Data { stream, bytes: payload, fin }));
-        }
+        let payload = payload.freeze();
         let first = || {
             let word = payload.first_chunk::<4>().ok_or(WireError::Short)?;
             Ok::<_, WireError>(u32::from_be_bytes(*word))
@@ -107,6 +124,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             PING => Frame::Ping { id: first()? },
             _ => Frame::Other,
         }))
+    }
+
+    /// Reads the next piece of a data frame; only the last one ends the stream.
+    async fn piece(&mut self, rest: Rest) -> Result<Frame, WireError> {
+        let mut bytes = BytesMut::zeroed(rest.length.min(MAX_DATA));
+        self.io.read_exact(&mut bytes).await?;
+        let left = rest.length - bytes.len();
+        if left > 0 {
+            self.rest = Some(Rest { length: left, ..rest });
+        }
+        Ok(Frame::Data { stream: rest.stream, bytes: bytes.freeze(), fin: rest.fin && left == 0 })
     }
 
     fn block(&mut self, packed: &[u8]) -> Result<Vec<(String, String)>, WireError> {
@@ -163,14 +191,14 @@ fn text(block: &mut &[u8]) -> Option<String> {
 
 impl Writer {
     /// A writer whose header compression starts with the dictionary; `None` when zlib refuses it.
-    pub(super) fn new() -> Option<Writer> {
+    pub(in crate::streams) fn new() -> Option<Writer> {
         let mut headers = Compress::new(Compression::fast(), true);
         headers.set_dictionary(&dictionary::bytes()).ok()?;
         Some(Writer { headers })
     }
 
     /// Accepts a stream that the client opened.
-    pub(super) fn reply(&mut self, stream: u32) -> Option<Bytes> {
+    pub(in crate::streams) fn reply(&mut self, stream: u32) -> Option<Bytes> {
         let block = self.block(&[])?;
         let mut out = control(SYN_REPLY, 4 + block.len());
         out.put_u32(stream);
@@ -193,7 +221,7 @@ impl Writer {
 }
 
 /// Bytes of a stream, in frames of a good size.
-pub(super) fn data(stream: u32, bytes: &[u8]) -> Bytes {
+pub(in crate::streams) fn data(stream: u32, bytes: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(bytes.len() + 8 * (1 + bytes.len() / MAX_DATA));
     for piece in bytes.chunks(MAX_DATA) {
         out.put_u32(stream);
@@ -204,22 +232,30 @@ pub(super) fn data(stream: u32, bytes: &[u8]) -> Bytes {
 }
 
 /// The end of a stream.
-pub(super) fn fin(stream: u32) -> Bytes {
+pub(in crate::streams) fn fin(stream: u32) -> Bytes {
     let mut out = BytesMut::with_capacity(8);
     out.put_u32(stream);
     out.put_u32(u32::from(FIN) << 24);
     out.freeze()
 }
 
+/// Gives a stream up.
+pub(in crate::streams) fn reset(stream: u32, status: u32) -> Bytes {
+    let mut out = control(RST_STREAM, 8);
+    out.put_u32(stream);
+    out.put_u32(status);
+    out.freeze()
+}
+
 /// The answer to a ping.
-pub(super) fn pong(id: u32) -> Bytes {
+pub(in crate::streams) fn pong(id: u32) -> Bytes {
     let mut out = control(PING, 4);
     out.put_u32(id);
     out.freeze()
 }
 
 /// The end of the connection.
-pub(super) fn goaway(last: u32) -> Bytes {
+pub(in crate::streams) fn goaway(last: u32) -> Bytes {
     let mut out = control(GOAWAY, 8);
     out.put_u32(last);
     out.put_u32(0);
@@ -236,7 +272,7 @@ fn control(kind: u16, length: usize) -> BytesMut {
 
 /// What a client would send to open a stream.
 #[cfg(test)]
-pub(super) fn open(writer: &mut Writer, stream: u32, headers: &[(&str, &str)]) -> Bytes {
+pub(in crate::streams) fn open(writer: &mut Writer, stream: u32, headers: &[(&str, &str)]) -> Bytes {
     let block = writer.block(headers).expect("compressed");
     let mut out = control(SYN_STREAM, 10 + block.len());
     out.put_u32(stream);

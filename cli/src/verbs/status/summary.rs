@@ -1,5 +1,6 @@
 //! What is worth knowing of a cluster, from its objects.
 
+use apiserver::join::Member;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -10,6 +11,10 @@ use crate::verbs::tabs;
 
 /// Warnings that are older are not shown.
 const RECENT: SignedDuration = SignedDuration::from_mins(15);
+/// A certificate that ends sooner is pointed out.
+const SOON_DAYS: i64 = 90;
+/// A certificate that ends sooner is an alarm.
+const URGENT_DAYS: i64 = 14;
 /// So many warnings are shown.
 const WARNINGS: usize = 10;
 
@@ -27,6 +32,10 @@ pub struct View {
     pub version: Value,
     /// What `/readyz?verbose` says.
     pub readyz: String,
+    /// The servers, where the cluster tells.
+    pub members: Vec<Member>,
+    /// What each certificate is of, and when it ends.
+    pub certificates: Vec<(&'static str, Timestamp)>,
     /// All nodes.
     pub nodes: Vec<Value>,
     /// All pods.
@@ -45,6 +54,8 @@ pub struct View {
 pub fn summary(view: &View, now: Timestamp, colours: bool) -> String {
     let paint = Paint(colours);
     let mut out = server(view, paint);
+    out.push_str(&members(&view.members, paint));
+    out.push_str(&certificates(&view.certificates, now, paint));
     out.push_str(&nodes(view, paint));
     out.push_str(&workloads(view, paint));
     out.push_str(&warnings(view, now, paint));
@@ -80,6 +91,38 @@ fn server(view: &View, paint: Paint) -> String {
         view.server.trim_end_matches('/'),
         text_at(&view.version, "/gitVersion")
     )
+}
+
+fn members(members: &[Member], paint: Paint) -> String {
+    if members.len() < 2 {
+        return String::new();
+    }
+    let reached = members.iter().filter(|member| member.applied_index.is_some()).count();
+    let colour = if reached == members.len() { GREEN } else { RED };
+    let count = paint.with(colour, &format!("{reached} of {} reachable", members.len()));
+    let leader = members
+        .iter()
+        .find(|member| member.leader)
+        .map_or_else(|| paint.with(RED, "nobody leads"), |leader| format!("{} leads", leader.name));
+    let mut table = String::from("  NAME\tROLE\tADDRESS\tAPPLIED\n");
+    for member in members {
+        let applied = member.applied_index.map_or("unreachable".to_owned(), |index| index.to_string());
+        table.push_str(&format!("  {}\t{}\t{}\t{applied}\n", member.name, member.role, member.address));
+    }
+    format!("Servers     {count}, {leader}\n{}", tabs::align(&table, tabs::TABLE))
+}
+
+fn certificates(certificates: &[(&str, Timestamp)], now: Timestamp, paint: Paint) -> String {
+    let told: Vec<String> = certificates
+        .iter()
+        .map(|(of, until)| {
+            let days = until.duration_since(now).as_hours() / 24;
+            let colour = if days < URGENT_DAYS { RED } else { YELLOW };
+            let text = format!("{of} for {days} days");
+            if days < SOON_DAYS { paint.with(colour, &text) } else { text }
+        })
+        .collect();
+    if told.is_empty() { String::new() } else { format!("Valid       {}\n", told.join(", ")) }
 }
 
 fn nodes(view: &View, paint: Paint) -> String {
@@ -322,6 +365,17 @@ mod tests {
             server: "https://127.0.0.1:6443/".to_owned(),
             version: json!({"gitVersion": "v1.37.0+orlop"}),
             readyz: "[+]ping ok\n[+]store ok\nreadyz check passed\n".to_owned(),
+            members: [("s1", true, Some(7)), ("s2", false, None)]
+                .map(|(name, leader, applied_index)| Member {
+                    id: 1,
+                    name: name.to_owned(),
+                    address: "10.0.0.1:6443".to_owned(),
+                    role: "voter".to_owned(),
+                    leader,
+                    applied_index,
+                })
+                .into(),
+            certificates: vec![("authority", "2026-12-21T10:00:00Z".parse().expect("a time"))],
             nodes: vec![
                 json!({"metadata": {"name": "node-1"}, "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "110"}, "conditions": [{"type": "Ready", "status": "True"}]}}),
                 json!({"metadata": {"name": "node-2"}, "spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
@@ -344,6 +398,11 @@ mod tests {
             summary(&view, now, false),
             "\
 API server  https://127.0.0.1:6443 v1.37.0+orlop  ready (2 of 2 checks)
+Servers     1 of 2 reachable, s1 leads
+  NAME   ROLE    ADDRESS         APPLIED
+  s1     voter   10.0.0.1:6443   7
+  s2     voter   10.0.0.1:6443   unreachable
+Valid       authority for 30 days
 Nodes       1 of 2 ready
   NAME     STATUS                        PODS       CPU               MEMORY
   node-1   Ready                         1 of 110   500m of 2 (25%)   0 of 4Gi (0%)

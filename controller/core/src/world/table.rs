@@ -91,8 +91,15 @@ impl<K: Grouped> Table<K> {
         if told >= known {
             self.unconfirmed.remove(&key);
         }
-        if told != 0 && (told < known || (told == known && self.objects.contains_key(&key))) {
-            return None;
+        if told != 0 && told <= known {
+            // What the watch brings is shared with the caches.
+            if let Some(present) = self.objects.get_mut(&key).filter(|_| told == known) {
+                *present = object;
+                return None;
+            }
+            if told < known {
+                return None;
+            }
         }
         self.put(key, object)
     }

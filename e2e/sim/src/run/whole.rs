@@ -20,12 +20,9 @@ const STAYS_FOR: u64 = 60;
 
 /// Runs it, and returns how many operations were served.
 pub fn run(sim: &Sim, options: Options) -> u64 {
-    let cluster = Cluster::new(sim, 3);
+    let cluster = Cluster::new(sim);
     serve::serve(&cluster);
-    for server in cluster.servers() {
-        server.clock.drift(sim.between(0, 400).cast_signed() - 200);
-        server.start();
-    }
+    cluster.form(3);
     let count = sim.between(2, 5) as u8;
     let size = sim.between(2, 5).cast_signed() * 1000;
     let agents: Vec<_> = (1..=count).map(|number| Agent::new(&cluster, number, size)).collect();
@@ -36,7 +33,7 @@ pub fn run(sim: &Sim, options: Options) -> u64 {
     }
     managers.iter().for_each(|manager| manager.start());
     let never = || false;
-    sim.run_until(15 * SECOND, never);
+    sim.run_until(sim.now() + 15 * SECOND, never);
 
     let names = agents.iter().map(|agent| agent.name.clone()).collect();
     let scope = sim.scope();

@@ -39,7 +39,7 @@ pub fn start(cluster: &Rc<Cluster>, scope: Scope, count: u64) -> Rc<Cell<u64>> {
             number,
             keys,
             written: 0,
-            favourite: 1 + number % cluster.servers().len() as u64,
+            favourite: cluster.any().map_or(1, |server| server.member),
             done: done.clone(),
         };
         cluster.sim.spawn(scope, client.run());
@@ -52,7 +52,8 @@ pub async fn settle(cluster: Rc<Cluster>, within: u64) -> bool {
     let end = cluster.sim.now() + within * SECOND;
     let mut number = 0;
     while cluster.sim.now() < end {
-        for member in 1..=cluster.servers().len() as u64 {
+        for server in cluster.servers() {
+            let member = server.member;
             number += 1;
             let txn = Txn::put("/registers/last", format!("last-{member}-{number}"));
             let floor = cluster.checks.store.acknowledged();
@@ -116,8 +117,8 @@ impl Client {
             let served = if sim.chance(0.35) { self.read().await } else { self.write().await };
             if served {
                 self.done.set(self.done.get() + 1);
-            } else {
-                self.favourite = 1 + sim.between(0, self.cluster.servers().len() as u64);
+            } else if let Some(server) = self.cluster.any() {
+                self.favourite = server.member;
             }
         }
     }

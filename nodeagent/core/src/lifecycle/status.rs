@@ -24,7 +24,7 @@ impl PodMachine {
         }
         let status = self.status(now);
         let before = match &self.acknowledged {
-            Some((_, acknowledged)) => acknowledged,
+            Some((_, acknowledged)) => &**acknowledged,
             None => pod::status(&self.pod),
         };
         let Some(body) = status_patch(pod::uid(&self.pod), before, &status) else {
@@ -33,7 +33,7 @@ impl PodMachine {
         };
         self.reported = false;
         if self.patch.take(&mut self.wake, now) {
-            self.sent = Some(status);
+            self.sent = Some(Box::new(status));
             self.actions.push_back(Action::PatchStatus(body));
         }
     }
@@ -54,7 +54,7 @@ impl PodMachine {
     /// The status as it is now.
     pub fn status(&self, now: Timestamp) -> PodStatus {
         let old = match &self.acknowledged {
-            Some((_, acknowledged)) => acknowledged,
+            Some((_, acknowledged)) => &**acknowledged,
             None => pod::status(&self.pod),
         };
         let mut status = PodStatus {
@@ -115,7 +115,8 @@ impl PodMachine {
         if self.state == State::Active {
             return Vec::new();
         }
-        let status = self.acknowledged.as_ref().map_or_else(|| pod::status(&self.pod), |(_, status)| status);
+        let status =
+            self.acknowledged.as_ref().map_or_else(|| pod::status(&self.pod), |(_, status)| &**status);
         status.pod_ips.iter().flatten().filter_map(|it| it.ip.parse().ok()).collect()
     }
 

@@ -15,6 +15,8 @@ pub(super) struct RaftLog {
     entries: VecDeque<Entry>,
     bytes: usize,
     behind: Applied,
+    /// Where the state stands; `None` while it changes.
+    applied: Option<Applied>,
     pub(super) hard_state: HardState,
     pub(super) conf_state: ConfState,
 }
@@ -29,7 +31,27 @@ impl RaftLog {
         entries: Vec<Entry>,
     ) -> Self {
         let bytes = entries.iter().map(size).sum();
-        Self { entries: entries.into(), bytes, behind, hard_state, conf_state }
+        let applied = Some(behind).filter(|applied| applied.index > 0);
+        Self { entries: entries.into(), bytes, behind, applied, hard_state, conf_state }
+    }
+
+    /// The state is about to change: no member can be sent it.
+    pub(super) fn changing(&mut self) {
+        self.applied = None;
+    }
+
+    /// The state stands here now.
+    pub(super) fn applied(&mut self, applied: Applied) {
+        self.applied = Some(applied);
+    }
+
+    /// Begins anew behind a state that came as a whole.
+    pub(super) fn restore(&mut self, applied: Applied, conf_state: ConfState) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.behind = applied;
+        self.applied = Some(applied);
+        self.conf_state = conf_state;
     }
 
     /// Takes in entries; they replace those from the first one's index on.
@@ -109,6 +131,14 @@ impl Storage for RaftLog {
     }
 
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+        // Only what it is about: the state itself is taken when the message is sent.
+        let Some(applied) = self.applied else {
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        };
+        let mut snapshot = Snapshot::default();
+        let about = snapshot.mut_metadata();
+        (about.index, about.term) = (applied.index, applied.term);
+        about.set_conf_state(self.conf_state.clone());
+        Ok(snapshot)
     }
 }

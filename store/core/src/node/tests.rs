@@ -1,12 +1,15 @@
-//! A group in memory: elects, replicates, confirms reads, and does the same again with the same seeds.
+//! A group in memory without disks: elects, replicates, confirms reads, compares states, and does the same again with
+//! the same seeds.
 
 use std::collections::BTreeMap;
 
 use raft::eraftpb::HardState;
 
 use super::*;
+use crate::command::{self, Command, Origin};
+use crate::members::Members;
 use crate::recovery::GENESIS;
-use crate::txn::Op;
+use crate::txn::{Op, Outcome, Txn};
 
 struct Group {
     nodes: BTreeMap<u64, Node>,
@@ -15,6 +18,7 @@ struct Group {
     answers: Vec<(u64, Outcome)>,
     refused: Vec<(u64, Refusal)>,
     confirmed: Vec<u64>,
+    halted: BTreeMap<u64, String>,
     trace: Vec<String>,
 }
 
@@ -22,19 +26,23 @@ impl Group {
     fn new(members: u64) -> Self {
         let conf_state = ConfState { voters: (1..=members).collect(), ..ConfState::default() };
         let node = |member| {
-            let image = Image { applied: GENESIS, conf_state: conf_state.clone(), ..Image::default() };
+            let members = Members::of(&conf_state.voters);
+            let conf_state = conf_state.clone();
+            let image = Image { applied: GENESIS, conf_state, members, ..Image::default() };
             let hard_state = HardState { term: GENESIS.term, commit: GENESIS.index, ..HardState::default() };
             let recovered = Recovered {
                 image,
                 hard_state,
                 entries: Vec::new(),
                 segments: Vec::new(),
+                dropped: Vec::new(),
                 next_segment: 1,
                 old_checkpoints: Vec::new(),
                 uses_retired_key: false,
                 notes: Vec::new(),
             };
-            (member, Node::new(Settings::new(member), recovered, 1, member, 0).unwrap())
+            let settings = Settings { patience_ticks: 40, mark_ticks: 10, ..Settings::new(member) };
+            (member, Node::new(settings, recovered, 1, member, 0).unwrap())
         };
         let mut group = Self {
             nodes: (1..=members).map(node).collect(),
@@ -43,6 +51,7 @@ impl Group {
             answers: Vec::new(),
             refused: Vec::new(),
             confirmed: Vec::new(),
+            halted: BTreeMap::new(),
             trace: Vec::new(),
         };
         group.settle();
@@ -67,8 +76,9 @@ impl Group {
                         }
                         Action::Confirm { tickets } => self.confirmed.extend(tickets),
                         Action::Refuse(refused) => self.refused.extend(refused),
+                        Action::Halt { reason } => drop(self.halted.insert(*member, reason)),
                         Action::Append(_) | Action::Checkpoint(_) | Action::Release { .. } => {}
-                        Action::Halt { reason } => panic!("{reason}"),
+                        other => panic!("{other:?}"),
                     }
                 }
             }
@@ -154,38 +164,115 @@ fn three_members_replicate_and_survive_a_lost_leader() {
         assert_eq!(group.confirmed, [100]);
         let follower = (1..=3).find(|member| *member != first).unwrap();
         group.tell(follower, Event::Commit { ticket: 200, txn: Txn::put("x", "v") });
-        assert_eq!(group.refused, [(200, Refusal::NotLeader { leader: Some(first) })]);
+        group.tell(follower, Event::Read { ticket: 201 });
+        assert_eq!(group.answers.last().map(|(ticket, _)| *ticket), Some(200));
+        assert_eq!(group.confirmed, [100, 201]);
 
         group.cut_off = Some(first);
-        group.tell(first, Event::Commit { ticket: 300, txn: Txn::put("lost", "v") });
-        group.pass(3000);
-        assert!(group.refused.contains(&(300, Refusal::Unknown)), "a leader without quorum steps down");
+        group.tell(first, Event::Commit { ticket: 300, txn: Txn::put("late", "v") });
+        group.tell(first, Event::Read { ticket: 301 });
+        group.pass(1500);
         let second = group.leader().expect("another leader");
         group.tell(second, Event::Commit { ticket: 400, txn: Txn::put("kept", "v") });
         assert_eq!(group.answers.last().map(|(ticket, _)| *ticket), Some(400));
+        group.pass(1500);
+        group.refused.sort_unstable_by_key(|(ticket, _)| *ticket);
+        assert_eq!(group.refused, [(300, Refusal::Unknown), (301, Refusal::Unknown)]);
+        group.tell(first, Event::Commit { ticket: 302, txn: Txn::put("never", "v") });
+        group.pass(3000);
+        assert_eq!(group.refused.last(), Some(&(302, Refusal::NotLeader { leader: None })));
 
         group.cut_off = None;
         group.pass(3000);
         let hashes = group.hashes();
         assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
-        assert!(group.nodes[&first].state().snapshot().get(b"lost").is_none());
+        assert!(group.nodes[&first].state().snapshot().get(b"never").is_none());
+        assert!(group.halted.is_empty(), "{:?}", group.halted);
         (group.trace, first, second)
     };
     assert_eq!(run(), run());
 }
 
 #[test]
+fn a_write_under_way_is_applied_once_when_the_lead_changes() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let first = group.leader().expect("a leader");
+    group.cut_off = Some(first);
+    group.tell(first, Event::Commit { ticket: 1, txn: Txn::put("a", "v") });
+    group.pass(1000);
+    let second = group.leader().expect("another leader");
+    group.tell(second, Event::Commit { ticket: 2, txn: Txn::put("b", "v") });
+    group.cut_off = None;
+    group.pass(1000);
+    let answered: Vec<u64> = group.answers.iter().map(|(ticket, _)| *ticket).collect();
+    assert_eq!((answered, group.refused.len()), (vec![2, 1], 0));
+    assert_eq!(group.nodes[&second].state().snapshot().revision(), 3);
+}
+
+/// Elects, writes, changes the state of `wrong` behind everyone's back, and lets the members compare.
+fn corrupted(members: u64, wrong: impl Fn(u64) -> bool) -> Group {
+    let mut group = Group::new(members);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    group.tell(leader, Event::Commit { ticket: 1, txn: Txn::put("a", "v") });
+    group.pass(2000);
+    assert!(group.halted.is_empty(), "{:?}", group.halted);
+    for (member, node) in &mut group.nodes {
+        if wrong(*member) {
+            node.state.live.hash ^= *member;
+        }
+    }
+    let leader = group.leader().expect("a leader");
+    group.tell(leader, Event::Commit { ticket: 2, txn: Txn::put("b", "v") });
+    group.pass(4000);
+    group
+}
+
+#[test]
+fn who_differs_from_the_majority_stops_also_when_it_leads() {
+    for wrong in 1..=3 {
+        let group = corrupted(3, |member| member == wrong);
+        let halted: Vec<_> = group.halted.iter().collect();
+        let [(member, reason)] = halted[..] else { panic!("{halted:?}") };
+        assert_eq!(*member, wrong);
+        assert!(reason.contains("differs from that of the majority"), "{reason}");
+    }
+}
+
+#[test]
+fn without_a_majority_all_stop() {
+    for members in [2, 3] {
+        let group = corrupted(members, |member| member > 1);
+        assert_eq!(group.halted.len() as u64, members, "{:?}", group.halted);
+        assert!(group.halted.values().all(|reason| reason.contains("none has a majority")));
+    }
+}
+
+#[test]
+fn who_lost_what_it_had_acknowledged_stops() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    group.tell(leader, Event::Commit { ticket: 1, txn: Txn::put("a", "v") });
+    let lost = (1..=3).find(|member| *member != leader).unwrap();
+    let fresh = Group::new(3).nodes.remove(&lost).unwrap();
+    group.nodes.insert(lost, fresh);
+    group.pass(1000);
+    assert!(group.halted[&lost].contains("its data was lost"), "{:?}", group.halted);
+}
+
+#[test]
 fn a_run_whose_number_fell_behind_answers_and_takes_a_new_one() {
     let mut group = Group::new(1);
     let node = group.nodes.get_mut(&1).unwrap();
-    let earlier =
-        Command { origin: Origin { member: 1, boot: 9, sequence: 3 }, body: Body::Txn(Txn::put("a", "1")) };
-    node.propose(&[earlier]);
+    let origin = Origin { member: 1, boot: 9, sequence: 3 };
+    let earlier = Command { origin, bodies: vec![Body::Txn(Txn::put("a", "1"))] };
+    assert!(node.propose_data(command::encode(&earlier).into()));
     group.settle();
     group.tell(1, Event::Commit { ticket: 1, txn: Txn::put("b", "2") });
-    assert_eq!(group.refused, [(1, Refusal::Unknown)]);
-    group.tell(1, Event::Commit { ticket: 2, txn: Txn::put("b", "3") });
-    assert_eq!(group.answers, [(2, Outcome::Committed { revisions: vec![3] })]);
+    assert_eq!(group.answers, [(1, Outcome::Committed { revisions: vec![3] })]);
+    assert!(group.nodes[&1].boot > 9);
 }
 
 #[test]
@@ -194,11 +281,11 @@ fn a_member_whose_clock_is_set_back_goes_on_ticking() {
     group.pass(2000);
     group.now_ms -= 3_600_000;
     let leader = group.leader().expect("a leader");
-    group.tell(leader, Event::Commit { ticket: 1, txn: Txn::put("k", "v") });
-    assert_eq!(group.nodes[&leader].poll_timeout(), Some(group.now_ms + 50));
     group.cut_off = Some(leader);
+    let now = group.now_ms;
     for node in group.nodes.values_mut() {
-        node.handle(Event::Tick, group.now_ms);
+        node.handle(Event::Tick, now);
+        assert_eq!(node.poll_timeout(), Some(now + 50));
     }
     group.pass(3000);
     assert!(group.leader().is_some_and(|second| second != leader));

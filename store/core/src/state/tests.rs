@@ -29,8 +29,8 @@ fn run(script: &str) -> String {
         }
         let origin = Origin { member: 1, boot: 1, sequence: number as u64 + 1 };
         let mut events = Vec::new();
-        let outcome = state.apply(&Command { origin, body: Body::Txn(txn) }, &mut events);
-        match outcome.expect("not applied before") {
+        let outcomes = state.apply(&Command { origin, bodies: vec![Body::Txn(txn)] }, 1, &mut events);
+        match outcomes.expect("not applied before").remove(0) {
             Outcome::Committed { revisions } => out += &format!("committed {revisions:?}\n"),
             Outcome::Conflict { compare } => out += &format!("conflict {compare}\n"),
         }
@@ -116,7 +116,11 @@ fn a_splice_behind_the_end_is_at_the_end() {
 
 fn send(state: &mut StateMachine, boot: u64, sequence: u64) -> bool {
     let origin = Origin { member: 1, boot, sequence };
-    state.apply(&Command { origin, body: Body::Txn(Txn::put("k", "v")) }, &mut Vec::new()).is_some()
+    let settled = state.is_settled(origin);
+    let command = Command { origin, bodies: vec![Body::Txn(Txn::put("k", "v"))] };
+    let applied = state.apply(&command, 1, &mut Vec::new()).is_some();
+    assert_eq!(applied, !settled);
+    applied
 }
 
 #[test]
@@ -148,7 +152,7 @@ fn keys_expire_only_at_the_revision_that_was_due() {
     state.commit(&put("a", Some(30)));
     let origin = Origin { member: 1, boot: 1, sequence: 1 };
     let mut events = Vec::new();
-    state.apply(&Command { origin, body: Body::Expire(due) }, &mut events);
+    state.apply(&Command { origin, bodies: vec![Body::Expire(due)] }, 1, &mut events);
     assert_eq!(events.len(), 1);
     assert!(state.snapshot().get(b"a").is_some() && state.snapshot().get(b"b").is_none());
     assert_eq!(state.next_expiry_ms(), Some(30));

@@ -1,0 +1,199 @@
+//! Clusters whose servers and nodes are hosts of their own: how they join, what is refused, what outlives what.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test without the usual harness"
+)]
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use e2e::harness;
+use e2e::hosts::{Hosts, PORT};
+use e2e::wait::eventually;
+use libtest_mimic::Arguments;
+use nix::sys::signal::Signal;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Every test has the bridge for itself.
+    arguments.test_threads = Some(1);
+    let with_kubectl = harness::missing(true);
+    let without = harness::missing(false);
+    if without.is_none()
+        && let Err(error) = harness::isolate()
+    {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let tests = vec![
+        harness::trial("hosts_become_nodes", with_kubectl.as_deref(), nodes),
+        harness::trial("strangers_do_not_join", without.as_deref(), strangers),
+        harness::trial("a_backup_becomes_a_cluster", with_kubectl.as_deref(), backup),
+    ];
+    libtest_mimic::run(&arguments, tests).exit_code()
+}
+
+const WEB: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+        - name: web
+          image: orlop.dev/demo:v1
+          readinessProbe: {httpGet: {path: /readyz, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"#;
+
+fn at(hosts: &Hosts, host: usize) -> String {
+    format!("{}:{PORT}", hosts.address(host))
+}
+
+/// A service answers on a host, and every one of so many pods does.
+fn answers(hosts: &Hosts, host: usize, service: std::net::Ipv4Addr, pods: usize) -> Result<()> {
+    let netns = hosts.netns(host).to_owned();
+    eventually("every pod answers by the service", || {
+        let names = e2e::netns::within(&netns, move || {
+            let mut names = std::collections::BTreeSet::new();
+            for _ in 0..pods * 8 {
+                let answer = e2e::netns::get(service, 80, "/")?;
+                ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                names.insert(answer.lines().last().unwrap_or_default().to_owned());
+            }
+            Ok(names)
+        })?;
+        ensure!(names.len() == pods, "{names:?}");
+        Ok(())
+    })
+}
+
+fn nodes() -> Result<()> {
+    let hosts = Hosts::connect(3)?;
+    let server = hosts.server(1, "s1", None)?;
+    let token = hosts.token(1, "s1", false)?;
+    let mut agents = Vec::new();
+    for (host, name) in [(2, "n2"), (3, "n3")] {
+        agents.push(hosts.agent(host, name, &at(&hosts, 1), &token)?);
+    }
+    let kubectl = hosts.kubectl(1, "s1")?;
+    kubectl.apply(WEB)?;
+    kubectl.until("daemonset/web", "{.status.numberAvailable}", "2")?;
+    let service = kubectl.path("service/web", "{.spec.clusterIP}")?.parse()?;
+    for host in [2, 3] {
+        answers(&hosts, host, service, 2)?;
+    }
+    let pod = kubectl.ok(&["get", "pods", "--field-selector=spec.nodeName=n2", "-o", "name"])?;
+    ensure!(kubectl.ok(&["logs", pod.trim()])?.contains("listens on"), "the tunnel carries no logs");
+    let started = "{.items[0].status.containerStatuses[0].state.running.startedAt}";
+    let pods = ["get", "pods", "--field-selector=spec.nodeName=n2", "-o", &format!("jsonpath={started}")];
+    let before = kubectl.ok(&pods)?;
+
+    // An agent that is stopped leaves its containers, and services work meanwhile; it needs no token to come back.
+    agents.remove(0).stop(Signal::SIGTERM)?;
+    answers(&hosts, 2, service, 2)?;
+    let dir = hosts.data_dir("n2").to_string_lossy().into_owned();
+    let again = hosts.start(2, "n2", &["agent", "--data-dir", &dir])?;
+    let ready = "{.status.conditions[?(@.type==\"Ready\")].status}";
+    kubectl.until("node/n2", ready, "True")?;
+    ensure!(kubectl.ok(&pods)? == before, "the container was started anew");
+
+    // The server comes back with everything, and the agents find it again.
+    server.stop(Signal::SIGTERM)?;
+    answers(&hosts, 3, service, 2)?;
+    let server = hosts.server(1, "s1", None)?;
+    kubectl.ok(&["delete", pod.trim(), "--wait=true", "--timeout=30s"])?;
+    kubectl.until("daemonset/web", "{.status.numberAvailable}", "2")?;
+
+    // A host that is to be no node any more is left clean.
+    again.stop(Signal::SIGINT)?;
+    hosts.orlop_ok(2, &["reset", "--data-dir", &dir])?;
+    let netns = hosts.netns(2).to_owned();
+    let links = e2e::netns::within(&netns, || Ok(std::fs::read_to_string("/proc/thread-self/net/dev")?))?;
+    ensure!(!links.contains("orlop") && !links.contains("orp"), "{links}");
+    drop((server, agents));
+    Ok(())
+}
+
+fn strangers() -> Result<()> {
+    let hosts = Hosts::connect(2)?;
+    let _server = hosts.server(1, "s1", None)?;
+    let token = hosts.token(1, "s1", false)?;
+    let hash = token.rsplit('.').next().unwrap_or_default();
+    let dir = hosts.data_dir("stranger").to_string_lossy().into_owned();
+    let refused = |role: &str, server: &str, token: &str, why: &str| -> Result<()> {
+        let arguments = [role, "--name", "stranger", "--data-dir", &dir, "--join", server, "--token", token];
+        let output = hosts.orlop(2, &arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "{token} was let in");
+        ensure!(said.contains(why), "{role} {server} {token}: {said}");
+        ensure!(said.trim().lines().count() == 1, "more than one line: {said}");
+        Ok(())
+    };
+    let server = at(&hosts, 1);
+    refused("agent", &server, &format!("abcdef.0123456789abcdef.{hash}"), "does not accept the token")?;
+    let other = "ab".repeat(32);
+    refused("agent", &server, &format!("abcdef.0123456789abcdef.{other}"), "belongs to another cluster")?;
+    refused("server", &server, &token, "cannot post path \"/orlop/v1/join/server\"")?;
+    let nobody = format!("{}:{PORT}", hosts.address(2));
+    refused("agent", &nobody, &token, "onnection refused")?;
+    let kubeconfig = hosts.kubeconfig(1, "s1")?.to_string_lossy().into_owned();
+    let id = token.split('.').next().unwrap_or_default();
+    hosts.orlop_ok(1, &["token", "delete", id, "--kubeconfig", &kubeconfig])?;
+    refused("agent", &server, &token, "does not accept the token")?;
+    Ok(())
+}
+
+fn backup() -> Result<()> {
+    let hosts = Hosts::connect(2)?;
+    let server = hosts.server(1, "s1", None)?;
+    let kubectl = hosts.kubectl(1, "s1")?;
+    kubectl.ok(&["create", "configmap", "kept", "--from-literal=a=b"])?;
+    let (file, key, other) = (hosts.data_dir("backup"), hosts.data_dir("key"), hosts.data_dir("other"));
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let (file, key, other) = (text(&file), text(&key), text(&other));
+    let kubeconfig = text(&hosts.kubeconfig(1, "s1")?);
+    hosts.orlop_ok(1, &["backup", "create", &file, "--key", &key, "--kubeconfig", &kubeconfig])?;
+    let api = e2e::https::Api::from_kubeconfig(&hosts.kubeconfig(1, "s1")?)?;
+    kubectl.ok(&["create", "configmap", "later"])?;
+    let seen = kubectl.path("configmap/later", "{.metadata.resourceVersion}")?;
+    let listed = hosts.orlop_ok(1, &["backup", "inspect", &file, "--key", &key])?;
+    ensure!(listed.contains("core/configmaps"), "{listed}");
+
+    let refused = |arguments: &[&str], why: &str| -> Result<()> {
+        let output = hosts.orlop(2, arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && said.contains(why), "{arguments:?}: {said}");
+        Ok(())
+    };
+    let (live, fresh) = (text(&hosts.data_dir("s1")), text(&hosts.data_dir("r1")));
+    refused(&["backup", "restore", &file, "--key", &key, "--data-dir", &live], "holds a cluster already")?;
+    std::fs::write(&other, "ab".repeat(32))?;
+    refused(&["backup", "restore", &file, "--key", &other, "--data-dir", &fresh], "is not the key of")?;
+    refused(&["backup", "inspect", &key, "--key", &key], "reading")?;
+    server.stop(Signal::SIGTERM)?;
+
+    hosts.orlop_ok(2, &["backup", "restore", &file, "--key", &key, "--data-dir", &fresh, "--name", "r1"])?;
+    let _restored = hosts.server(2, "r1", None)?;
+    let kubectl = hosts.kubectl(2, "r1")?;
+    kubectl.until("configmap/kept", "{.data.a}", "b")?;
+    let missing = kubectl.run(&["get", "configmap", "later"])?;
+    ensure!(missing.code != 0 && missing.stderr.contains("not found"), "{missing:?}");
+    kubectl.ok(&["create", "configmap", "after"])?;
+    // The administrator of before is known, and a watch of before is told that its past is gone.
+    let api = api.at(&hosts.address(2).to_string());
+    let watch = api.get(&format!("/api/v1/configmaps?watch=true&resourceVersion={seen}&timeoutSeconds=5"))?;
+    ensure!(watch.text().contains("410"), "{} {}", watch.head, watch.text());
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What a leader does of its own accord: promotes who has caught up, marks the log, keeps entries for who is behind.
+
+use std::collections::BTreeMap;
+
+use raft::eraftpb::ConfChangeType;
+
+use super::Node;
+use crate::command::Body;
+use crate::members::Note;
+
+/// A learner that has within this many ticks all that was committed before them has caught up.
+const ROUND_TICKS: u64 = 10;
+/// After how many ticks this member tells the group its name and address again.
+const DESCRIBE_TICKS: u64 = 40;
+
+/// What a leader knows; forgotten with every change of the lead.
+#[derive(Debug, Default)]
+pub(super) struct Lead {
+    /// States that were sent, and the index that the member is at when it has them.
+    pub(super) transfers: BTreeMap<u64, u64>,
+    /// What was committed when a round began, and when, by learner.
+    rounds: BTreeMap<u64, (u64, u64)>,
+    /// When the last mark was made, and at which revision.
+    mark: Option<(u64, u64)>,
+    described: Option<u64>,
+}
+
+// === impl Node ===
+
+impl Node {
+    pub(super) fn pass_tick_as_leader(&mut self) {
+        if self.leads() && !self.alone() {
+            self.consider_promotion();
+            self.consider_mark();
+        }
+    }
+
+    fn consider_promotion(&mut self) {
+        let learners = self.conf_state().learners.clone();
+        self.lead.rounds.retain(|learner, _| learners.contains(learner));
+        let raft = &self.raft.raft;
+        let committed = raft.raft_log.committed;
+        let mut ready = None;
+        for learner in learners {
+            let Some(progress) = raft.prs().get(learner) else { continue };
+            let round = self.lead.rounds.entry(learner).or_insert((committed, self.tick));
+            if self.tick < round.1 + ROUND_TICKS {
+                continue;
+            }
+            if progress.matched >= round.0 {
+                ready = Some(learner);
+            }
+            *round = (committed, self.tick);
+        }
+        if let Some(learner) = ready {
+            self.propose_change(ConfChangeType::AddNode, learner, &Note::default());
+        }
+    }
+
+    /// Has all members compare their states, when there is something new to compare.
+    fn consider_mark(&mut self) {
+        let revision = self.state.snapshot().revision();
+        let (at, marked) = *self.lead.mark.get_or_insert((self.tick, 0));
+        if self.tick >= at + self.settings.mark_ticks && revision != marked {
+            self.lead.mark = Some((self.tick, revision));
+            self.propose_once(vec![Body::Mark]);
+        }
+    }
+
+    /// Tells the group this member's name and address, where it knows others.
+    pub(super) fn consider_description(&mut self) {
+        let Some(described) = &self.described else { return };
+        let known = self.state.members().get(self.settings.member);
+        let told = self.lead.described.is_some_and(|at| self.tick < at + DESCRIBE_TICKS);
+        if told || self.leader().is_none() || known.is_none_or(|known| known == described) {
+            return;
+        }
+        self.lead.described = Some(self.tick);
+        self.propose_once(vec![Body::Describe(described.clone())]);
+    }
+
+    /// Forgets entries that nobody needs any more: peers that are slow find them, up to a bound, and peers that are
+    /// being sent a state find what comes behind it, up to a larger one.
+    pub(super) fn trim(&mut self, last: u64) {
+        let prs = self.raft.raft.prs();
+        self.lead
+            .transfers
+            .retain(|member, index| prs.get(*member).is_some_and(|progress| progress.matched < *index));
+        let floor = self.lead.transfers.values().min().copied().unwrap_or(u64::MAX);
+        let keep = if self.alone() { 0 } else { self.settings.catch_up_bytes };
+        let most = self.settings.transfer_bytes;
+        let log = self.raft.mut_store();
+        log.trim(last.min(floor), keep);
+        log.trim(last, most.max(keep));
+    }
+}

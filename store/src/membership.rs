@@ -1,0 +1,148 @@
+//! The group as callers see it: its members, who leads, and how changes fail.
+
+use std::sync::Arc;
+
+use store_core::members::Member;
+pub use store_core::members::Role;
+use store_core::node::{Change, ChangeRefusal, Node};
+
+/// A member of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its id; never given to another member.
+    pub id: u64,
+    /// What people call it.
+    pub name: String,
+    /// Where its peers reach it.
+    pub address: String,
+    /// Whether it votes.
+    pub role: Role,
+    /// Whether it leads, as far as this member knows.
+    pub leads: bool,
+    /// How far it has applied the log; `None` when it could not be asked.
+    pub applied: Option<u64>,
+    /// How much of the log the leader knows it to have; `None` when the leader could not be asked.
+    pub matched: Option<u64>,
+}
+
+/// Who leads the group, as far as this member knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// This member.
+    pub member: u64,
+    /// The leader; `None` while there is none, or this member has not heard of it.
+    pub leader: Option<u64>,
+    /// The term of the consensus; grows with every election.
+    pub term: u64,
+}
+
+/// Why a change of the members was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such member.
+    #[error("the cluster has no member {id}")]
+    NoSuchMember {
+        /// The id.
+        id: u64,
+    },
+    /// The member was removed earlier; ids are not given twice.
+    #[error("member {id} was removed from the cluster")]
+    Removed {
+        /// The id.
+        id: u64,
+    },
+    /// The last voter cannot be removed: the data would be gone.
+    #[error("member {id} is the only one that votes: without it the cluster would be lost")]
+    LastVoter {
+        /// The id.
+        id: u64,
+    },
+    /// Only a voter can lead.
+    #[error("member {id} does not vote yet, so it cannot lead")]
+    NotVoter {
+        /// The id.
+        id: u64,
+    },
+    /// The change was not seen to be made in time: there is no leader, or too few members can be reached. It may
+    /// still be made.
+    #[error("the cluster did not confirm the change in time: are enough members reachable?")]
+    TimedOut,
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// How peers are reached. The caller owns certificates and addresses.
+pub trait Connector: Send + Sync + 'static {
+    /// A channel to the peer at `address`, over TLS that proves this member to the peer and checks the peer.
+    ///
+    /// Called anew for each attempt to connect, so that renewed certificates are read. Must not wait: the channel
+    /// connects when it is first used ([`tonic::transport::Endpoint::connect_with_connector_lazy`]). Begin with
+    /// [`endpoint`], which has the settings that peers need.
+    fn connect(&self, address: &str) -> tonic::transport::Channel;
+}
+
+/// A connector that is shared.
+pub type SharedConnector = Arc<dyn Connector>;
+
+/// Who calls the peer service: the server that mounts [`Store::peer_service`](crate::Store::peer_service) puts it
+/// into each request's extensions, from the client certificate that it has checked. Requests without it are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerId(pub u64);
+
+/// What the store's thread knows of the group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) member: u64,
+    pub(crate) leader: Option<u64>,
+    pub(crate) applied: u64,
+    pub(crate) revision: u64,
+    pub(crate) members: Vec<(u64, Member, Role, Option<u64>)>,
+}
+
+// === impl View ===
+
+impl View {
+    pub(crate) fn of(member: u64, node: &Node) -> Self {
+        let matched = node.matched();
+        let learners = &node.conf_state().learners;
+        let members = node.state().members().iter().map(|(id, member)| {
+            let role = if learners.contains(&id) { Role::Learner } else { Role::Voter };
+            (id, member.clone(), role, matched.get(&id).copied())
+        });
+        Self {
+            member,
+            leader: node.leader(),
+            applied: node.state().applied().index,
+            revision: node.state().snapshot().revision(),
+            members: members.collect(),
+        }
+    }
+}
+
+// === impl ChangeError ===
+
+impl ChangeError {
+    pub(crate) fn of(refusal: ChangeRefusal, change: &Change) -> Self {
+        let id = match change {
+            Change::Promote(id) | Change::Remove(id) | Change::TransferLead(id) => *id,
+            Change::Add(_) => 0,
+        };
+        match refusal {
+            ChangeRefusal::NoSuchMember => Self::NoSuchMember { id },
+            ChangeRefusal::Removed => Self::Removed { id },
+            ChangeRefusal::LastVoter => Self::LastVoter { id },
+            ChangeRefusal::NotVoter => Self::NotVoter { id },
+            ChangeRefusal::TimedOut => Self::TimedOut,
+        }
+    }
+}
+
+// === impl Leadership ===
+
+impl Leadership {
+    /// Whether this member leads.
+    pub fn leads(&self) -> bool {
+        self.leader == Some(self.member)
+    }
+}
