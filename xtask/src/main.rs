@@ -1,7 +1,9 @@
-//! Project automation: `tidy` and `layers` hold the shape of the code, `codegen` makes the schema engine's table.
+//! Project automation: `tidy` and `layers` hold the shape of the code, `codegen` makes the schema engine's table,
+//! `sim-sweep` and `sim-bugs` run the simulator at large.
 
 mod codegen;
 mod layers;
+mod sim;
 mod sources;
 mod tidy;
 
@@ -14,8 +16,15 @@ fn main() -> ExitCode {
         "tidy" => tidy::check(),
         "layers" => layers::check(),
         "codegen" => codegen::run(arguments.get(1..).unwrap_or_default()).map(|()| Vec::new()),
+        "sim-sweep" => sim::sweep(arguments.get(1..).unwrap_or_default()),
+        "sim-bugs" => sim::bugs(arguments.get(1..).unwrap_or_default()),
         _ => {
-            eprintln!("usage: cargo run -p xtask -- tidy|layers|codegen API_TYPES.json MERGE_METADATA.json");
+            eprintln!(
+                "usage: cargo run -p xtask -- tidy | layers | codegen API_TYPES.json MERGE_METADATA.json"
+            );
+            eprintln!(
+                "       | sim-sweep --minutes M [--from SEED] | sim-bugs [--trials N] [--limit N] [--only NAME,NAME]"
+            );
             return ExitCode::from(2);
         }
     };

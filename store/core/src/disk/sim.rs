@@ -79,6 +79,11 @@ impl SimDisk {
         self.lock().operations
     }
 
+    /// The bytes that all files together have.
+    pub fn used(&self) -> u64 {
+        self.lock().used()
+    }
+
     /// Cuts the power and restores it: of what was not synced, any sectors and any first names may have survived.
     pub fn power_cut(&self, rng: &mut impl RngCore) {
         let mut state = self.lock();
@@ -205,10 +210,13 @@ impl State {
         self.name_changes.push(change);
     }
 
+    fn used(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[*inode].data.len() as u64).sum()
+    }
+
     fn room_for(&self, more: u64) -> Result<(), DiskError> {
-        let used: usize = self.names.values().map(|inode| self.inodes[*inode].data.len()).sum();
         match self.faults.capacity {
-            Some(capacity) if used as u64 + more > capacity => Err(DiskError::Full),
+            Some(capacity) if self.used() + more > capacity => Err(DiskError::Full),
             _ => Ok(()),
         }
     }
@@ -239,8 +247,11 @@ impl Inode {
     }
 
     fn sync(&mut self) {
-        self.durable = self.data.clone();
-        self.dirty.clear();
+        self.durable.resize(self.data.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.data.len()));
+            self.durable[from..to].copy_from_slice(&self.data[from..to]);
+        }
     }
 
     /// Keeps what was durable and any of the sectors written since.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use raft::eraftpb::HardState;
 
 use super::*;
+use crate::command::{self, Command, Origin};
 use crate::members::Members;
 use crate::recovery::GENESIS;
 use crate::txn::{Op, Outcome, Txn};
@@ -259,4 +260,33 @@ fn who_lost_what_it_had_acknowledged_stops() {
     group.nodes.insert(lost, fresh);
     group.pass(1000);
     assert!(group.halted[&lost].contains("its data was lost"), "{:?}", group.halted);
+}
+
+#[test]
+fn a_run_whose_number_fell_behind_answers_and_takes_a_new_one() {
+    let mut group = Group::new(1);
+    let node = group.nodes.get_mut(&1).unwrap();
+    let origin = Origin { member: 1, boot: 9, sequence: 3 };
+    let earlier = Command { origin, bodies: vec![Body::Txn(Txn::put("a", "1"))] };
+    assert!(node.propose_data(command::encode(&earlier).into()));
+    group.settle();
+    group.tell(1, Event::Commit { ticket: 1, txn: Txn::put("b", "2") });
+    assert_eq!(group.answers, [(1, Outcome::Committed { revisions: vec![3] })]);
+    assert!(group.nodes[&1].boot > 9);
+}
+
+#[test]
+fn a_member_whose_clock_is_set_back_goes_on_ticking() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    group.now_ms -= 3_600_000;
+    let leader = group.leader().expect("a leader");
+    group.cut_off = Some(leader);
+    let now = group.now_ms;
+    for node in group.nodes.values_mut() {
+        node.handle(Event::Tick, now);
+        assert_eq!(node.poll_timeout(), Some(now + 50));
+    }
+    group.pass(3000);
+    assert!(group.leader().is_some_and(|second| second != leader));
 }

@@ -1,0 +1,191 @@
+//! Who belongs to the group: it is founded by one, others join, members go, and one that lost its disk is replaced.
+
+use std::cell::RefMut;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use raft::eraftpb::ConfState;
+use store_core::members::Member;
+use store_core::node::{Change, ChangeRefusal, Settings};
+use store_core::recovery::Start;
+
+use crate::cluster::Cluster;
+use crate::kernel::{SECOND, Sim};
+use crate::server::Server;
+
+/// How long a group without faults may take to become complete.
+const FORMS_WITHIN: u64 = 30 * SECOND;
+
+/// What is known of the group beside what its members know.
+#[derive(Default)]
+pub(super) struct Group {
+    /// Counts the machines that there ever were.
+    machines: u64,
+    /// The index up to which some member has applied the log, and the voters and learners from there on.
+    newest: (u64, Voices),
+    /// Members that are to be removed, or were.
+    leaving: BTreeSet<u64>,
+    /// Whether a change is being made.
+    changing: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Voices {
+    voters: BTreeSet<u64>,
+    learners: BTreeSet<u64>,
+}
+
+/// Logs, kept entries and marks are small, so that checkpoints, states that travel and comparisons come often.
+pub(super) fn settings(sim: &Sim) -> Settings {
+    Settings {
+        checkpoint_log_bytes: sim.between(4_000, 200_000),
+        catch_up_bytes: sim.between(2_000, 100_000) as usize,
+        mark_ticks: sim.between(10, 100),
+        ..Settings::new(1)
+    }
+}
+
+impl Cluster {
+    /// Founds a group and has others join it, until it has `count` voters.
+    pub fn form(self: &Rc<Self>, count: u64) {
+        let first = self.machine();
+        self.place(1, Start::First(first));
+        let scope = self.sim.scope();
+        for voters in 1..=count {
+            if voters > 1 {
+                self.sim.spawn(scope, self.clone().join());
+            }
+            let cluster = self.clone();
+            self.sim
+                .run_until(self.sim.now() + FORMS_WITHIN, move || cluster.voters().len() as u64 == voters);
+        }
+        let formed = self.voters().len() as u64;
+        if self.sim.violation().is_none() && formed != count {
+            self.sim.violated("converges", format!("a group of {count} has {formed} voters after a while"));
+        }
+    }
+
+    /// The voters of the newest group that any member has applied.
+    pub fn voters(&self) -> BTreeSet<u64> {
+        self.group.borrow().newest.1.voters.clone()
+    }
+
+    /// A member has applied the log up to an index, and knows this group.
+    pub fn observe(&self, member: u64, applied: u64, group: &ConfState) {
+        let mut known = self.group.borrow_mut();
+        if applied < known.newest.0 {
+            return;
+        }
+        let ids = |ids: &[u64]| ids.iter().copied().collect();
+        let group = Voices { voters: ids(&group.voters), learners: ids(&group.learners) };
+        if applied > known.newest.0 {
+            if known.newest.1 != group {
+                self.sim.note(format_args!("the group at {applied}, says {member}: {group:?}"));
+            }
+            known.newest = (applied, group);
+        } else if known.newest.1 != group {
+            let message =
+                format!("at entry {applied} member {member} knows {group:?}, others {:?}", known.newest.1);
+            self.sim.violated("replicas-agree", message);
+        }
+    }
+
+    /// Whether a member may find that it was removed.
+    pub fn is_leaving(&self, member: u64) -> bool {
+        self.group.borrow().leaving.contains(&member)
+    }
+
+    /// A server is no more.
+    pub fn retire(&self, server: &Server) {
+        server.kill();
+        self.servers.borrow_mut().retain(|other| other.member != server.member);
+    }
+
+    /// Has another machine join, unless a change is being made.
+    pub async fn add(self: Rc<Self>) {
+        if self.begin_change() {
+            self.clone().join().await;
+            self.changes().changing = false;
+        }
+    }
+
+    /// Removes a member, unless a change is being made.
+    pub async fn remove(self: Rc<Self>, member: u64) {
+        if self.begin_change() {
+            self.clone().leave(member).await;
+            self.changes().changing = false;
+        }
+    }
+
+    /// A member loses its disk for good, and another machine takes its place.
+    pub async fn replace(self: Rc<Self>, member: u64) {
+        // With fewer voters, what is left could not decide anything.
+        if self.voters().len() < 3 || !self.begin_change() {
+            return;
+        }
+        if let Some(server) = self.server(member) {
+            self.retire(&server);
+        }
+        self.clone().leave(member).await;
+        self.clone().join().await;
+        self.changes().changing = false;
+    }
+
+    fn changes(&self) -> RefMut<'_, Group> {
+        self.group.borrow_mut()
+    }
+
+    fn begin_change(&self) -> bool {
+        !std::mem::replace(&mut self.changes().changing, true)
+    }
+
+    /// Asks one member after the other until a machine is added, and starts it.
+    async fn join(self: Rc<Self>) {
+        let machine = self.machine();
+        loop {
+            let added = self.ask_for(Change::Add(machine.clone())).await;
+            if let Some(Ok(member)) = added {
+                self.place(member, Start::Join(machine));
+                return;
+            }
+            self.sim.sleep(SECOND).await;
+        }
+    }
+
+    /// Asks one member after the other until a member is gone.
+    async fn leave(self: Rc<Self>, member: u64) {
+        self.changes().leaving.insert(member);
+        loop {
+            let removed = self.ask_for(Change::Remove(member)).await;
+            if matches!(removed, Some(Ok(_) | Err(ChangeRefusal::Removed | ChangeRefusal::NoSuchMember))) {
+                return;
+            }
+            self.sim.sleep(SECOND).await;
+        }
+    }
+
+    async fn ask_for(&self, change: Change) -> Option<Result<u64, ChangeRefusal>> {
+        let server = self.any().filter(|server| server.scope().is_some())?;
+        let told = format!("server {} is asked for {change:?}", server.member);
+        let answer = server.change(change).await.ok();
+        self.sim.note(format_args!("{told}: {answer:?}"));
+        answer
+    }
+
+    fn machine(&self) -> Member {
+        let mut group = self.changes();
+        group.machines += 1;
+        let number = group.machines;
+        Member { name: format!("server-{number}"), address: format!("machine-{number}:6443") }
+    }
+
+    fn place(self: &Rc<Self>, member: u64, start: Start) {
+        if self.server(member).is_some() {
+            return;
+        }
+        let server = Server::new(&self.sim, &Rc::downgrade(self), member, start);
+        server.clock.drift(self.sim.between(0, 400).cast_signed() - 200);
+        self.servers.borrow_mut().push(server.clone());
+        server.start();
+    }
+}
