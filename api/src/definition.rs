@@ -32,6 +32,8 @@ pub struct Definition {
     pub claims: Claims,
     /// Whether it waits for names that another one has.
     pub waits: bool,
+    /// The revision at which its versions came to be as they are.
+    pub since: u64,
     /// Its served versions, preferred one first; none before its names are accepted.
     pub resources: Vec<Arc<Resource>>,
 }
@@ -90,7 +92,7 @@ pub struct Scale {
 // === impl Definition ===
 
 impl Definition {
-    /// Reads a stored definition. `since` is the revision at which its versions came to be as they are.
+    /// Reads a stored definition, whose versions came to be as they are at the revision `since`.
     pub fn read(stored: &Bytes, since: u64) -> Option<Definition> {
         let object: Value = serde_json::from_slice(stored).ok()?;
         let (spec, status) = (&object["spec"], &object["status"]);
@@ -99,6 +101,7 @@ impl Definition {
             group: text(&spec["group"]).into(),
             claims: Claims::of(&status["acceptedNames"]),
             waits: !names::is(&object, "NamesAccepted"),
+            since,
             resources: Vec::new(),
         };
         if names::is(&object, "Established") {

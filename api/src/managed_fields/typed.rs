@@ -107,7 +107,7 @@ pub(super) fn faults(schemas: &Schemas, shape: Shape<'_>, value: &Value) -> Vec<
 fn check(schemas: &Schemas, shape: Shape<'_>, value: &Value, path: &mut String, faults: &mut Vec<String>) {
     match (shape, value) {
         (_, Value::Null) | (Shape::Leaf | Shape::Open, _) => {}
-        (Shape::Struct(_) | Shape::Map(_) | Shape::Open, Value::Object(map)) => {
+        (Shape::Struct(_) | Shape::Map(_), Value::Object(map)) => {
             let length = path.len();
             for (name, value) in map {
                 path.push('.');
