@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::catalogue::{ALL_VERBS, Name, Resource, Scope, Subresource, Verb};
 use crate::field::FieldError;
 use crate::json_path::JsonPath;
+use crate::schema::structural::{RuleFault, rule_fault};
 use crate::schema::{self, Schemas};
 
 mod names;
@@ -295,28 +296,33 @@ impl Scale {
 
 /// What a definition asks for and is not served yet, one line each.
 pub fn unserved(definition: &Value) -> Vec<String> {
-    let ruled = items(&definition["spec"]["versions"])
-        .iter()
-        .filter(|version| has_rules(&version["schema"]["openAPIV3Schema"]))
-        .map(|version| text(&version["name"]));
-    let ruled: Vec<&str> = ruled.collect();
-    match ruled.as_slice() {
-        [] => Vec::new(),
-        versions => vec![format!(
-            "x-kubernetes-validations are not checked yet: objects of {} are accepted whatever their rules say",
-            versions.join(", ")
-        )],
+    let mut lines = Vec::new();
+    for version in items(&definition["spec"]["versions"]) {
+        rules(&version["schema"]["openAPIV3Schema"], &mut |rule| {
+            let text = text(&rule["rule"]);
+            if let Some(RuleFault::Unknown(functions)) = rule_fault(text) {
+                lines.push(format!(
+                    "a rule of version {} is not checked: {} not known here: {text}",
+                    self::text(&version["name"]),
+                    functions.join(", "),
+                ));
+            }
+        });
     }
+    lines
 }
 
-fn has_rules(schema: &Value) -> bool {
+/// Every rule of a schema.
+fn rules(schema: &Value, take: &mut dyn FnMut(&Value)) {
     match schema {
         Value::Object(map) => {
-            map.get("x-kubernetes-validations").is_some_and(|rules| !items(rules).is_empty())
-                || map.iter().filter(|(name, _)| *name != "default").any(|(_, below)| has_rules(below))
+            items(&schema["x-kubernetes-validations"]).iter().for_each(&mut *take);
+            map.iter()
+                .filter(|(name, _)| !matches!(name.as_str(), "default" | "enum"))
+                .for_each(|(_, below)| rules(below, take));
         }
-        Value::Array(several) => several.iter().any(has_rules),
-        _ => false,
+        Value::Array(several) => several.iter().for_each(|below| rules(below, take)),
+        _ => {}
     }
 }
 

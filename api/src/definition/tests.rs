@@ -163,5 +163,12 @@ fn rules_that_are_not_checked_are_told() {
     assert!(unserved(&object).is_empty());
     object["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] =
         json!([{"rule": "self.replicas > 0"}]);
-    assert_eq!(unserved(&object).len(), 1);
+    assert!(unserved(&object).is_empty());
+    object["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] =
+        json!([{"rule": "quantity(self.color).isGreaterThan(quantity('1'))"}]);
+    let lines = unserved(&object);
+    assert!(
+        matches!(lines.as_slice(), [line] if line.contains("isGreaterThan, quantity not known here")),
+        "{lines:?}"
+    );
 }

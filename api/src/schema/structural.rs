@@ -9,10 +9,13 @@ use serde_json::{Map, Value};
 
 use super::ListType;
 
+mod cel;
 mod checks;
 mod compile;
 mod formats;
 mod pruning;
+
+pub(crate) use cel::{Rule, RuleFault, rule_fault};
 
 /// A type that JSON knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,10 @@ pub(crate) struct Node {
     /// An object is owned as one.
     pub atomic: bool,
     pub rules: Option<Box<Rules>>,
+    /// Conditions in CEL.
+    pub conditions: Vec<Rule>,
+    /// Whether there are conditions here or below.
+    pub has_conditions: bool,
 }
 
 /// What is demanded of a value besides its type.
@@ -159,7 +166,13 @@ impl Node {
         let text = |name: &str| schema[name].as_str().unwrap_or_default();
         let is = |name: &str| schema[name] == true;
         let int_or_string = is("x-kubernetes-int-or-string") || text("format") == "int-or-string";
-        Node {
+        let conditions: Vec<Rule> = schema["x-kubernetes-validations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Rule::read)
+            .collect();
+        let mut node = Node {
             kind: JsonType::parse(text("type")).filter(|_| !int_or_string),
             nullable: is("nullable"),
             preserve: is("x-kubernetes-preserve-unknown-fields"),
@@ -183,7 +196,13 @@ impl Node {
             list_keys: texts(&schema["x-kubernetes-list-map-keys"]),
             atomic: text("x-kubernetes-map-type") == "atomic",
             rules: Rules::read(schema).map(Box::new),
-        }
+            has_conditions: !conditions.is_empty(),
+            conditions,
+        };
+        node.has_conditions |= node.properties.values().any(|below| below.has_conditions)
+            || node.items.as_ref().is_some_and(|items| items.has_conditions)
+            || matches!(&node.additional, Additional::Of(below) if below.has_conditions);
+        node
     }
 
     /// The node of a member of an object.

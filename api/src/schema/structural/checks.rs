@@ -20,7 +20,10 @@ enum Place<'a> {
 }
 
 /// Complaints that no single field is to blame for.
-const NOWHERE: &str = "<nil>";
+pub(super) const NOWHERE: &str = "<nil>";
+
+/// What is said when there is no use in checking rules.
+const UNCHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
 // === impl Place ===
 
@@ -49,7 +52,60 @@ impl Node {
     pub fn check(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = Vec::new();
         self.check_value(object, old, &Place::Root, &mut errors);
+        // Rules rest on the types and the presence of what they name.
+        let blocking = |error: &FieldError| {
+            use ErrorKind::{Required, TooLong, TooMany, TypeInvalid};
+            matches!(error.kind, Required | TooLong | TooMany | TypeInvalid)
+        };
+        match errors.iter().any(blocking) {
+            true if self.has_conditions => errors.push(FieldError::invalid(NOWHERE, "null", UNCHECKED)),
+            true => {}
+            false => self.check_conditions(object, old, &Place::Root, &mut errors),
+        }
         errors
+    }
+
+    /// Holds a value, and what is in it, against the conditions of its schema.
+    fn check_conditions(
+        &self,
+        value: &Value,
+        old: Option<&Value>,
+        place: &Place<'_>,
+        errors: &mut Vec<FieldError>,
+    ) {
+        if !self.has_conditions || value.is_null() || old == Some(value) {
+            return;
+        }
+        for rule in &self.conditions {
+            errors.extend(rule.check(self, value, old, &place.path()));
+        }
+        match value {
+            Value::Object(map) => {
+                for (name, value) in map {
+                    let Some(node) = self.member(name) else { continue };
+                    let old = old.and_then(|old| old.get(name));
+                    node.check_conditions(value, old, &Place::Field(place, name), errors);
+                }
+            }
+            Value::Array(items) => {
+                let Some(node) = &self.items else { return };
+                let known = self.known(old);
+                for (at, item) in items.iter().enumerate() {
+                    let old = known.get(&self.key(item).to_string()).copied();
+                    node.check_conditions(item, old, &Place::Index(place, at), errors);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The items of a list as they were before, by what identifies them.
+    fn known<'v>(&self, old: Option<&'v Value>) -> BTreeMap<String, &'v Value> {
+        let before = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        match self.list {
+            ListType::Map => before.iter().map(|item| (self.key(item).to_string(), item)).collect(),
+            ListType::Set | ListType::Atomic => BTreeMap::new(),
+        }
     }
 
     fn check_value(
@@ -126,10 +182,7 @@ impl Node {
         errors: &mut Vec<FieldError>,
     ) {
         let before = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let mut known: BTreeMap<String, &Value> = BTreeMap::new();
-        if self.list == ListType::Map {
-            known.extend(before.iter().map(|item| (self.key(item).to_string(), item)));
-        }
+        let known = self.known(old);
         if let Some(node) = &self.items {
             for (at, item) in items.iter().enumerate() {
                 let old = match self.list {
