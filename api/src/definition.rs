@@ -300,11 +300,10 @@ pub fn unserved(definition: &Value) -> Vec<String> {
     for version in items(&definition["spec"]["versions"]) {
         rules(&version["schema"]["openAPIV3Schema"], &mut |rule| {
             let text = text(&rule["rule"]);
-            if let Some(RuleFault::Unknown(functions)) = rule_fault(text) {
+            if let Some(RuleFault::Unserved(why)) = rule_fault(text) {
                 lines.push(format!(
-                    "a rule of version {} is not checked: {} not known here: {text}",
+                    "a rule of version {} is not checked ({why}): {text}",
                     self::text(&version["name"]),
-                    functions.join(", "),
                 ));
             }
         });

@@ -37,6 +37,11 @@ struct Compiled {
 
 /// A rule may take about so many steps.
 const BUDGET: usize = 10_000_000;
+/// Limits of an expression: bytes, brackets (and choices) within each other, signs before a value, operators.
+const MAX_LENGTH: usize = 16 * 1024;
+const MAX_OPEN: usize = 8;
+const MAX_PREFIXES: usize = 4;
+const MAX_OPERATORS: usize = 600;
 const OVER_BUDGET: &str =
     "validation failed due to running out of cost budget, no further validation rules will be run";
 
@@ -124,7 +129,7 @@ impl Rule {
         })
     }
 
-    /// What is known of the rule; `None` where it calls what is not there, which its definition was told.
+    /// What is known of the rule; `None` where it is more than is served, as its definition was told.
     fn compiled(&self) -> Option<&Compiled> {
         let compile = || {
             if rule_fault(&self.text).is_some() {
@@ -132,7 +137,8 @@ impl Rule {
             }
             let program = compiled(&self.text).ok()?;
             let is_transition = program.references().has_variable("oldSelf");
-            let message = self.message_expression.as_ref().and_then(|text| compiled(text).ok());
+            let message = self.message_expression.as_ref().filter(|text| rule_fault(text).is_none());
+            let message = message.and_then(|text| compiled(text).ok());
             let depth = depth(program.expression());
             Some(Compiled { program, message, depth, is_transition })
         };
@@ -203,8 +209,11 @@ impl Rule {
     }
 }
 
-/// Why a rule cannot be served: it is no CEL, or it calls what is not there.
+/// Why a rule cannot be checked, if it cannot.
 pub(crate) fn rule_fault(text: &str) -> Option<RuleFault> {
+    if is_too_deep(text) {
+        return Some(RuleFault::Unserved("it is too long, or too deep".to_owned()));
+    }
     match compiled(text) {
         Err(error) => Some(RuleFault::Malformed(error)),
         Ok(program) => {
@@ -217,7 +226,8 @@ pub(crate) fn rule_fault(text: &str) -> Option<RuleFault> {
                 .map(str::to_owned)
                 .collect();
             unknown.sort();
-            (!unknown.is_empty()).then_some(RuleFault::Unknown(unknown))
+            (!unknown.is_empty())
+                .then(|| RuleFault::Unserved(format!("{} not known here", unknown.join(", "))))
         }
     }
 }
@@ -227,12 +237,36 @@ pub(crate) fn rule_fault(text: &str) -> Option<RuleFault> {
 pub(crate) enum RuleFault {
     /// It does not parse.
     Malformed(String),
-    /// It calls functions that are not there.
-    Unknown(Vec<String>),
+    /// It is more than is served.
+    Unserved(String),
 }
 
 fn compiled(text: &str) -> Result<Program, String> {
     ENVIRONMENT.compile(text).map_err(|errors| errors.to_string())
+}
+
+/// Whether a parser that descends for each operator may descend too far. It counts what stands in texts too: few of them have
+/// so much of it.
+fn is_too_deep(text: &str) -> bool {
+    let (mut open, mut prefixes, mut choices, mut operators) = (0usize, 0usize, 0usize, 0usize);
+    for letter in text.bytes() {
+        match letter {
+            b'(' | b'[' | b'{' => open += 1,
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            b'?' => choices += 1,
+            _ => {}
+        }
+        prefixes = match letter {
+            b'!' | b'-' => prefixes + 1,
+            _ if letter.is_ascii_whitespace() => prefixes,
+            _ => 0,
+        };
+        operators += usize::from(b".?+*/%&|<>=([{,".contains(&letter));
+        if open > MAX_OPEN || prefixes > MAX_PREFIXES || choices > MAX_OPEN {
+            return true;
+        }
+    }
+    text.len() > MAX_LENGTH || operators > MAX_OPERATORS
 }
 
 /// How many loops are within each other.
@@ -470,9 +504,35 @@ mod tests {
         assert!(matches!(rule_fault("self.x >"), Some(RuleFault::Malformed(_))));
         assert_eq!(
             rule_fault("url(self.x).getHost() == 'a'"),
-            Some(RuleFault::Unknown(vec!["getHost".into(), "url".into()]))
+            Some(RuleFault::Unserved("getHost, url not known here".into()))
         );
         assert_eq!(rule_fault("self.list.exists(x, x.a == 1 && !(x.b in [1, 2]) || -x.c < 3)"), None);
+    }
+
+    #[test]
+    fn hostile_rules_are_refused_and_not_followed() {
+        // As much as is let through, and far more.
+        for times in [4, 8, 250, 20_000] {
+            for (head, tail) in [
+                ("(", ""),
+                ("!", "true"),
+                ("-", "1"),
+                ("[", ""),
+                ("{1:", ""),
+                ("a ? b : ", "c"),
+                ("a.", "b"),
+                ("f(", ""),
+                ("1+", "1"),
+                ("a&&", "a"),
+                ("a[", ""),
+                ("! ", "a"),
+                ("- ", "a"),
+            ] {
+                let text = head.repeat(times) + tail;
+                let fault = rule_fault(&text);
+                assert!(times < 20_000 || matches!(fault, Some(RuleFault::Unserved(_))), "{head}");
+            }
+        }
     }
 
     #[test]
