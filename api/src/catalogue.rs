@@ -3,9 +3,11 @@
 //! Nothing here is code per kind: a kind is an entry of [`builtin`], and what is special about it is looked up by
 //! its schema type elsewhere. Entries own or borrow their names, so that custom resources add entries at run time.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::sync::Arc;
+use std::{borrow::Cow, cmp::Ordering, sync::LazyLock};
 
-use crate::schema::TypeId;
+use crate::definition::Custom;
+use crate::schema::{self, Schemas, TypeId};
 
 mod builtin;
 
@@ -104,6 +106,8 @@ pub struct Resource {
     pub stored_as: Option<(Name, Name)>,
     /// Whether objects are kept and nothing in the cluster acts on them: who makes one is told.
     pub idle: bool,
+    /// What its definition says, where it is a custom resource.
+    pub custom: Option<Arc<Custom>>,
 }
 
 /// A group with its versions, for discovery.
@@ -180,6 +184,11 @@ impl Resource {
         self.stored_as.as_ref().map_or(&self.group, |(group, _)| group)
     }
 
+    /// The table that its type is in.
+    pub fn schemas(&self) -> &Schemas {
+        self.custom.as_ref().map_or_else(|| schema::builtin(), |custom| custom.schemas())
+    }
+
     /// Whether this is the built-in resource of that group and plural.
     pub fn is(&self, group: &str, plural: &str) -> bool {
         self.group == group && self.plural == plural
@@ -192,6 +201,33 @@ pub fn api_version<'a>(group: &str, version: &'a str) -> Cow<'a, str> {
         true => Cow::Borrowed(version),
         false => Cow::Owned(format!("{group}/{version}")),
     }
+}
+
+/// The order in which versions are preferred: stable ones first, then betas and alphas, newer before older; at the end, by
+/// their names, what is no version as Kubernetes writes it.
+pub fn by_preference(a: &str, b: &str) -> Ordering {
+    match (version_rank(a), version_rank(b)) {
+        (Some(a), Some(b)) => b.cmp(&a),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (None, None) => a.cmp(b),
+    }
+}
+
+/// (how stable, major, minor) of `v1`, `v1beta2`, `v1alpha1`.
+fn version_rank(version: &str) -> Option<(u8, u64, u64)> {
+    let rest = version.strip_prefix('v')?;
+    let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+    let (major, rest) = rest.split_at(end);
+    let (stability, minor) = match rest {
+        "" => (2, "0"),
+        rest => match (rest.strip_prefix("beta"), rest.strip_prefix("alpha")) {
+            (Some(minor), _) => (1, minor),
+            (_, Some(minor)) => (0, minor),
+            _ => return None,
+        },
+    };
+    Some((stability, major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Group and version of an `apiVersion`.
@@ -335,6 +371,16 @@ mod tests {
         assert_eq!((catalogue.resources().count(), catalogue.groups().len()), (count + 1, versions + 1));
         assert!(catalogue.by_kind("example.com", "v1", "Widget").is_some());
         assert!(catalogue.resource("", "v1", "pods").is_some());
+    }
+
+    #[test]
+    fn stable_and_newer_versions_are_preferred() {
+        let mut versions =
+            ["v1alpha1", "foo10", "v1", "v3beta1", "v12alpha1", "v11alpha2", "v10", "foo1", "v2", "v11beta2"];
+        versions.sort_by(|a, b| by_preference(a, b));
+        let expected =
+            ["v10", "v2", "v1", "v11beta2", "v3beta1", "v12alpha1", "v11alpha2", "v1alpha1", "foo1", "foo10"];
+        assert_eq!(versions, expected);
     }
 
     #[test]

@@ -2,10 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{
-    catalogue::Resource,
-    schema::{self, Schemas},
-};
+use crate::{catalogue::Resource, schema::Schemas};
 
 mod batch;
 mod pod;
@@ -17,12 +14,12 @@ type Object = Map<String, Value>;
 
 /// Fills in all defaults of an object, the declared ones included.
 pub fn apply(resource: &Resource, object: &mut Value) {
-    apply_kind(schema::builtin(), resource, object);
+    apply_kind(resource.schemas(), resource, object);
 }
 
 /// As [`apply`], with the schemas of a custom resource.
 pub fn apply_kind(schemas: &Schemas, resource: &Resource, object: &mut Value) {
-    if let Value::Object(map) = object {
+    if let (Value::Object(map), None) = (&mut *object, &resource.custom) {
         match (&*resource.group, &*resource.kind) {
             ("", "Pod") => pod::pod(map),
             ("", "Service") => service(map),

@@ -12,6 +12,7 @@ use crate::{
     schema::{Schemas, TypeId},
 };
 
+mod custom;
 mod definitions;
 mod gnostic;
 mod paths;
@@ -69,9 +70,9 @@ pub fn v3_index<'a>(documents: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
 // === impl Schemas ===
 
 impl Schemas {
-    /// The whole API as OpenAPI v2.
-    pub fn openapi_v2(&self, catalogue: &Catalogue, version: &str) -> Value {
-        let resources: Vec<&Resource> = catalogue.resources().collect();
+    /// The whole API as OpenAPI v2, with the given custom resources.
+    pub fn openapi_v2(&self, catalogue: &Catalogue, custom: &[&Resource], version: &str) -> Value {
+        let resources: Vec<&Resource> = catalogue.resources().chain(custom.iter().copied()).collect();
         let (definitions, paths) = self.contents(&resources, Dialect::V2);
         json!({
             "swagger": "2.0",
@@ -81,10 +82,9 @@ impl Schemas {
         })
     }
 
-    /// One group and version as OpenAPI v3.
-    pub fn openapi_v3(&self, catalogue: &Catalogue, group: &str, of_version: &str, version: &str) -> Value {
-        let resources: Vec<&Resource> = catalogue.of_version(group, of_version).collect();
-        let (schemas, paths) = self.contents(&resources, Dialect::V3);
+    /// The resources of one group and version as OpenAPI v3.
+    pub fn openapi_v3(&self, resources: &[&Resource], version: &str) -> Value {
+        let (schemas, paths) = self.contents(resources, Dialect::V3);
         json!({
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": version},
@@ -96,7 +96,10 @@ impl Schemas {
     fn contents(&self, resources: &[&Resource], dialect: Dialect) -> (Value, Value) {
         let mut roots: BTreeSet<TypeId> = BTreeSet::new();
         for resource in resources {
-            roots.insert(resource.schema);
+            match &resource.custom {
+                None => drop(roots.insert(resource.schema)),
+                Some(_) => roots.extend(self.by_name("meta.v1.ObjectMeta")),
+            }
             roots.extend(resource.subresources.iter().filter_map(|subresource| subresource.schema));
         }
         for shared in ["meta.v1.DeleteOptions", "meta.v1.Status", "meta.v1.ListMeta"] {

@@ -9,6 +9,7 @@ use crate::catalogue::Name;
 
 mod decode;
 mod defaulting;
+pub(crate) mod structural;
 mod table;
 
 pub use decode::{Decoded, TypeError};
@@ -20,9 +21,13 @@ pub struct TypeId(pub(crate) u32);
 /// All types of one table.
 #[derive(Debug)]
 pub struct Schemas {
+    /// The table whose types come before the own ones.
+    base: Option<&'static Schemas>,
     types: Vec<Type>,
     by_name: BTreeMap<Name, TypeId>,
     docs: Option<&'static [u8]>,
+    /// What holds for the first own type, where it is that of a custom resource.
+    root: Option<Box<structural::Node>>,
 }
 
 /// An object type with known fields.
@@ -34,6 +39,8 @@ pub struct Type {
     pub fields: Vec<Field>,
     /// Whether the object is owned and replaced as one.
     pub atomic: bool,
+    /// Whether there may be fields that are not known.
+    pub open: bool,
     /// Fields by protobuf number, sorted.
     pub wire: Vec<(u32, Wire)>,
     /// Whether this type, or one below it, declares defaults.
@@ -103,8 +110,10 @@ pub enum Kind {
     MicroTime,
     /// A field set.
     Fields,
-    /// Any JSON.
+    /// Any JSON, owned as one.
     Raw,
+    /// Any JSON, objects owned entry by entry.
+    Open,
     /// An object with known fields.
     Object(TypeId),
     /// A list.
@@ -171,7 +180,27 @@ impl Schemas {
     /// The type itself.
     pub fn get(&self, id: TypeId) -> &Type {
         static NOTHING: LazyLock<Type> = LazyLock::new(Type::default);
-        self.types.get(id.0 as usize).unwrap_or(&NOTHING)
+        let at = id.0 as usize;
+        let found = match self.base {
+            None => self.types.get(at),
+            Some(base) => base.types.get(at).or_else(|| self.types.get(at - base.types.len())),
+        };
+        found.unwrap_or(&NOTHING)
+    }
+
+    /// The type of every custom resource in its own table.
+    pub(crate) fn first_custom() -> TypeId {
+        TypeId(builtin().types.len() as u32)
+    }
+
+    /// The tree of a custom resource, if `id` is its type.
+    fn tree(&self, id: TypeId) -> Option<&structural::Node> {
+        self.root.as_deref().filter(|_| id == Schemas::first_custom())
+    }
+
+    /// Checks a custom resource; `old` is what it was before.
+    pub(crate) fn check(&self, object: &Value, old: Option<&Value>) -> Vec<crate::field::FieldError> {
+        self.root.as_ref().map(|root| root.check(object, old)).unwrap_or_default()
     }
 
     /// All types.

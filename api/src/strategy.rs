@@ -142,6 +142,9 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value) {
 pub fn status_update(resource: &Resource, new: &mut Value, old: &Value) {
     let (Value::Object(map), Value::Object(before)) = (new, old) else { return };
     keep_metadata(map, before);
+    if resource.custom.is_some() {
+        return custom_status_update(map, before);
+    }
     map.retain(|name, _| name == "metadata" || name == "status");
     for (name, value) in before {
         if name != "metadata" && name != "status" {
@@ -165,6 +168,18 @@ pub fn status_update(resource: &Resource, new: &mut Value, old: &Value) {
             child(map, "status").entry("qosClass").or_insert(class);
         }
     }
+}
+
+/// Of a custom resource nothing but the status changes; who owns what is told in the metadata.
+fn custom_status_update(map: &mut Object, before: &Object) {
+    let status = map.remove("status");
+    let owners = child(map, "metadata").remove("managedFields");
+    *map = before.clone();
+    map.remove("status");
+    map.extend(status.map(|status| ("status".to_owned(), status)));
+    let metadata = child(map, "metadata");
+    metadata.remove("managedFields");
+    metadata.extend(owners.map(|owners| ("managedFields".to_owned(), owners)));
 }
 
 /// Prepares an update through `finalize` of a namespace: only `spec.finalizers` changes.
@@ -208,6 +223,9 @@ static EMPTY: std::sync::LazyLock<Object> = std::sync::LazyLock::new(Map::new);
 
 /// Whether the kind counts its generations.
 pub fn counts_generations(resource: &Resource) -> bool {
+    if resource.custom.is_some() {
+        return true;
+    }
     match &*resource.group {
         "" => matches!(&*resource.plural, "pods" | "replicationcontrollers" | "podtemplates"),
         "apps" => resource.plural != "controllerrevisions",
@@ -227,8 +245,11 @@ pub fn counts_generations(resource: &Resource) -> bool {
 }
 
 fn is_new_generation(resource: &Resource, map: &Object, before: &Object) -> bool {
-    let content =
-        |name: &String| name != "metadata" && name != "status" && name != "apiVersion" && name != "kind";
+    // Where nothing but the object itself is written, its status is a part of it like any other.
+    let one = resource.custom.is_some() && !resource.has_status();
+    let content = |name: &String| {
+        name != "metadata" && (one || name != "status") && name != "apiVersion" && name != "kind"
+    };
     let changed = map.iter().any(|(name, value)| content(name) && before.get(name) != Some(value))
         || before.keys().any(|name| content(name) && !map.contains_key(name));
     if changed || resource.kind != "Deployment" {

@@ -5,6 +5,7 @@
 mod batch;
 mod cell;
 mod cluster;
+mod custom;
 mod network;
 mod pod;
 mod policy;
@@ -57,6 +58,9 @@ const PLAIN: Printer = Printer {
 
 /// The column definitions of a resource's table (`meta.k8s.io/v1` TableColumnDefinition).
 pub fn columns(resource: &Resource) -> Value {
+    if let Some(custom) = &resource.custom {
+        return custom::columns(custom);
+    }
     let definitions = printer(resource).columns.iter().map(|column| {
         // The format tells clients which column names the object.
         let format = if *column == NAME { "name" } else { "" };
@@ -73,6 +77,9 @@ pub fn columns(resource: &Resource) -> Value {
 
 /// The row of one object, without the object itself. `now` is what ages are counted to.
 pub fn row(resource: &Resource, object: &Value, now: Timestamp) -> Value {
+    if let Some(custom) = &resource.custom {
+        return custom::row(custom, object, now);
+    }
     let mut row = json!({"cells": (printer(resource).cells)(object, now)});
     if resource.kind == "Pod" {
         let conditions = pod::conditions(object);

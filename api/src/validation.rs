@@ -36,7 +36,10 @@ use crate::field::FieldError;
 pub fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
     metadata::check(resource, object, &mut errors);
-    check_kind(resource, object, &mut errors);
+    match &resource.custom {
+        Some(custom) => errors.0.extend(custom.check(object, None)),
+        None => check_kind(resource, object, &mut errors),
+    }
     errors.0
 }
 
@@ -45,16 +48,23 @@ pub fn update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> 
     let mut errors = Errors::default();
     metadata::check(resource, new, &mut errors);
     metadata::check_update(new, old, &mut errors);
+    if let Some(custom) = &resource.custom {
+        errors.0.extend(custom.check(new, Some(old)));
+        return errors.0;
+    }
     check_kind(resource, new, &mut errors);
     unchanged::check(resource, new, old, &mut errors);
     errors.0
 }
 
-/// Checks a changed status. Only metadata is checked: who writes a status knows what it saw.
+/// Checks a changed status. Of a built-in kind only metadata is checked: who writes a status knows what it saw.
 pub fn status_update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
     metadata::check(resource, new, &mut errors);
     metadata::check_update(new, old, &mut errors);
+    if let Some(custom) = &resource.custom {
+        errors.0.extend(custom.check(new, Some(old)));
+    }
     errors.0
 }
 

@@ -420,8 +420,9 @@ impl Shell {
         }
         let (shell, path) = (self.clone(), info.path.clone());
         let headers = std::mem::take(&mut request.headers);
-        let made =
-            tokio::task::spawn_blocking(move || shell.openapi.answer(&shell.config, &path, &headers)).await;
+        let customs = self.derived.load().customs().clone();
+        let answer = move || shell.openapi.answer(&shell.config, &customs, &path, &headers);
+        let made = tokio::task::spawn_blocking(answer).await;
         made.unwrap_or_else(|error| *failure::internal(&error.to_string())).into_http()
     }
 }

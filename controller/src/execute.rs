@@ -169,6 +169,9 @@ pub(crate) async fn ask(client: &Client, questions: Vec<Question>, at_once: usiz
                 Question::Get(target) => metadata(client, target)
                     .await
                     .map(|meta| meta.map_or(Answer::Absent, |meta| Answer::Found(Box::new(meta)))),
+                Question::Whole(target) => document(client, target).await.map(|document| {
+                    document.map_or(Answer::Absent, |document| Answer::Document(Box::new(document)))
+                }),
                 Question::List(resource, namespace) => {
                     list(client, &resource.collection_path(Some(namespace))).await.map(Answer::Listed)
                 }
@@ -187,6 +190,14 @@ async fn metadata(client: &Client, target: &Target) -> Result<Option<Meta>, Erro
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA));
     match client.request::<PartialObject>(request).await {
         Ok(object) => Ok(Some(object.metadata)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn document(client: &Client, target: &Target) -> Result<Option<Value>, Error> {
+    match client.request(Client::build(http::Method::GET, &target.path(None))?).await {
+        Ok(document) => Ok(Some(document)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }

@@ -228,6 +228,7 @@ fn resource(entry: &Entry) -> Resource {
         stored: entry.stored,
         stored_as: entry.stored_as.map(|(group, version)| (group.into(), version.into())),
         idle: entry.idle,
+        custom: None,
     }
 }
 

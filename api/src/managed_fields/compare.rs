@@ -141,6 +141,7 @@ impl Walker<'_> {
             let before = old.field(name, field);
             let below = match field {
                 Some(field) => self.field(field, before, value),
+                None if declared.open => self.shaped(Shape::Open, before, value),
                 None => leaf(before, value),
             };
             node.put(|| element("f:", name), below);
@@ -163,6 +164,7 @@ impl Walker<'_> {
                 self.object(declared, old, new).added_if(old.is_absent())
             }
             (Shape::Map(inner), Value::Object(new)) => self.map(inner, old, new),
+            (Shape::Open, Value::Object(new)) => self.map(&Kind::Open, old, new),
             (Shape::Keyed(field, inner), Value::Array(items)) => self.keyed(field, inner, old, items),
             (Shape::Set, Value::Array(items)) => set(old, items),
             _ => leaf(old, new),

@@ -12,7 +12,7 @@ pub(super) fn merge(schemas: &Schemas, shape: Shape<'_>, live: &Value, config: &
     match (shape, live, config) {
         (Shape::Leaf, _, config) => config.clone(),
         (_, live, Value::Null) => live.clone(),
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(live), Value::Object(config)) => {
+        (Shape::Struct(_) | Shape::Map(_) | Shape::Open, Value::Object(live), Value::Object(config)) => {
             merge_maps(schemas, shape, live, config)
         }
         (Shape::Set | Shape::Keyed(..), Value::Array(live), Value::Array(config)) => {

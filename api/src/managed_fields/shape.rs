@@ -13,6 +13,8 @@ pub(super) enum Shape<'s> {
     Struct(&'s Type),
     /// Entry by entry; the kind is that of an entry's value.
     Map(&'s Kind),
+    /// Entry by entry if it is an object, with whatever is in it; else as one.
+    Open,
     /// Item by item, each its own key.
     Set,
     /// Item by item, by keys; the kind is that of an item.
@@ -45,6 +47,7 @@ impl<'s> Shape<'s> {
                 declared => Shape::Struct(declared),
             },
             Kind::Map(inner) => Shape::Map(inner),
+            Kind::Open => Shape::Open,
             _ => Shape::Leaf,
         }
     }
@@ -53,8 +56,10 @@ impl<'s> Shape<'s> {
     pub fn below(self, schemas: &'s Schemas, name: &str) -> Shape<'s> {
         match self {
             Shape::Struct(declared) => {
-                declared.field(name).map_or(Shape::Leaf, |field| Shape::of_field(schemas, field))
+                let unknown = if declared.open { Shape::Open } else { Shape::Leaf };
+                declared.field(name).map_or(unknown, |field| Shape::of_field(schemas, field))
             }
+            Shape::Open => Shape::Open,
             Shape::Map(inner) => Shape::of_kind(schemas, inner),
             _ => Shape::Leaf,
         }

@@ -14,7 +14,7 @@ type Fields = Map<String, Value>;
 pub(super) fn fields(schemas: &Schemas, shape: Shape<'_>, value: &Value) -> Fields {
     let mut node = Fields::new();
     match (shape, value) {
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(map)) => {
+        (Shape::Struct(_) | Shape::Map(_) | Shape::Open, Value::Object(map)) => {
             for (name, value) in map {
                 let below = shape.below(schemas, name);
                 let declared = matches!(shape, Shape::Struct(declared) if declared.field(name).is_some());
@@ -68,7 +68,7 @@ pub(super) fn with_named_parents(schemas: &Schemas, shape: Shape<'_>, set: &Fiel
 /// The value without what is in the set. What is not in it itself stays, be it empty.
 pub(super) fn without(schemas: &Schemas, shape: Shape<'_>, value: &Value, set: &Fields) -> Value {
     match (shape, value) {
-        (Shape::Struct(_) | Shape::Map(_), Value::Object(map)) => {
+        (Shape::Struct(_) | Shape::Map(_) | Shape::Open, Value::Object(map)) => {
             let mut kept = Fields::new();
             for (name, value) in map {
                 let below = shape.below(schemas, name);
@@ -106,14 +106,14 @@ pub(super) fn faults(schemas: &Schemas, shape: Shape<'_>, value: &Value) -> Vec<
 
 fn check(schemas: &Schemas, shape: Shape<'_>, value: &Value, path: &mut String, faults: &mut Vec<String>) {
     match (shape, value) {
-        (_, Value::Null) | (Shape::Leaf, _) => {}
+        (_, Value::Null) | (Shape::Leaf | Shape::Open, _) => {}
         (Shape::Struct(_) | Shape::Map(_), Value::Object(map)) => {
             let length = path.len();
             for (name, value) in map {
                 path.push('.');
                 path.push_str(name);
                 match shape {
-                    Shape::Struct(declared) if declared.field(name).is_none() => {
+                    Shape::Struct(declared) if declared.field(name).is_none() && !declared.open => {
                         faults.push(format!("{path}: field not declared in schema"));
                     }
                     _ => check(schemas, shape.below(schemas, name), value, path, faults),

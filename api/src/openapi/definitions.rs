@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Names that the table cuts short, and names of scalars that are types of their own.
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
@@ -31,7 +31,15 @@ pub(super) fn full_name(name: &str) -> String {
 
 /// The full name of the type of a resource's lists.
 pub(super) fn list_name(schemas: &Schemas, resource: &Resource) -> String {
-    format!("{}List", full_name(&schemas.get(resource.schema).name))
+    format!("{}List", type_name(schemas, resource))
+}
+
+/// The full name of the type of a resource's objects.
+pub(super) fn type_name(schemas: &Schemas, resource: &Resource) -> String {
+    match &resource.custom {
+        Some(custom) => custom.type_name().to_owned(),
+        None => full_name(&schemas.get(resource.schema).name),
+    }
 }
 
 /// All types that the roots reach, and the lists of the resources.
@@ -43,11 +51,10 @@ pub(super) fn all(
 ) -> Value {
     let mut kinds: BTreeMap<TypeId, Vec<Value>> = BTreeMap::new();
     for resource in resources {
-        kinds.entry(resource.schema).or_default().push(kind(
-            &resource.group,
-            &resource.version,
-            &resource.kind,
-        ));
+        if resource.custom.is_none() {
+            let own = kind(&resource.group, &resource.version, &resource.kind);
+            kinds.entry(resource.schema).or_default().push(own);
+        }
         for sub in &resource.subresources {
             if let Some(id) = sub.schema {
                 let entry = kind(&sub.group, &sub.version, &sub.kind);
@@ -63,6 +70,12 @@ pub(super) fn all(
     for id in reachable(schemas, roots) {
         let definition = writer.definition(schemas.get(id), kinds.get(&id));
         writer.out.insert(full_name(&schemas.get(id).name), definition);
+    }
+    for resource in resources {
+        if let Some(custom) = &resource.custom {
+            let definition = super::custom::definition(resource, custom, dialect);
+            writer.out.insert(type_name(schemas, resource), definition);
+        }
     }
     for resource in resources.iter().filter(|resource| resource.verbs.contains(&Verb::List)) {
         let definition = writer.list(resource);
@@ -208,7 +221,7 @@ impl Writer<'_> {
             Kind::Time => self.reference(&format!("{META}.Time")),
             Kind::MicroTime => self.reference(&format!("{META}.MicroTime")),
             Kind::Fields => self.reference(&format!("{META}.FieldsV1")),
-            Kind::Raw => self.reference(RAW_EXTENSION),
+            Kind::Raw | Kind::Open => self.reference(RAW_EXTENSION),
             Kind::Object(id) => self.reference(&full_name(&self.schemas.get(*id).name)),
             Kind::List(inner) | Kind::Wrapped(inner) => {
                 json!({"type": "array", "items": self.kind(inner)})
@@ -226,7 +239,7 @@ impl Writer<'_> {
     }
 
     fn list(&self, resource: &Resource) -> Value {
-        let item = full_name(&self.schemas.get(resource.schema).name);
+        let item = type_name(self.schemas, resource);
         let metadata = match self.dialect {
             Dialect::V2 => self.reference(&format!("{META}.ListMeta")),
             Dialect::V3 => json!({"allOf": [self.reference(&format!("{META}.ListMeta"))], "default": {}}),

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Dialect,
-    definitions::{full_name, kind, list_name},
+    definitions::{full_name, kind, list_name, type_name},
 };
 use crate::{
     catalogue::{Resource, Subresource, Verb},
@@ -113,7 +113,7 @@ impl Writer<'_> {
     }
 
     fn own_type(&self) -> Option<String> {
-        Some(full_name(&self.schemas.get(self.resource.schema).name))
+        Some(type_name(self.schemas, self.resource))
     }
 
     fn shared(&self, name: &str) -> Option<String> {
@@ -212,7 +212,8 @@ impl Writer<'_> {
         let suffix = capitalise(&sub.name);
         let connect = matches!(&*sub.name, "attach" | "exec" | "portforward" | "proxy");
         let about = kind(&sub.group, &sub.version, &sub.kind);
-        let body = sub.schema.map(|id| full_name(&self.schemas.get(id).name));
+        let own = || self.resource.custom.as_ref().and_then(|_| self.own_type());
+        let body = sub.schema.map(|id| full_name(&self.schemas.get(id).name)).or_else(own);
         let mut operations = self.read_write(&sub.verbs, &suffix);
         if sub.verbs.contains(&Verb::Create) {
             let mut create = self.operation("post", "post", &suffix);
@@ -284,7 +285,14 @@ impl Writer<'_> {
             "x-kubernetes-action": operation.action,
             "x-kubernetes-group-version-kind": operation.kind,
         });
-        let types: &[&str] = if patch { &PATCH_TYPES } else { &[JSON] };
+        let types: Vec<&str> = match patch {
+            // Merge keys are known of built-in kinds only.
+            true => PATCH_TYPES
+                .into_iter()
+                .filter(|media| self.resource.custom.is_none() || !media.contains("strategic"))
+                .collect(),
+            false => vec![JSON],
+        };
         let required = matches!(operation.method, "post" | "put" | "patch");
         match (self.dialect, body) {
             (Dialect::V2, body) => {

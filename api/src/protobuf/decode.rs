@@ -215,7 +215,7 @@ impl Decoder<'_> {
                 None => Value::from("0"),
             },
             Kind::Time | Kind::MicroTime => timestamp(kind, name, item.bytes(name)?)?,
-            Kind::Fields | Kind::Raw => match only(item.bytes(name)?)? {
+            Kind::Fields | Kind::Raw | Kind::Open => match only(item.bytes(name)?)? {
                 Some(raw) => self.raw(name, raw.bytes(name)?, depth)?,
                 None => Value::Null,
             },

@@ -87,7 +87,7 @@ impl Encoder<'_> {
                     put_bytes(out, number, &inner);
                 }
             }
-            (Kind::Fields | Kind::Raw, value) => {
+            (Kind::Fields | Kind::Raw | Kind::Open, value) => {
                 let mut inner = Vec::new();
                 put_bytes(&mut inner, 1, value.to_string().as_bytes());
                 put_bytes(out, number, &inner);

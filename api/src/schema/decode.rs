@@ -6,6 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
+use super::structural::Node;
 use super::{Field, Kind, Schemas, Type, TypeId};
 use crate::{quantity::Quantity, time};
 
@@ -120,11 +121,27 @@ impl Schemas {
     pub fn decode(&self, id: TypeId, value: &mut Value) -> Decoded {
         let mut decoded = Decoded::default();
         let declared = self.get(id);
+        if let Some(tree) = self.tree(id) {
+            self.decode_custom(tree, declared, value, &mut decoded);
+            return decoded;
+        }
         match value {
             Value::Object(map) => self.object(declared, map, &mut decoded),
             other => decoded.mismatch(other, format!("v1.{}", declared.short_name())),
         }
         decoded
+    }
+
+    /// Of a custom resource only the metadata has types of Go.
+    fn decode_custom(&self, tree: &Node, declared: &Type, value: &mut Value, decoded: &mut Decoded) {
+        tree.prune(value, &mut decoded.unknown);
+        let Some(field) = declared.field("metadata") else { return };
+        let Some(metadata) = value.get_mut("metadata") else { return };
+        let marks = decoded.marks();
+        self.value(&field.kind, field, metadata, decoded);
+        if decoded.marks() != marks {
+            decoded.under_field(marks, declared, "metadata");
+        }
     }
 
     /// Drops unknown fields, nulls and omitted zero values; returns the paths of the unknown fields.
@@ -157,7 +174,8 @@ impl Schemas {
 
     fn value(&self, kind: &Kind, field: &Field, value: &mut Value, out: &mut Decoded) {
         match (kind, &mut *value) {
-            (Kind::String, Value::String(_)) | (Kind::Bool, Value::Bool(_)) | (Kind::Raw, _) => {}
+            (Kind::String, Value::String(_)) | (Kind::Bool, Value::Bool(_)) | (Kind::Raw | Kind::Open, _) => {
+            }
             (Kind::Double, Value::Number(_)) | (Kind::Fields, Value::Object(_)) => {}
             (Kind::Object(id), Value::Object(map)) => self.object(self.get(*id), map, out),
             (Kind::List(inner) | Kind::Wrapped(inner), Value::Array(items)) => {

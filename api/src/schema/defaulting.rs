@@ -7,6 +7,9 @@ use super::{Kind, Schemas, TypeId};
 impl Schemas {
     /// Fills in declared defaults.
     pub fn default(&self, id: TypeId, value: &mut Value) {
+        if let Some(tree) = self.tree(id) {
+            return tree.fill(value);
+        }
         if let Value::Object(map) = value {
             self.default_object(id, map);
         }

@@ -11,7 +11,8 @@ use crate::catalogue::Name;
 
 /// Reads the table. What is malformed is left out; a test compares counts with the text.
 pub(super) fn load(text: &'static str) -> Schemas {
-    let mut schemas = Schemas { types: Vec::new(), by_name: Default::default(), docs: None };
+    let mut schemas =
+        Schemas { base: None, types: Vec::new(), by_name: Default::default(), docs: None, root: None };
     for line in text.lines().filter(|line| !line.starts_with(' ')) {
         let mut words = line.split(' ');
         let name = Name::Borrowed(words.next().unwrap_or_default());

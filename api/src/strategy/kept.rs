@@ -28,7 +28,7 @@ pub(super) fn create(resource: &Resource, map: &mut Object, minted: &Minted<'_>)
             map.remove("status")
         }
         ("apiregistration.k8s.io", "APIService") => Some(availability(map, minted.time)),
-        _ if resource.has_status() => zero_status(resource),
+        _ if resource.has_status() && resource.custom.is_none() => zero_status(resource),
         _ => None,
     };
     if let Some(status) = status {

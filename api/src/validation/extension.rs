@@ -320,6 +320,8 @@ pub fn check_definition(object: &Value, errors: &mut Errors) {
             errors.required(&webhook.field("clientConfig"), "required when strategy is set to Webhook");
         }
         ("Webhook", true) => {
+            let detail = "conversion by webhook is not served yet: all versions must have one schema, and the strategy None";
+            errors.invalid(&place.field("strategy"), "Webhook", detail);
             check_client(&conversion["webhook"]["clientConfig"], &webhook.field("clientConfig"), errors);
             if !given(&conversion["webhook"]["conversionReviewVersions"]) {
                 errors.required(&webhook.field("conversionReviewVersions"), "");

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Errors, Path, entries, given, list, text};
 use crate::field::FieldError;
+use crate::schema::structural::{Node, RuleFault, pattern_fault, rule_fault};
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 const LIST_TYPES: &[&str] = &["atomic", "map", "set"];
@@ -49,6 +50,9 @@ fn check_node(schema: &Value, path: &Path<'_>, level: Level, errors: &mut Errors
     check_type(schema, path, level, errors);
     check_forbidden(schema, path, errors);
     check_lists(schema, path, errors);
+    check_pattern(schema, path, errors);
+    check_default(schema, path, errors);
+    check_rules(schema, path, errors);
     errors.optional_one_of(&path.field("x-kubernetes-map-type"), &schema["x-kubernetes-map-type"], MAP_TYPES);
     if schema["x-kubernetes-embedded-resource"] == true && text(&schema["type"]) != "object" {
         let detail = "must be object if x-kubernetes-embedded-resource is true";
@@ -133,6 +137,54 @@ fn check_forbidden(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
+fn check_pattern(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let pattern = text(&schema["pattern"]);
+    if let Some(fault) = pattern_fault(pattern) {
+        let detail = format!("must be a valid regular expression, but isn't: {fault}");
+        errors.invalid(&path.field("pattern"), pattern, detail);
+    }
+}
+
+fn check_rules(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let place = path.field("x-kubernetes-validations");
+    for (at, rule) in list(&schema["x-kubernetes-validations"]).iter().enumerate() {
+        let place = place.index(at);
+        for field in ["rule", "messageExpression"] {
+            let expression = text(&rule[field]);
+            match rule_fault(expression) {
+                _ if expression.trim().is_empty() && field == "rule" => {
+                    errors.required(&place.field(field), "rule is not specified");
+                }
+                Some(RuleFault::Malformed(fault)) if !expression.is_empty() => {
+                    errors.invalid(&place.field(field), expression, format!("compilation failed: {fault}"));
+                }
+                _ => {}
+            }
+        }
+        let reasons =
+            &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+        errors.optional_one_of(&place.field("reason"), &rule["reason"], reasons);
+    }
+}
+
+/// A default is itself a value that the schema takes, with nothing in it that would be pruned.
+fn check_default(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let default = &schema["default"];
+    if default.is_null() {
+        return;
+    }
+    let (node, path) = (Node::read(schema), path.field("default"));
+    let (mut pruned, mut unknown) = (default.clone(), Vec::new());
+    node.prune(&mut pruned, &mut unknown);
+    if !unknown.is_empty() {
+        let detail = format!("must not have unknown fields, found {}", unknown.join(", "));
+        errors.invalid(&path, default.clone(), detail);
+    }
+    for error in node.check(default, None) {
+        errors.invalid(&path, error.value, error.detail);
+    }
+}
+
 fn check_lists(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     let kind = text(&schema["x-kubernetes-list-type"]);
     let place = path.field("x-kubernetes-list-type");
@@ -176,6 +228,7 @@ fn check_lists(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 /// A node that constrains values and says nothing of their structure.
 fn check_constraint(schema: &Value, path: &Path<'_>, types: bool, errors: &mut Errors) {
+    check_pattern(schema, path, errors);
     for field in STRUCTURE.iter().filter(|field| !schema[**field].is_null()) {
         // `anyOf: [{type: integer}, {type: string}]` is how int-or-string is written out.
         if !(*field == "type" && types) {

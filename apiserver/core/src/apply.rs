@@ -2,7 +2,7 @@
 
 use api::field::FieldError;
 use api::status::Status;
-use api::{conversion, json};
+use api::{conversion, definition, json};
 use serde_json::Value;
 
 use crate::aside::Aside;
@@ -128,14 +128,19 @@ pub(crate) fn scale(call: &Call<'_>, old: &Value) -> Result<(Value, Ownership, V
     named(call, &scale)?;
     let mut config = serde_json::json!({"apiVersion": call.resource.api_version(), "kind": call.resource.kind,
         "metadata": {"name": call.name()}});
+    let own = ["spec".into(), "replicas".into()];
+    let path: &[Box<str>] = match call.resource.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        Some(scale) => &scale.spec,
+        None => &own,
+    };
     if let Some(replicas) = scale["spec"].get("replicas") {
-        object::child(&mut config, "spec").insert("replicas".into(), replicas.clone());
+        definition::put(&mut config, path, replicas.clone());
     }
     let manager = call.manager();
     let writer = Writer { manager: &manager, part: Part::Sub("scale"), now: call.now };
     let applied = kinds::apply(call.resource, Some(old), &config, &writer, call.options().force)?;
     let mut wanted = scale;
-    let replicas = applied.object["spec"].get("replicas").cloned().unwrap_or_default();
+    let replicas = definition::at(&applied.object, path).cloned().unwrap_or_default();
     object::set(object::child(&mut wanted, "spec"), "replicas", replicas);
     Ok((wanted, Ownership::Settled(applied.entries), warnings))
 }

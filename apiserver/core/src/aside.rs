@@ -28,6 +28,8 @@ impl Aside {
     pub fn of_status_patch(call: &Call<'_>, patch: &Value, entry: &Entry) -> Option<(Value, Aside)> {
         let ordinary = call.subresource() == "status"
             && call.resource.stored_as.is_none()
+            // The schema of a custom resource may demand what was left aside.
+            && call.resource.custom.is_none()
             // The finalizers of a namespace are not among its metadata.
             && !call.is("", "namespaces")
             && !call.options().dry_run

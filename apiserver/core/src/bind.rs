@@ -22,7 +22,10 @@ const RESOURCE: ResourceName<'static> = ResourceName { group: "", resource: "pod
 /// POST of a Binding.
 pub(crate) fn plan(call: &Call<'_>, _ids: &mut Ids<'_>) -> Planned {
     let schema = schema::builtin().type_of("", "v1", "Binding").unwrap_or_default();
-    let read = body::read(call.request, Expected { group: "", version: "v1", kind: "Binding", schema })?;
+    let read = body::read(
+        call.request,
+        Expected { group: "", version: "v1", kind: "Binding", schemas: schema::builtin(), schema },
+    )?;
     let mut binding = read.object;
     create::place(call, &mut binding)?;
     let path_name = if call.is("", "pods") { call.name() } else { "" };

@@ -1,7 +1,7 @@
 //! Reads the body of a request into a document, and complains about it as strictly as the client asked.
 
 use api::catalogue::Resource;
-use api::schema::{self, TypeId};
+use api::schema::{Schemas, TypeId};
 use api::status::Status;
 use serde_json::Value;
 
@@ -26,6 +26,8 @@ pub(crate) struct Expected<'a> {
     pub group: &'a str,
     pub version: &'a str,
     pub kind: &'a str,
+    /// The table that the type is in.
+    pub schemas: &'a Schemas,
     pub schema: TypeId,
 }
 
@@ -37,6 +39,7 @@ impl<'a> Expected<'a> {
             group: &resource.group,
             version: &resource.version,
             kind: &resource.kind,
+            schemas: resource.schemas(),
             schema: resource.schema,
         }
     }
@@ -122,7 +125,7 @@ pub(crate) fn decode(
     object: &mut Value,
     warnings: &mut Vec<String>,
 ) -> Result<(), Refused> {
-    let found = schema::builtin().decode(expected.schema, object);
+    let found = expected.schemas.decode(expected.schema, object);
     if !found.errors.is_empty() {
         let why: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         return Err(Status::cannot_decode(expected.kind, expected.version, why.join("; ")).into());
@@ -143,6 +146,7 @@ pub(crate) fn decode(
 #[cfg(test)]
 mod tests {
     use api::catalogue::Catalogue;
+    use api::schema;
     use http::{HeaderMap, Method};
     use serde_json::json;
 

@@ -12,6 +12,7 @@ use crate::failure::{self, Refused};
 use crate::negotiate::Accepted;
 use crate::output::Output;
 use crate::request::{Options, Request};
+use crate::served::Served;
 use crate::user::User;
 use crate::world::World;
 use crate::{keys, object};
@@ -23,7 +24,9 @@ pub(crate) struct Call<'a> {
     pub request: &'a Request,
     pub user: &'a User,
     pub now: Timestamp,
-    pub resource: &'static Resource,
+    pub resource: &'a Resource,
+    /// The same, to be kept.
+    pub served: &'a Served,
     pub accepted: Accepted,
     /// How far the deletion of a collection has come.
     pub place: Option<&'a DeletionPlace>,
@@ -36,9 +39,13 @@ impl<'a> Call<'a> {
         &self.request.info.options
     }
 
-    /// The resource in whose version objects are stored, which is the one that defaults and checks are about.
-    pub fn storage(&self) -> &'static Resource {
-        Catalogue::builtin().storage_of(self.resource)
+    /// The resource whose version defaults and checks are about: of a built-in one that in which objects are stored, of a custom
+    /// one that of the request.
+    pub fn storage(&self) -> &'a Resource {
+        match self.served {
+            Served::Builtin(resource) => Catalogue::builtin().storage_of(resource),
+            Served::Custom(_) => self.resource,
+        }
     }
 
     /// The namespace of the request; empty for objects of the cluster.
@@ -89,12 +96,14 @@ impl<'a> Call<'a> {
     }
 
     pub fn output(&self) -> Output {
-        Output::new(self.resource, self.accepted, self.request.info.param("includeObject"), self.now)
+        Output::new(self.served.clone(), self.accepted, self.request.info.param("includeObject"), self.now)
     }
 
     /// Whether the answer shows objects as they are stored.
     pub fn is_plain(&self) -> bool {
-        self.accepted == Accepted::default() && self.resource.stored_as.is_none()
+        self.accepted == Accepted::default()
+            && self.resource.stored_as.is_none()
+            && self.resource.custom.is_none()
     }
 
     /// Whether the request is for that built-in resource.

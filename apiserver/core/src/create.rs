@@ -11,6 +11,7 @@ use crate::admission;
 use crate::authz::escalation;
 use crate::body::{self, Expected};
 use crate::call::Call;
+use crate::definition;
 use crate::failure::{self, Refused};
 use crate::ids::Ids;
 use crate::kinds::{self, Part, Writer};
@@ -46,6 +47,9 @@ pub(crate) fn insert(
         let kind = call.resource.qualified_plural();
         warnings.push(format!("nothing in this cluster acts on {kind} yet: the object is only kept"));
     }
+    if call.is(api::definition::GROUP, api::definition::PLURAL) {
+        warnings.extend(api::definition::unserved(&new));
+    }
     conversion::to_stored(call.resource, &mut new);
     place(call, &mut new)?;
     identity(call, ids, &mut new)?;
@@ -62,6 +66,7 @@ pub(crate) fn insert(
         return Err(Status::already_exists(call.resource, &name).into());
     }
     let mut claims = Txn::default();
+    definition::create(call, &mut new, &mut txn.compares, &mut claims)?;
     if call.is("", "services") {
         service::create(call, ids, &mut new, &mut claims)?;
     }

@@ -14,7 +14,7 @@ use crate::object::{self, finalizers, is_terminating, meta, meta_mut};
 use crate::prepare::Planned;
 use crate::request::{DeletionPropagation, dry_run, propagation};
 use crate::response::{Commit, Prepared, Reply, Response};
-use crate::{admission, service};
+use crate::{admission, definition, service};
 
 pub(crate) mod collection;
 
@@ -82,6 +82,7 @@ pub(crate) fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn
     if call.is("", "services") {
         service::release(shown, &mut txn);
     }
+    definition::release(call, shown, &mut txn);
     let reply = if ANSWERS_OBJECT.contains(&&*call.resource.plural) && call.subresource() != "eviction" {
         let mut last = shown.clone();
         let value: Stored = object::encode(&mut last);
@@ -160,6 +161,9 @@ fn step(call: &Call<'_>, options: &DeleteOptions, old: &Value) -> Step {
     if call.is("", "namespaces") {
         return namespace_step(call, options, old);
     }
+    if call.is(api::definition::GROUP, api::definition::PLURAL) {
+        return definition_step(call, options, old);
+    }
     let mut new = old.clone();
     let refinalized = set_finalizers(&mut new, options.propagation);
     let grace = if call.is("", "pods") { pod_grace(options, old) } else { 0 };
@@ -176,6 +180,22 @@ fn step(call: &Call<'_>, options: &DeleteOptions, old: &Value) -> Step {
         return Step::Remove;
     }
     mark(&mut new, call.now, grace);
+    Step::Mark(new)
+}
+
+/// Definitions go when their objects are gone.
+fn definition_step(call: &Call<'_>, options: &DeleteOptions, old: &Value) -> Step {
+    let mut new = old.clone();
+    let refinalized = set_finalizers(&mut new, options.propagation);
+    if is_terminating(old) {
+        return match finalizers(&new).is_empty() {
+            true => Step::Remove,
+            false if refinalized => Step::Mark(new),
+            false => Step::Nothing,
+        };
+    }
+    definition::terminate(call, &mut new);
+    mark(&mut new, call.now, 0);
     Step::Mark(new)
 }
 

@@ -1,18 +1,14 @@
 //! Discovery: which groups, versions and resources there are.
 
-use api::catalogue::{Catalogue, Group, Resource, api_version};
+use api::catalogue::{Group, Resource, api_version};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::failure::{self, Refused};
-use crate::metrics;
 use crate::negotiate::{self, Form};
 use crate::request::{Request, Verb};
 use crate::response::Response;
 use crate::world::World;
-
-/// What is stored, and what is measured.
-type Catalogues = [&'static Catalogue; 2];
 
 /// Answers a request for a path that is no resource.
 pub(crate) fn respond(world: &World<'_>, request: &Request) -> Result<Response, Refused> {
@@ -20,29 +16,28 @@ pub(crate) fn respond(world: &World<'_>, request: &Request) -> Result<Response, 
     if !matches!(info.verb, Verb::Get | Verb::Head) {
         return Err(failure::no_such_path());
     }
-    let catalogues = [Catalogue::builtin(), metrics::catalogue()];
+    let all = world.groups();
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
         ["version"] => version(world),
         ["api"] => match aggregated_form(request)? {
-            Some(form) => return Ok(aggregated(&catalogues, form, |group| group.name.is_empty())),
+            Some(form) => return Ok(aggregated(world, &all, form, |group| group.name.is_empty())),
             None => legacy(world),
         },
         ["apis"] => match aggregated_form(request)? {
-            Some(form) => return Ok(aggregated(&catalogues, form, |group| !group.name.is_empty())),
-            None => groups(&catalogues),
+            Some(form) => return Ok(aggregated(world, &all, form, |group| !group.name.is_empty())),
+            None => groups(&all),
         },
         ["apis", name] => {
-            let found = catalogues.iter().find_map(|catalogue| catalogue.group(name));
-            found.map(group).ok_or_else(failure::no_such_path)?
+            all.iter().find(|group| group.name == *name).map(group).ok_or_else(failure::no_such_path)?
         }
-        ["api", version] => resources(&catalogues, "", version)?,
-        ["apis", group, version] => resources(&catalogues, group, version)?,
+        ["api", version] => resources(world, "", version)?,
+        ["apis", group, version] => resources(world, group, version)?,
         [".well-known", "openid-configuration"] => issuer(world),
         ["openid", "v1", "jwks"] => {
             json!({"keys": world.config.signing_keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()})
         }
-        [] => paths(&catalogues),
+        [] => paths(&all),
         _ => return Err(failure::no_such_path()),
     };
     Ok(Response::document(StatusCode::OK, &document))
@@ -79,10 +74,9 @@ fn group(group: &Group) -> Value {
         "preferredVersion": preferred})
 }
 
-fn groups(catalogues: &Catalogues) -> Value {
-    let groups: Vec<Value> = catalogues
+fn groups(all: &[Group]) -> Value {
+    let groups: Vec<Value> = all
         .iter()
-        .flat_map(|catalogue| catalogue.groups())
         .filter(|group| !group.name.is_empty())
         .map(|g| {
             let mut shown = group(g);
@@ -96,9 +90,9 @@ fn groups(catalogues: &Catalogues) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn resources(catalogues: &Catalogues, group: &str, version: &str) -> Result<Value, Refused> {
+fn resources(world: &World<'_>, group: &str, version: &str) -> Result<Value, Refused> {
     let mut all = Vec::new();
-    for resource in catalogues.iter().flat_map(|catalogue| catalogue.of_version(group, version)) {
+    for resource in world.of_version(group, version) {
         all.push(resource_of(resource));
         all.extend(resource.subresources.iter().map(|sub| {
             let mut shown = json!({
@@ -145,31 +139,27 @@ fn aggregated_form(request: &Request) -> Result<Option<Form>, Refused> {
     Ok(matches!(form, Form::DiscoveryV2 | Form::DiscoveryV2Beta1).then_some(form))
 }
 
-fn aggregated(catalogues: &Catalogues, form: Form, wanted: impl Fn(&Group) -> bool) -> Response {
+fn aggregated(world: &World<'_>, all: &[Group], form: Form, wanted: impl Fn(&Group) -> bool) -> Response {
     let (version, content_type) = match form {
         Form::DiscoveryV2Beta1 => {
             ("v2beta1", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList")
         }
         _ => ("v2", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
     };
-    let items: Vec<Value> = catalogues
-        .iter()
-        .flat_map(|catalogue| catalogue.groups().iter().map(|group| (*catalogue, group)))
-        .filter(|(_, group)| wanted(group))
-        .map(|(catalogue, group)| group_discovery(catalogue, group))
-        .collect();
+    let items: Vec<Value> =
+        all.iter().filter(|group| wanted(group)).map(|group| group_discovery(world, group)).collect();
     let document = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {}, "items": items});
     Response { content_type, ..Response::document(StatusCode::OK, &document) }
 }
 
-fn group_discovery(catalogue: &Catalogue, group: &Group) -> Value {
+fn group_discovery(world: &World<'_>, group: &Group) -> Value {
     let versions: Vec<Value> = group
         .versions
         .iter()
         .map(|version| {
             let resources: Vec<Value> =
-                catalogue.of_version(&group.name, version).map(resource_discovery).collect();
+                world.of_version(&group.name, version).map(resource_discovery).collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
@@ -215,7 +205,7 @@ fn issuer(world: &World<'_>) -> Value {
         "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["EdDSA"]})
 }
 
-fn paths(catalogues: &Catalogues) -> Value {
+fn paths(all: &[Group]) -> Value {
     let mut paths: Vec<String> = [
         "/api",
         "/api/v1",
@@ -230,8 +220,7 @@ fn paths(catalogues: &Catalogues) -> Value {
     ]
     .map(str::to_owned)
     .to_vec();
-    let groups = catalogues.iter().flat_map(|catalogue| catalogue.groups());
-    for group in groups.filter(|group| !group.name.is_empty()) {
+    for group in all.iter().filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
     }

@@ -15,7 +15,8 @@ use crate::{create, delete};
 /// POST of an Eviction.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
     let schema = schema::builtin().type_of("policy", "v1", "Eviction").unwrap_or_default();
-    let expected = Expected { group: "policy", version: "v1", kind: "Eviction", schema };
+    let expected =
+        Expected { group: "policy", version: "v1", kind: "Eviction", schemas: schema::builtin(), schema };
     let mut eviction = body::read(call.request, expected)?.object;
     create::place(call, &mut eviction)?;
     if !meta(&eviction, "name").is_empty() && meta(&eviction, "name") != call.name() {

@@ -55,5 +55,13 @@ pub const NODE_PORTS: &[u8] = b"/claims/nodeport/";
 /// The prefix of all RBAC objects.
 pub const RBAC: &[u8] = b"/rbac.authorization.k8s.io/";
 
+/// The prefix of all definitions of custom resources.
+pub const DEFINITIONS: &[u8] = b"/apiextensions.k8s.io/customresourcedefinitions/";
+
+/// The key that every change to the names of custom resources of a group writes.
+pub fn custom_names(group: &str) -> Bytes {
+    format!("/claims/customnames/{group}").into()
+}
+
 /// The prefix of all pods.
 pub const PODS: &[u8] = b"/core/pods/";

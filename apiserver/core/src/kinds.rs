@@ -82,7 +82,7 @@ pub(crate) fn track(resource: &Resource, old: Option<&Value>, new: &mut Value, w
         api_version: &resource.api_version(),
         time: &time,
     };
-    managed_fields::update(schema::builtin(), resource, old, new, &writer);
+    managed_fields::update(resource.schemas(), resource, old, new, &writer);
 }
 
 /// Applies a configuration to the live object, or to nothing.
@@ -101,13 +101,13 @@ pub(crate) fn apply(
         api_version: &resource.api_version(),
         time: &time,
     };
-    managed_fields::apply(schema::builtin(), resource, live, config, &writer, force)
+    managed_fields::apply(resource.schemas(), resource, live, config, &writer, force)
         .map_err(|error| error.to_status().into())
 }
 
 /// Whether objects of a resource have a form in protobuf.
 pub(crate) fn has_protobuf(resource: &Resource) -> bool {
-    api::protobuf::Message::of_type(schema::builtin(), resource.schema).is_some()
+    resource.custom.is_none() && api::protobuf::Message::of_type(schema::builtin(), resource.schema).is_some()
 }
 
 /// Reads a protobuf body.

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use api::catalogue::Resource;
 use api::conversion;
 use api::protobuf::{self, Message};
 use api::schema;
@@ -15,6 +14,7 @@ use crate::negotiate::{Accepted, Encoding, Form};
 use crate::object;
 use crate::response::{Body, JSON, Response};
 use crate::scan;
+use crate::served::Served;
 use crate::table;
 use crate::watch::frame;
 
@@ -28,7 +28,7 @@ pub struct Output {
     encoding: Encoding,
     /// Objects are stored in another version than they are shown in.
     converted: bool,
-    resource: &'static Resource,
+    resource: Served,
     include: table::Include,
     now: Timestamp,
 }
@@ -63,12 +63,7 @@ impl ListMeta {
 
 impl Output {
     /// The output for a resource as negotiated.
-    pub fn new(
-        resource: &'static Resource,
-        accepted: Accepted,
-        include: Option<&str>,
-        now: Timestamp,
-    ) -> Output {
+    pub fn new(resource: Served, accepted: Accepted, include: Option<&str>, now: Timestamp) -> Output {
         Output {
             form: accepted.form,
             encoding: accepted.encoding,
@@ -119,7 +114,7 @@ impl Output {
         };
         let encoded = items.iter().filter_map(|stored| {
             let mut object = object::parse(stored)?;
-            conversion::from_stored(self.resource, &mut object);
+            conversion::from_stored(&self.resource, &mut object);
             Some(message.encode(schemas, &object))
         });
         let list = protobuf::list_message(schemas, &meta.to_json(), encoded);
@@ -178,22 +173,29 @@ impl Output {
     fn item(&self, stored: &Bytes) -> Bytes {
         match self.form {
             Form::Partial => partial(stored).into(),
-            _ if self.converted => match object::parse(stored) {
-                Some(mut object) => {
-                    conversion::from_stored(self.resource, &mut object);
-                    object.to_string().into()
-                }
-                None => stored.clone(),
-            },
-            _ => stored.clone(),
+            _ => self.current(stored),
         }
     }
 
+    /// An object in the version, and under the schema, in which it is shown.
+    fn current(&self, stored: &Bytes) -> Bytes {
+        let renewed = self.resource.custom.as_ref().filter(|custom| is_older(stored, custom.since));
+        if !self.converted && renewed.is_none() {
+            return stored.clone();
+        }
+        let Some(mut object) = object::parse(stored) else { return stored.clone() };
+        conversion::from_stored(&self.resource, &mut object);
+        if let Some(custom) = renewed {
+            custom.renew(&mut object);
+        }
+        object.to_string().into()
+    }
+
     /// Kind and `apiVersion` of a list.
-    fn list_kind(&self) -> (Cow<'static, str>, Cow<'static, str>) {
+    fn list_kind(&self) -> (Cow<'_, str>, Cow<'_, str>) {
         match self.form {
             Form::Partial => ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".into()),
-            _ => (self.resource.list_kind.clone(), self.resource.api_version()),
+            _ => ((&*self.resource.list_kind).into(), self.resource.api_version()),
         }
     }
 
@@ -203,7 +205,7 @@ impl Output {
             "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{},\"items\":[",
             meta.to_json()
         );
-        let plain = self.is_plain();
+        let plain = self.is_plain() && self.resource.custom.is_none();
         let size: usize = items.iter().map(|item| item.len() + 1).sum();
         let mut out = BytesMut::with_capacity(head.len() + size + 3);
         out.extend_from_slice(head.as_bytes());
@@ -221,7 +223,8 @@ impl Output {
     }
 
     fn table(&self, items: &[&Bytes], meta: &Value) -> Value {
-        table::render(self.resource, items, meta, self.include, self.now)
+        let items: Vec<Bytes> = items.iter().map(|stored| self.current(stored)).collect();
+        table::render(&self.resource, &items, meta, self.include, self.now)
     }
 
     fn meta_of(&self, stored: &[u8]) -> Value {
@@ -246,6 +249,12 @@ impl Output {
             Encoding::Json | Encoding::Yaml => JSON,
         }
     }
+}
+
+/// Whether an object was last written at a revision or before it.
+fn is_older(stored: &[u8], revision: u64) -> bool {
+    let written = scan::text(stored, &["metadata", "resourceVersion"]);
+    written.and_then(|written| written.parse().ok()).is_some_and(|written: u64| written <= revision)
 }
 
 /// An object's metadata, as a `PartialObjectMetadata`.

@@ -25,6 +25,10 @@ const ACCEPTED: &[&str] = &[
     apply::MEDIA_TYPE,
 ];
 
+/// Those that need no merge keys.
+const ACCEPTED_BY_CUSTOM: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", apply::MEDIA_TYPE];
+
 /// PATCH of an object or of its status.
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if apply::is_asked(call) {
@@ -53,7 +57,10 @@ pub(crate) fn read(call: &Call<'_>, warnings: &mut Vec<String>) -> Result<(kinds
     let kind = match body::media_type(call.request) {
         "application/json-patch+json" => kinds::Patch::Json,
         "application/merge-patch+json" => kinds::Patch::Merge,
-        "application/strategic-merge-patch+json" => kinds::Patch::Strategic,
+        "application/strategic-merge-patch+json" if call.resource.custom.is_none() => kinds::Patch::Strategic,
+        _ if call.resource.custom.is_some() => {
+            return Err(Status::unsupported_media_type(ACCEPTED_BY_CUSTOM).into());
+        }
         _ => return Err(Status::unsupported_media_type(ACCEPTED).into()),
     };
     if call.request.info.param("force").is_some() {

@@ -87,10 +87,9 @@ fn plan(
     if !info.is_resource {
         return discovery::respond(world, request).map(Prepared::Respond);
     }
-    let resource = Catalogue::builtin()
-        .resource(&info.group, &info.version, &info.resource)
-        .or_else(|| metrics::catalogue().resource(&info.group, &info.version, &info.resource))
-        .ok_or_else(failure::no_such_path)?;
+    let served =
+        world.resource(&info.group, &info.version, &info.resource).ok_or_else(failure::no_such_path)?;
+    let resource: &Resource = &served;
     if !addressed(resource, request) {
         return Err(failure::no_such_path());
     }
@@ -99,7 +98,7 @@ fn plan(
         true => Accepted::default(),
         false => negotiate::accept(&request.headers, kinds::has_protobuf(resource))?,
     };
-    let call = Call { world: *world, request, user, now, resource, accepted, place };
+    let call = Call { world: *world, request, user, now, resource, served: &served, accepted, place };
     if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
 }
 

@@ -1,7 +1,7 @@
 //! The scale subresource: one number of a workload, in the words of `autoscaling/v1`.
 
-use api::schema;
 use api::selector::LabelSelector;
+use api::{definition, schema};
 use http::StatusCode;
 use serde_json::{Value, json};
 use store_core::{Compare, Expect, Op, Txn};
@@ -24,7 +24,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let (entry, old) = call.stored()?;
     let mut warnings = Vec::new();
     let mut ownership = Ownership::Tracked;
-    let current = scale_of(&old);
+    let current = scale_of(call, &old);
     let wanted = match call.request.info.verb {
         Verb::Get => return Ok(Prepared::Respond(Response::document(StatusCode::OK, &current))),
         Verb::Patch if apply::is_asked(call) => {
@@ -52,7 +52,10 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     for field in ["resourceVersion", "uid"] {
         object::set(object::meta_mut(&mut new), field, wanted["metadata"][field].clone());
     }
-    object::child(&mut new, "spec").insert("replicas".into(), replicas.into());
+    match scale_paths(call) {
+        Some(paths) => definition::put(&mut new, &paths.spec, replicas.into()),
+        None => drop(object::child(&mut new, "spec").insert("replicas".into(), replicas.into())),
+    }
     let key = call.key(call.name());
     let mut txn = Txn {
         compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
@@ -63,13 +66,13 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if !changed || call.options().dry_run {
         return Ok(Prepared::Respond(Response {
             headers,
-            ..Response::document(StatusCode::OK, &scale_of(&new))
+            ..Response::document(StatusCode::OK, &scale_of(call, &new))
         }));
     }
     let value = object::encode(&mut new);
     txn.ops.insert(0, Op::Put { key, value, expires_at_ms: None });
+    let mut scale = scale_of(call, &new);
     let reply = Reply::made(move |revisions| {
-        let mut scale = scale_of(&new);
         scale["metadata"]["resourceVersion"] =
             revisions.first().copied().unwrap_or_default().to_string().into();
         Response { headers, ..Response::document(StatusCode::OK, &scale) }
@@ -79,7 +82,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
 
 fn expected() -> Expected<'static> {
     let schema = schema::builtin().type_of("autoscaling", "v1", "Scale").unwrap_or_default();
-    Expected { group: "autoscaling", version: "v1", kind: "Scale", schema }
+    Expected { group: "autoscaling", version: "v1", kind: "Scale", schemas: schema::builtin(), schema }
 }
 
 fn patched(call: &Call<'_>, mut scale: Value, warnings: &mut Vec<String>) -> Result<Value, Refused> {
@@ -89,18 +92,35 @@ fn patched(call: &Call<'_>, mut scale: Value, warnings: &mut Vec<String>) -> Res
     Ok(scale)
 }
 
+/// Where a custom resource has its numbers.
+fn scale_paths<'a>(call: &Call<'a>) -> Option<&'a definition::Scale> {
+    call.resource.custom.as_ref()?.scale.as_ref()
+}
+
 /// The Scale of a workload.
-fn scale_of(workload: &Value) -> Value {
+fn scale_of(call: &Call<'_>, workload: &Value) -> Value {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         metadata[field] = workload["metadata"][field].clone();
     }
-    let mut status = json!({"replicas": workload["status"]["replicas"].as_i64().unwrap_or(0)});
-    if let Ok(selector) = LabelSelector::from_object(&workload["spec"]["selector"]) {
-        status["selector"] = selector.to_string().into();
+    let (wanted, found, selector) = match scale_paths(call) {
+        Some(paths) => {
+            let at = |path: &[Box<str>]| definition::at(workload, path);
+            let selector = paths.selector.as_ref().and_then(|path| at(path)?.as_str().map(str::to_owned));
+            (at(&paths.spec), at(&paths.status), selector)
+        }
+        None => {
+            let selector = LabelSelector::from_object(&workload["spec"]["selector"]).ok();
+            let selector = selector.map(|selector| selector.to_string());
+            (workload["spec"].get("replicas"), workload["status"].get("replicas"), selector)
+        }
+    };
+    let mut status = json!({"replicas": found.and_then(Value::as_i64).unwrap_or(0)});
+    if let Some(selector) = selector {
+        status["selector"] = selector.into();
     }
     let mut spec = json!({});
-    if let Some(replicas) = workload["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+    if let Some(replicas) = wanted.and_then(Value::as_i64).filter(|replicas| *replicas != 0) {
         spec["replicas"] = replicas.into();
     }
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})

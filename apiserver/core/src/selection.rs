@@ -162,6 +162,10 @@ fn source(resource: &Resource, field: &str) -> Result<Source, Refused> {
         "metadata.namespace" => return Ok(Source::Namespace),
         _ => {}
     }
+    if resource.custom.as_ref().is_some_and(|custom| custom.selectable.iter().any(|known| &**known == field))
+    {
+        return Ok(Source::Path(field.split('.').map(str::to_owned).collect(), ""));
+    }
     let (_, path, absent) = supported(resource)
         .iter()
         .find(|(name, ..)| *name == field)

@@ -33,13 +33,7 @@ impl Include {
 }
 
 /// The table of some stored objects.
-pub fn render(
-    resource: &Resource,
-    items: &[&Bytes],
-    meta: &Value,
-    include: Include,
-    now: Timestamp,
-) -> Value {
+pub fn render(resource: &Resource, items: &[Bytes], meta: &Value, include: Include, now: Timestamp) -> Value {
     let rows: Vec<Value> = items
         .iter()
         .filter_map(|stored| {

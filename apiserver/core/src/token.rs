@@ -23,7 +23,13 @@ const MAX_SECONDS: i64 = 1 << 32;
 /// POST of a TokenRequest.
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let schema = schema::builtin().type_of("authentication.k8s.io", "v1", "TokenRequest").unwrap_or_default();
-    let expected = Expected { group: "authentication.k8s.io", version: "v1", kind: "TokenRequest", schema };
+    let expected = Expected {
+        group: "authentication.k8s.io",
+        version: "v1",
+        kind: "TokenRequest",
+        schemas: schema::builtin(),
+        schema,
+    };
     let mut request = body::read(call.request, expected)?.object;
     let (_, account) = call.stored()?;
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);

@@ -17,7 +17,7 @@ use crate::kinds::{self, Part, Writer};
 use crate::object::{self, meta, meta_mut};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply};
-use crate::{admission, delete, service};
+use crate::{admission, definition, delete, service};
 
 /// The stored object that a write replaces.
 pub(crate) struct Old<'a> {
@@ -131,13 +131,16 @@ pub(crate) fn replace_owned(
     stored: Old<'_>,
     mut new: Value,
     part: Part,
-    (warnings, ownership): (Vec<String>, Ownership),
+    (mut warnings, ownership): (Vec<String>, Ownership),
 ) -> Planned {
     let Old { entry, document: old, aside } = stored;
     let mut txn = Txn {
         compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
         ops: Vec::new(),
     };
+    if part == Part::Main && call.is(api::definition::GROUP, api::definition::PLURAL) {
+        warnings.extend(api::definition::unserved(&new));
+    }
     let changed = settle(call, ids, &mut new, &old, (part, ownership), &mut txn)?;
     let headers = warnings_headers(&warnings);
     if !changed {
@@ -178,6 +181,7 @@ pub(crate) fn settle(
         if call.is("", "services") {
             service::update(call, ids, new, old, txn)?;
         }
+        definition::update(call, new, old, txn)?;
     }
     let errors = kinds::validate_update(resource, part, new, old);
     if !errors.is_empty() {

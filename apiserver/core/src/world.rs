@@ -6,9 +6,13 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use store_core::{Change, Event, Snapshot};
 
+use api::catalogue::{Catalogue, Group, Resource};
+
 use crate::authz::rbac::Rules;
+use crate::customs::Customs;
 use crate::lists::Lists;
-use crate::{Config, keys, scan};
+use crate::served::Served;
+use crate::{Config, keys, metrics, scan};
 
 /// What [`crate::prepare`] may look at.
 #[derive(Clone, Copy)]
@@ -33,12 +37,45 @@ pub struct Derived {
     pods_of_node: OrdMap<(Arc<str>, Bytes), ()>,
     /// How many objects there are below the prefix of each resource and of each of its namespaces.
     counts: OrdMap<Bytes, u64>,
+    /// What definitions of custom resources serve.
+    customs: Arc<Customs>,
     lists: Lists,
 }
 
 // === impl World ===
 
-impl World<'_> {
+impl<'a> World<'a> {
+    /// The resource at a path: a built-in one, or a custom one.
+    pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Served> {
+        let builtin = || Catalogue::builtin().resource(group, version, plural);
+        match builtin().or_else(|| metrics::catalogue().resource(group, version, plural)) {
+            Some(resource) => Some(Served::Builtin(resource)),
+            None => self.derived.customs.resource(group, version, plural).cloned().map(Served::Custom),
+        }
+    }
+
+    /// The resources of one group and version.
+    pub(crate) fn of_version<'b>(
+        &self,
+        group: &'b str,
+        version: &'b str,
+    ) -> impl Iterator<Item = &'b Resource>
+    where
+        'a: 'b,
+    {
+        let customs = &self.derived.customs;
+        let builtin = Catalogue::builtin().of_version(group, version);
+        let measures = metrics::catalogue().of_version(group, version);
+        builtin.chain(customs.of_version(group, version)).chain(measures)
+    }
+
+    /// All groups that are served: of built-in resources, of custom ones, and that of measures.
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        let mut groups = self.derived.customs.groups();
+        groups.extend(metrics::catalogue().groups().iter().cloned());
+        groups
+    }
+
     /// How many objects there are below a prefix; `None` when the indexes show another revision than the snapshot.
     pub(crate) fn counted(&self, prefix: &str) -> Option<u64> {
         (self.derived.revision() == self.snapshot.revision()).then(|| self.derived.count_of(prefix))
@@ -56,6 +93,7 @@ impl Derived {
             rules.put(key, &entry.value);
         }
         derived.rules = Arc::new(rules);
+        derived.customs = Arc::new(Customs::build(snapshot));
         for (key, _) in snapshot.prefix(b"/") {
             derived.count(key, true);
         }
@@ -85,6 +123,14 @@ impl Derived {
                     Change::Put { value, .. } => rules.put(&event.key, value),
                     Change::Delete { .. } => rules.remove(&event.key),
                 }
+            } else if event.key.starts_with(keys::DEFINITIONS) {
+                let customs = Arc::make_mut(&mut self.customs);
+                match &event.change {
+                    Change::Put { value, previous } => {
+                        customs.put(&event.key, value, previous.as_ref(), event.revision);
+                    }
+                    Change::Delete { .. } => customs.remove(&event.key, event.revision),
+                }
             }
         }
     }
@@ -97,6 +143,11 @@ impl Derived {
     /// The RBAC rules.
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// What definitions of custom resources serve.
+    pub fn customs(&self) -> &Arc<Customs> {
+        &self.customs
     }
 
     /// Bodies of lists that were made lately.

@@ -30,6 +30,16 @@ fn kinds_that_nothing_acts_on_are_kept() {
 }
 
 #[test]
+fn custom_resources_are_served_as_soon_as_they_are_defined() {
+    check(include_str!("fixtures/crd.txt"));
+}
+
+#[test]
+fn definitions_share_out_names_and_go_with_their_objects() {
+    check(include_str!("fixtures/definitions.txt"));
+}
+
+#[test]
 fn lists_are_paged_and_selected() {
     check(include_str!("fixtures/lists.txt"));
 }

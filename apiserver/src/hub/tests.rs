@@ -6,6 +6,7 @@ use api::catalogue::Catalogue;
 use apiserver_core::output::Output;
 use apiserver_core::request::Options;
 use apiserver_core::selection::Selection;
+use apiserver_core::served::Served;
 use http_body_util::BodyExt as _;
 
 use super::*;
@@ -57,7 +58,7 @@ fn plan(after: u64, node: Option<&str>) -> WatchPlan {
         timeout: Some(Duration::from_secs(600)),
         content_type: "application/json",
         selection: Selection::parse(resource, &options).unwrap_or_else(|_| panic!("a selector")),
-        output: Output::new(resource, accepted, None, jiff::Timestamp::UNIX_EPOCH),
+        output: Output::new(Served::Builtin(resource), accepted, None, jiff::Timestamp::UNIX_EPOCH),
     }
 }
 

@@ -14,8 +14,8 @@ use crate::pod::is_terminal;
 use crate::selector::map_matches;
 use crate::world::{Controller, Key, Table, Work, World, orphan_group, service_group};
 use crate::{
-    daemon_set, deployment, endpoints, garbage, namespace as namespaces, namespaced_defaults, node_ipam,
-    node_lifecycle, pod_gc, replica_set, taint_eviction,
+    daemon_set, definition, deployment, endpoints, garbage, namespace as namespaces, namespaced_defaults,
+    node_ipam, node_lifecycle, pod_gc, replica_set, taint_eviction,
 };
 
 /// What is known of earlier attempts at a key.
@@ -48,6 +48,9 @@ pub fn plan(
             .namespaces
             .get(key)
             .map(|each| namespaces::plan(each, &world.discovery, &attempt.answers, now)),
+        Controller::Definition => {
+            world.definitions.get(key).map(|each| definition::plan(each, &attempt.answers, now))
+        }
         Controller::GarbageCollector => {
             let kinds = &world.kinds;
             let resource_of =

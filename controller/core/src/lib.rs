@@ -4,6 +4,7 @@
 mod model;
 
 pub mod daemon_set;
+pub mod definition;
 pub mod deployment;
 pub mod dispatch;
 pub mod endpoints;

@@ -170,9 +170,13 @@ impl Model {
                     None => Answer::Absent,
                 }
             }
+            Question::Whole(target) => {
+                let found = self.objects.get(&(target.resource.plural.to_string(), target.key.clone()));
+                found.map_or(Answer::Absent, |object| Answer::Document(Box::new(object.clone())))
+            }
             Question::List(resource, namespace) => {
                 let listed = self.objects.iter().filter(|((plural, key), _)| {
-                    *plural == *resource.plural && *key.namespace == **namespace
+                    *plural == *resource.plural && (namespace.is_empty() || *key.namespace == **namespace)
                 });
                 Answer::Listed(listed.map(|(_, object)| meta(object)).collect())
             }

@@ -24,7 +24,9 @@ pub struct Plan {
 pub enum Question {
     /// The metadata of one object.
     Get(Target),
-    /// The metadata of all objects of a resource in a namespace.
+    /// One object with all that it says.
+    Whole(Target),
+    /// The metadata of all objects of a resource in a namespace; everywhere when it is empty.
     List(ResourceType, String),
 }
 
@@ -33,6 +35,8 @@ pub enum Question {
 pub enum Answer {
     /// The object is there.
     Found(Box<ObjectMeta>),
+    /// The object as a document.
+    Document(Box<Value>),
     /// There is no such object.
     Absent,
     /// All objects.

@@ -22,6 +22,7 @@ pub use client_core::object::ObjectKey as Key;
 pub use self::pods::PodIndex;
 pub use self::table::{Changed, Grouped, Table};
 use crate::daemon_set::Backoffs;
+use crate::definition;
 use crate::garbage::{self, Graph};
 use crate::namespace::Discovery;
 use crate::node_ipam::{Pool, Shares};
@@ -45,6 +46,8 @@ pub enum Controller {
     Endpoint,
     /// Namespaces being deleted.
     Namespace,
+    /// Definitions of custom resources being deleted.
+    Definition,
     /// Objects that have lost their owners.
     GarbageCollector,
     /// Signs of life of nodes.
@@ -124,6 +127,8 @@ pub struct World {
     pub accounts: Table<ServiceAccount>,
     /// Published CA certificates.
     pub config_maps: Table<ConfigMap>,
+    /// Definitions of custom resources that wait for their objects to go.
+    pub definitions: BTreeMap<Key, ObjectMeta>,
     /// Owners and dependents of every resource.
     pub graph: Graph,
     /// What the API server serves, for namespaces.
@@ -166,13 +171,14 @@ pub trait Tracked: Grouped {
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Controller; 13] = [
+    pub const ALL: [Controller; 14] = [
         Controller::ReplicaSet,
         Controller::Deployment,
         Controller::DaemonSet,
         Controller::EndpointSlice,
         Controller::Endpoint,
         Controller::Namespace,
+        Controller::Definition,
         Controller::GarbageCollector,
         Controller::Node,
         Controller::TaintEviction,
@@ -191,6 +197,7 @@ impl Controller {
             Controller::EndpointSlice => "endpointslice-controller",
             Controller::Endpoint => "endpoint-controller",
             Controller::Namespace => "namespace-controller",
+            Controller::Definition => "custom-resource-definition-controller",
             Controller::GarbageCollector => "generic-garbage-collector",
             Controller::Node => "node-controller",
             Controller::TaintEviction => "taint-eviction-controller",
@@ -261,6 +268,7 @@ impl World {
             namespaces: Table::default(),
             accounts: Table::default(),
             config_maps: Table::default(),
+            definitions: BTreeMap::new(),
             graph: Graph::default(),
             discovery: Discovery::default(),
             kinds: BTreeMap::new(),
@@ -284,7 +292,16 @@ impl World {
     /// The metadata watch of a resource tells of an object.
     pub fn applied_meta(&mut self, resource: &ResourceType, meta: &ObjectMeta) -> Vec<Work> {
         let uids = self.graph.observe(resource, garbage::Change::Applied(meta));
-        garbage_work(uids).collect()
+        let mut work: Vec<Work> = garbage_work(uids).collect();
+        if *resource == definition::resource() {
+            let key = Key::of_meta(meta);
+            self.definitions.remove(&key);
+            if definition::is_waiting(meta) {
+                self.definitions.insert(key.clone(), meta.clone());
+                work.push(Work::new(Controller::Definition, key));
+            }
+        }
+        work
     }
 
     /// The metadata watch of a resource tells that an object is gone.
@@ -292,6 +309,13 @@ impl World {
         let uids = self.graph.observe(resource, garbage::Change::Deleted(meta));
         let mut work: Vec<Work> = garbage_work(uids).collect();
         work.extend(self.emptied(meta));
+        if *resource == definition::resource() {
+            self.definitions.remove(&Key::of_meta(meta));
+        }
+        let defined_by = Key::cluster(format!("{}.{}", resource.plural, resource.group));
+        if self.definitions.contains_key(&defined_by) {
+            work.push(Work::new(Controller::Definition, defined_by));
+        }
         work
     }
 

@@ -201,6 +201,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         short_names: &["crd", "crds"],
         categories: EXTENSION,
         subresources: &[STATUS],
+        idle: false,
         ..IDLE_CLUSTER
     },
     Entry {

@@ -239,6 +239,17 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "custom-resource-definition-controller",
+        &[
+            (
+                &["apiextensions.k8s.io"],
+                &["customresourcedefinitions"],
+                &["get", "list", "patch", "update", "watch"],
+            ),
+            (&["*"], &["*"], &["delete", "get", "list"]),
+        ],
+    ),
+    (
         "generic-garbage-collector",
         &[(&["*"], &["*"], &["delete", "get", "list", "patch", "update", "watch"])],
     ),

@@ -5,6 +5,7 @@ use api::catalogue::Catalogue;
 use super::*;
 use crate::negotiate::Accepted;
 use crate::request::Options;
+use crate::served::Served;
 
 fn plan(labels: &str) -> WatchPlan {
     let pods = Catalogue::builtin().resource("", "v1", "pods").expect("pods");
@@ -20,7 +21,7 @@ fn plan(labels: &str) -> WatchPlan {
         timeout: None,
         content_type: "application/json",
         selection: Selection::parse(pods, &options).expect("selection"),
-        output: Output::new(pods, Accepted::default(), None, jiff::Timestamp::UNIX_EPOCH),
+        output: Output::new(Served::Builtin(pods), Accepted::default(), None, jiff::Timestamp::UNIX_EPOCH),
     }
 }
 
