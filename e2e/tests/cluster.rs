@@ -11,6 +11,8 @@
 mod access;
 #[path = "cluster/bad_input.rs"]
 mod bad_input;
+#[path = "cluster/custom.rs"]
+mod custom;
 #[path = "cluster/deletion.rs"]
 mod deletion;
 #[path = "cluster/network.rs"]
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         streams::TESTS,
         access::TESTS,
         bad_input::TESTS,
+        custom::TESTS,
     ];
     let trials = tests
         .into_iter()
