@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use apiserver_core::User;
 use bytes::Bytes;
+use client_core::election::Held;
 use client_core::object::Target;
 use client_core::plan::{Write, delete_options};
 use futures::channel::mpsc;
@@ -31,6 +32,7 @@ pub struct Caller {
     pub cluster: Rc<Cluster>,
     place: Place,
     user: Rc<User>,
+    fence: Option<Rc<str>>,
     favourite: Rc<Cell<u64>>,
 }
 
@@ -103,6 +105,7 @@ impl Caller {
             cluster: cluster.clone(),
             place,
             user: Rc::new(user),
+            fence: None,
             favourite: Rc::new(Cell::new(favourite)),
         }
     }
@@ -110,6 +113,11 @@ impl Caller {
     /// The same client with another identity.
     pub fn acting_as(&self, user: User) -> Self {
         Self { user: Rc::new(user), ..self.clone() }
+    }
+
+    /// The same client, in the name of a term that it was elected for.
+    pub fn fenced(&self, held: &Held) -> Self {
+        Self { fence: Some(held.fence().into()), ..self.clone() }
     }
 
     /// Sends a request, and to other servers while they say that they did nothing. `body` is what `content_type` says.
@@ -124,6 +132,7 @@ impl Caller {
         for attempt in 0..ATTEMPTS {
             let request = ApiRequest {
                 user: self.user.clone(),
+                fence: self.fence.clone(),
                 method: method.clone(),
                 target: target.to_owned(),
                 content_type,
@@ -161,6 +170,7 @@ impl Caller {
     pub async fn get_as(&self, target: &str, accept: &'static str) -> Result<Bytes, Failure> {
         let request = ApiRequest {
             user: self.user.clone(),
+            fence: self.fence.clone(),
             method: Method::GET,
             target: target.to_owned(),
             content_type: JSON,
@@ -191,6 +201,7 @@ impl Caller {
     ) -> Result<mpsc::UnboundedReceiver<Line>, Failure> {
         let request = ApiRequest {
             user: self.user.clone(),
+            fence: self.fence.clone(),
             method: Method::GET,
             target: target.to_owned(),
             content_type: JSON,

@@ -2,6 +2,7 @@
 
 pub mod capacity;
 pub mod convergence;
+pub mod fences;
 pub mod garbage;
 pub mod linearizable;
 pub mod pods;
@@ -27,6 +28,8 @@ pub struct Checks {
     pub pods: pods::Pods,
     /// No node is given more than it has.
     pub capacity: capacity::Capacity,
+    /// Nobody writes in the name of a term that is over.
+    pub fences: fences::Fences,
     /// No address is given twice.
     pub services: services::Services,
 }
@@ -42,6 +45,7 @@ impl Checks {
             watch: watch::Watches::new(sim),
             pods: pods::Pods::new(sim),
             capacity: capacity::Capacity::new(sim),
+            fences: fences::Fences::new(sim),
             services: services::Services::new(sim),
         }
     }
@@ -58,6 +62,7 @@ impl Checks {
     }
 
     fn applied(&self, event: &Event) {
+        self.fences.applied(event);
         match () {
             () if event.key.starts_with(b"/registers/") => self.store.applied(event),
             () if event.key.starts_with(b"/core/pods/") => {

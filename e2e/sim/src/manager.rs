@@ -2,9 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use apiserver_core::User;
-use client_core::election::{Action, Config, Election, Event, Role};
+use client_core::election::{Action, Config, Election, Event, Held, Role};
 use client_core::object::{ObjectKey, ResourceType};
 use futures::future::{Either, select};
 use http::Method;
@@ -21,12 +22,20 @@ use crate::{controllers, scheduler};
 /// The user whose caches controllers and scheduler share.
 const CACHES: &str = "system:kube-controller-manager";
 
+/// How long others wait for a leader that does not renew its lease.
+const LEASE_DURATION: Duration = Duration::from_secs(8);
+/// When a leader that cannot renew its lease stops.
+const RENEW_DEADLINE: Duration = Duration::from_secs(5);
+/// How often the lease is looked at.
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
+
 /// One such process, whether it runs or not.
 pub struct Manager {
     /// Counts them.
     pub number: u64,
     /// Its clocks.
     pub clock: Rc<Clock>,
+    lease: ObjectKey,
     cluster: Rc<Cluster>,
     process: Cell<Option<Scope>>,
     working: Cell<Option<Scope>>,
@@ -48,6 +57,7 @@ impl Manager {
         Rc::new(Self {
             number,
             clock: Rc::new(Clock::new(&cluster.sim)),
+            lease: ObjectKey::new("kube-system", "orlop-control-plane"),
             cluster: cluster.clone(),
             process: Cell::new(None),
             working: Cell::new(None),
@@ -94,6 +104,11 @@ impl Manager {
             .for_each(|scope| self.cluster.sim.resume(scope));
     }
 
+    /// Who this run of the process is in elections.
+    fn identity(&self) -> String {
+        format!("manager-{}-{}", self.number, self.boots.get())
+    }
+
     /// Whether controllers and scheduler run here.
     pub fn works(&self) -> bool {
         self.working.get().is_some()
@@ -107,14 +122,13 @@ impl Manager {
         }
     }
 
-    fn work(self: &Rc<Self>) {
+    fn work(self: &Rc<Self>, held: &Held) {
         let sim = &self.cluster.sim;
         let scope = sim.scope();
         self.working.set(Some(scope));
-        sim.note(format_args!("manager {} leads", self.number));
-        self.cluster.checks.capacity.leader_changed();
+        sim.note(format_args!("manager {} leads: {}", self.number, held.fence()));
         let place = Place::Server(self.number);
-        let caches = Caller::new(&self.cluster, place, User::authenticated(CACHES, &[]));
+        let caches = Caller::new(&self.cluster, place, User::authenticated(CACHES, &[])).fenced(held);
         *self.parts.borrow_mut() = Some(Parts {
             controllers: controllers::start(&caches, &self.clock, scope),
             scheduler: scheduler::start(&caches, &self.clock, scope),
@@ -124,7 +138,6 @@ impl Manager {
     fn rest(&self) {
         if let Some(scope) = self.working.take() {
             self.cluster.sim.note(format_args!("manager {} leads no more", self.number));
-            self.cluster.checks.capacity.leader_changed();
             self.cluster.sim.kill(scope);
             *self.parts.borrow_mut() = None;
         }
@@ -133,11 +146,15 @@ impl Manager {
 
 async fn stand(manager: Rc<Manager>) {
     let sim = manager.cluster.sim.clone();
-    let lease = ObjectKey::new("kube-system", "orlop-controllers");
-    let identity = format!("manager-{}-{}", manager.number, manager.boots.get());
+    let (lease, identity) = (manager.lease.clone(), manager.identity());
     let caller =
         Caller::new(&manager.cluster, Place::Server(manager.number), User::authenticated(CACHES, &[]));
-    let mut election = Election::new(Config::new(lease.clone(), identity));
+    let mut election = Election::new(Config {
+        lease_duration: LEASE_DURATION,
+        renew_deadline: RENEW_DEADLINE,
+        retry_period: RETRY_PERIOD,
+        ..Config::new(lease.clone(), identity)
+    });
     loop {
         let event = match election.poll_action(manager.clock.now()) {
             Some(action) => {
@@ -170,9 +187,17 @@ fn until(sim: &Sim, clock: &Clock, election: &Election) -> crate::kernel::Sleep 
 fn tell(manager: &Rc<Manager>, election: &mut Election, event: Event) {
     let now = manager.clock.now();
     manager.cluster.sim.rng(|rng| election.handle(event, now, rng));
-    match (matches!(election.role(), Role::Leader { .. }), manager.works()) {
-        (true, false) => manager.work(),
-        (false, true) => manager.rest(),
+    let held = match election.role() {
+        Role::Leader { transitions } => Some(Held {
+            lease: manager.lease.clone(),
+            identity: manager.identity(),
+            transitions: *transitions,
+        }),
+        Role::Follower { .. } => None,
+    };
+    match (&held, manager.works()) {
+        (Some(held), false) => manager.work(held),
+        (None, true) => manager.rest(),
         _ => {}
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use apiserver_core::authn::jwt::SigningKey;
 use apiserver_core::{
     Config, Consistency, Deleted, DeletionPart, DeletionPlace, Ids, Prepared, Rendered, Request, RequestInfo,
-    User, World, genesis, prepare_from,
+    User, World, fence, genesis, prepare_from,
 };
 use bytes::Bytes;
 use futures::channel::mpsc;
@@ -33,6 +33,8 @@ pub struct ApiRequest {
     pub method: Method,
     /// Path and query.
     pub target: String,
+    /// The term in whose name it is sent.
+    pub fence: Option<Rc<str>>,
     /// What the body is.
     pub content_type: &'static str,
     /// What is wanted back.
@@ -77,7 +79,10 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static(request.accept));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(request.content_type));
-    let core = Request { info, headers, body: request.body };
+    if let Some(term) = request.fence.as_deref().and_then(|term| HeaderValue::from_str(term).ok()) {
+        headers.insert(fence::HEADER, term);
+    }
+    let core = Request { info, headers, body: request.body.clone() };
     let is_write = core.info.is_write();
     let mut confirmed = !is_write;
     for _ in 0..MAX_PLANS {
@@ -93,6 +98,7 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
             Prepared::Respond(response) if !confirmed && response.status.as_u16() >= 400 => confirmed = true,
             Prepared::Respond(response) => return respond(&response),
             Prepared::Commit(commit) => {
+                cluster.checks.fences.planned(request.fence.as_deref(), &commit.txn);
                 match server.commit(commit.txn).await.unwrap_or(Err(CommitError::Unknown)) {
                     Ok(outcome) => match commit.reply.render(&outcome) {
                         Rendered::Respond(response) => return respond(&response),
@@ -110,7 +116,7 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
                 return lines.map_or_else(|| unavailable("the server stops"), ApiAnswer::Watch);
             }
             Prepared::Part(part) => {
-                return delete_in_parts(&cluster, &server, &core, &request.user, *part).await;
+                return delete_in_parts(&cluster, &server, &core, &request, *part).await;
             }
             Prepared::Measure(_) | Prepared::Connect(_) => {
                 return failure(501, "NotImplemented", "no node can be asked here");
@@ -124,13 +130,14 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
 async fn delete_in_parts(
     cluster: &Cluster,
     server: &Rc<Server>,
-    request: &Request,
-    user: &User,
+    core: &Request,
+    request: &ApiRequest,
     mut part: DeletionPart,
 ) -> ApiAnswer {
     let (mut deleted, mut place, mut plans) = (Deleted::default(), part.from.clone(), 1);
     loop {
         let txn = std::mem::take(&mut part.txn);
+        cluster.checks.fences.planned(request.fence.as_deref(), &txn);
         let outcome = match txn.ops.is_empty() {
             true => Outcome::Committed { revisions: Vec::new() },
             false => match server.commit(txn).await.unwrap_or(Err(CommitError::Unknown)) {
@@ -150,7 +157,7 @@ async fn delete_in_parts(
         }
         plans += 1;
         let Some(view) = server.view() else { return unavailable("the server stops") };
-        part = match plan(cluster, server, &view.snapshot, request, user, Some(&place)) {
+        part = match plan(cluster, server, &view.snapshot, core, &request.user, Some(&place)) {
             Some(Prepared::Part(part)) => *part,
             Some(Prepared::Respond(response)) => return respond(&response),
             _ => return unavailable("the server stops"),

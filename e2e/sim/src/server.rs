@@ -48,6 +48,8 @@ pub struct Server {
     backlog: RefCell<Option<Vec<Event>>>,
     /// A bit that was flipped on the disk, so that it can be flipped back when that was noticed.
     flipped: RefCell<Option<(String, u64)>>,
+    /// It will not start again.
+    retired: Cell<bool>,
     boots: Cell<u64>,
     next_ticket: Cell<u64>,
     /// The run that serves the API.
@@ -104,6 +106,7 @@ impl Server {
             running: RefCell::default(),
             backlog: RefCell::default(),
             flipped: RefCell::default(),
+            retired: Cell::new(false),
             boots: Cell::new(0),
             next_ticket: Cell::new(1),
             ready: Cell::new(None),
@@ -176,7 +179,7 @@ impl Server {
 
     /// Starts the process.
     pub fn start(self: &Rc<Self>) {
-        if self.running.borrow().is_some() {
+        if self.running.borrow().is_some() || self.retired.get() {
             return;
         }
         self.boots.set(self.boots.get() + 1);
@@ -262,6 +265,12 @@ impl Server {
             self.sim.note(format_args!("server {} ends", self.member));
             self.sim.kill(running.scope);
         }
+    }
+
+    /// Ends the process for good.
+    pub fn retire(&self) {
+        self.kill();
+        self.retired.set(true);
     }
 
     /// Ends the process and loses what was not synced.

@@ -37,6 +37,9 @@ use reads::Reads;
 /// The most that the node writes at a tick.
 pub const EXPIRE_BYTES: usize = 256 << 10;
 
+/// After how many ticks without a leader a learner makes itself heard.
+const CALL_TICKS: usize = 20;
+
 /// What a member is told that the group has removed.
 const REMOVED: &str = "this member was removed from the cluster: remove its data directory and join anew";
 
@@ -381,6 +384,7 @@ impl Node {
                 self.propose(sequence, data);
             }
         }
+        self.call_as_learner();
         self.reads.lost(self.tick);
         let late = self.tick.saturating_sub(self.settings.patience_ticks);
         let mut refused = self.flights.take_late(late, self.leader());
@@ -389,6 +393,23 @@ impl Node {
         self.changes.pass_tick(self.tick, late, &mut self.actions);
         self.consider_description();
         self.pass_tick_as_leader();
+    }
+
+    /// A learner asks for no votes. If it was removed while it was away, nobody would tell it: it says a word to the
+    /// voters, who refuse it then. To a leader the word means no more than that it is there.
+    fn call_as_learner(&mut self) {
+        let raft = &self.raft.raft;
+        let silent = raft.election_elapsed;
+        if raft.promotable() || silent == 0 || !silent.is_multiple_of(CALL_TICKS) {
+            return;
+        }
+        let call = |to: &u64| {
+            let mut call = Message { from: raft.id, to: *to, term: raft.term, ..Message::default() };
+            call.set_msg_type(MessageType::MsgHeartbeatResponse);
+            call
+        };
+        let calls = self.conf_state().voters.iter().map(call).collect();
+        self.actions.push_back(Action::Send(calls));
     }
 
     fn poll_expiry(&self, now_ms: i64) -> bool {

@@ -130,6 +130,22 @@ fn who_was_away_when_it_was_removed_is_told_by_its_peers() {
 }
 
 #[test]
+fn a_learner_that_was_away_when_it_was_removed_is_told_too() {
+    let mut group = Group::of(2, 7);
+    let ticket = group.change(1, Change::Add(member(3)));
+    assert_eq!(group.wait_for(ticket), Told::Changed(Ok(3)));
+    group.place(3, Start::Join(member(3)));
+    group.until(10_000, |group| group.host(3).node().conf_state().learners.contains(&3));
+    group.crash(3, false);
+    let ticket = group.change(1, Change::Remove(3));
+    assert_eq!(group.wait_for(ticket), Told::Changed(Ok(3)));
+    group.pass(5_000);
+    group.boot(3);
+    group.until(10_000, |group| group.machines[&3].host.is_none());
+    assert!(group.machines[&3].stopped.as_ref().unwrap().contains("removed from the cluster"));
+}
+
+#[test]
 fn a_leader_that_is_removed_hands_over_first_also_from_two() {
     for count in [2, 3] {
         let mut group = Group::of(count, 7);

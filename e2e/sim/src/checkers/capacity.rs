@@ -1,18 +1,13 @@
 //! `node-not-overcommitted`: the pods that a scheduler binds to a node ask for no more than the node has.
-//!
-//! Around a change of leaders two schedulers may each know only of its own decisions: then it is the agent that refuses.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::Value;
 use store_core::{Change, Event};
 
-use crate::kernel::{SECOND, Sim, Time};
-
-/// How long after a change of leaders a binding of the one before may still arrive.
-const LEADERS: Time = 30 * SECOND;
+use crate::kernel::Sim;
 
 /// The checker.
 pub struct Capacity {
@@ -20,7 +15,6 @@ pub struct Capacity {
     nodes: RefCell<BTreeMap<String, i64>>,
     /// What each pod takes of which node.
     placed: RefCell<BTreeMap<Bytes, (String, i64)>>,
-    changed_at: Cell<Option<Time>>,
 }
 
 // === impl Capacity ===
@@ -28,17 +22,7 @@ pub struct Capacity {
 impl Capacity {
     /// No node is known.
     pub fn new(sim: &Sim) -> Self {
-        Self {
-            sim: sim.clone(),
-            nodes: RefCell::default(),
-            placed: RefCell::default(),
-            changed_at: Cell::new(None),
-        }
-    }
-
-    /// Another process leads, or none.
-    pub fn leader_changed(&self) {
-        self.changed_at.set(Some(self.sim.now()));
+        Self { sim: sim.clone(), nodes: RefCell::default(), placed: RefCell::default() }
     }
 
     /// A node was written.
@@ -72,8 +56,7 @@ impl Capacity {
         }
         let used: i64 = placed.values().filter(|(on, _)| on == node).map(|(_, cpu)| cpu).sum();
         let room = self.nodes.borrow().get(node).copied().unwrap_or(i64::MAX);
-        let unsettled = self.changed_at.get().is_some_and(|at| self.sim.now() < at + LEADERS);
-        if used > room && !unsettled {
+        if used > room {
             let key = String::from_utf8_lossy(&event.key);
             let message = format!("{key} is bound to {node}, whose pods then ask for {used}m of {room}m");
             self.sim.violated("node-not-overcommitted", message);

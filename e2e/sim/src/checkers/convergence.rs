@@ -150,11 +150,18 @@ fn services(state: &State, found: &mut Vec<String>) {
             .filter(|(_, pod)| selects(pod))
             .filter_map(|(_, pod)| pod["status"]["podIP"].as_str())
             .collect();
-        let own = slices.iter().filter(|(_, slice)| {
-            slice["metadata"]["namespace"] == *namespace
-                && slice["metadata"]["labels"]["kubernetes.io/service-name"] == *name
-        });
-        let endpoints = own.flat_map(|(_, slice)| slice["endpoints"].as_array().into_iter().flatten());
+        let own: Vec<_> = slices
+            .iter()
+            .filter(|(_, slice)| {
+                slice["metadata"]["namespace"] == *namespace
+                    && slice["metadata"]["labels"]["kubernetes.io/service-name"] == *name
+            })
+            .collect();
+        if own.is_empty() {
+            found.push(format!("{key} has no slice"));
+        }
+        let endpoints =
+            own.into_iter().flat_map(|(_, slice)| slice["endpoints"].as_array().into_iter().flatten());
         let ready = endpoints.filter(|it| it["conditions"]["ready"] == true);
         let have: BTreeSet<&str> = ready
             .flat_map(|it| it["addresses"].as_array().into_iter().flatten())

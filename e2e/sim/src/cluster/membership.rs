@@ -41,6 +41,7 @@ pub(super) fn settings(sim: &Sim) -> Settings {
         checkpoint_log_bytes: sim.between(4_000, 200_000),
         catch_up_bytes: sim.between(2_000, 100_000) as usize,
         mark_ticks: sim.between(10, 100),
+        patience_ticks: sim.between(20, 200),
         ..Settings::new(1)
     }
 }
@@ -97,7 +98,7 @@ impl Cluster {
 
     /// A server is no more.
     pub fn retire(&self, server: &Server) {
-        server.kill();
+        server.retire();
         self.servers.borrow_mut().retain(|other| other.member != server.member);
     }
 
@@ -156,8 +157,9 @@ impl Cluster {
     async fn leave(self: Rc<Self>, member: u64) {
         self.changes().leaving.insert(member);
         loop {
+            // Who is behind may say that there is no such member.
             let removed = self.ask_for(Change::Remove(member)).await;
-            if matches!(removed, Some(Ok(_) | Err(ChangeRefusal::Removed | ChangeRefusal::NoSuchMember))) {
+            if matches!(removed, Some(Ok(_) | Err(ChangeRefusal::Removed))) {
                 return;
             }
             self.sim.sleep(SECOND).await;
