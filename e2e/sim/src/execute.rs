@@ -153,6 +153,13 @@ pub async fn ask(caller: &Caller, questions: Vec<Question>) -> Answers {
             Question::Get(target) => metadata(caller, target)
                 .await
                 .map(|meta| meta.map_or(Answer::Absent, |meta| Answer::Found(Box::new(meta)))),
+            Question::Whole(target) => match caller.get_as(&target.path(None), JSON).await {
+                Ok(bytes) => serde_json::from_slice(&bytes)
+                    .map(|document| Answer::Document(Box::new(document)))
+                    .map_err(|_| caller::Failure::Transport),
+                Err(error) if error.is_not_found() => Ok(Answer::Absent),
+                Err(error) => Err(error),
+            },
             Question::List(resource, namespace) => {
                 list(caller, resource, namespace).await.map(Answer::Listed)
             }
