@@ -2,7 +2,6 @@
 //! defaults and checks of custom resources walk.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -100,11 +99,11 @@ pub(crate) struct Range {
     pub most: Option<u64>,
 }
 
-/// A regular expression; compiled when the first text is held against it.
+/// A regular expression in the dialect of Go. It is compiled each time that it is used: automata are large, definitions many,
+/// and writes of their objects few.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     pub text: Box<str>,
-    compiled: OnceLock<Option<Regex>>,
 }
 
 /// An automaton may take so many bytes.
@@ -141,21 +140,45 @@ impl JsonType {
 
 impl Pattern {
     fn new(text: &str) -> Pattern {
-        Pattern { text: text.into(), compiled: OnceLock::new() }
+        Pattern { text: text.into() }
     }
 
     /// Whether a text has a match in it. What is no expression matches nothing.
     pub fn matches(&self, text: &str) -> bool {
-        self.compiled
-            .get_or_init(|| regex::RegexBuilder::new(&self.text).size_limit(PATTERN_SIZE).build().ok())
-            .as_ref()
-            .is_some_and(|compiled| compiled.is_match(text))
+        compiled(&self.text).is_ok_and(|compiled| compiled.is_match(text))
     }
 }
 
 /// Why a text is no regular expression.
 pub(crate) fn pattern_fault(text: &str) -> Option<String> {
-    regex::RegexBuilder::new(text).size_limit(PATTERN_SIZE).build().err().map(|error| error.to_string())
+    compiled(text).err().map(|error| error.to_string())
+}
+
+fn compiled(text: &str) -> Result<Regex, regex::Error> {
+    regex::RegexBuilder::new(&ascii(text)).size_limit(PATTERN_SIZE).build()
+}
+
+/// The expression with the classes of letters that a backslash names as Go means them: those of ASCII.
+fn ascii(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '\\' {
+            out.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('d') => out.push_str("[0-9]"),
+            Some('D') => out.push_str("[^0-9]"),
+            Some('w') => out.push_str("[0-9A-Za-z_]"),
+            Some('W') => out.push_str("[^0-9A-Za-z_]"),
+            Some('s') => out.push_str(r"[\t\n\f\r ]"),
+            Some('S') => out.push_str(r"[^\t\n\f\r ]"),
+            Some(other) => out.extend(['\\', other]),
+            None => out.push('\\'),
+        }
+    }
+    out
 }
 
 // === impl Node ===

@@ -145,6 +145,21 @@ fn complaints_are_those_of_kubernetes() {
 }
 
 #[test]
+fn patterns_are_those_of_go() {
+    let check = |pattern: &str, text: &str, expected: bool| {
+        assert_eq!(pattern_fault(pattern), None);
+        assert_eq!(Pattern::new(pattern).matches(text), expected, "{pattern} {text}");
+    };
+    check(r"^\d+$", "12", true);
+    check(r"^\d+$", "\u{663}", false);
+    check(r"^[\w.-]+$", "a_b-1.c", true);
+    check(r"^[^\s]+$", "a b", false);
+    check(r"^\\d$", r"\d", true);
+    check(r"b", "abc", true);
+    assert!(pattern_fault("(").is_some());
+}
+
+#[test]
 fn what_an_update_leaves_is_not_checked_again() {
     let node = Node::read(&schema());
     let old = json!({"spec": {"size": 50, "parts": [{"id": "a", "n": 0.7}]}});
