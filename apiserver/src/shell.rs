@@ -236,12 +236,18 @@ impl Shell {
         if !info.is_resource && own {
             return self.own_path(request, caller).await;
         }
+        let mut consistency = request.consistency();
         for _ in 0..MAX_PLANS {
-            let snapshot = match self.snapshot(request.consistency()).await {
+            let snapshot = match self.snapshot(consistency).await {
                 Ok(snapshot) => snapshot,
                 Err(refusal) => return refusal.into_http(),
             };
             match self.plan(&snapshot, request, caller, None) {
+                // A transaction is compared with the newest state when it is applied. Who is told without one that
+                // nothing is there, or nothing to do, must not be told so by a server that is behind.
+                Prepared::Respond(_) if request.info.is_write() && consistency == Consistency::Any => {
+                    consistency = Consistency::Latest;
+                }
                 Prepared::Respond(response) => return reply(response, &request.headers).await,
                 Prepared::Commit(commit) => match self.store.commit(commit.txn).await {
                     Ok(outcome) => match commit.reply.render(&outcome) {
