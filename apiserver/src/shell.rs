@@ -257,13 +257,9 @@ impl Shell {
                 Err(refusal) => return refusal.into_http(),
             };
             match self.plan(&snapshot, request, caller, None) {
-                // What is refused for the sake of the state may have been refused for one that is over: this server may be
-                // behind the others.
-                Prepared::Respond(response)
-                    if info.is_write()
-                        && !response.status.is_success()
-                        && !matches!(consistency, Consistency::Latest) =>
-                {
+                // A transaction is compared with the newest state when it is applied. Who is told without one that
+                // nothing is there, or nothing to do, must not be told so by a server that is behind.
+                Prepared::Respond(_) if info.is_write() && consistency == Consistency::Any => {
                     consistency = Consistency::Latest;
                 }
                 Prepared::Respond(response) => return reply(response, &request.headers).await,

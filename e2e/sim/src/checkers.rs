@@ -12,7 +12,7 @@ pub mod watch;
 
 use std::sync::Arc;
 
-use store_core::{Event, Snapshot};
+use store_core::{Change, Event, Snapshot};
 
 use crate::kernel::Sim;
 
@@ -62,7 +62,11 @@ impl Checks {
     }
 
     fn applied(&self, event: &Event) {
-        self.fences.applied(event);
+        let value = match &event.change {
+            Change::Put { value, .. } => Some(value),
+            Change::Delete { .. } => None,
+        };
+        self.fences.applied(&event.key, event.revision, value);
         match () {
             () if event.key.starts_with(b"/registers/") => self.store.applied(event),
             () if event.key.starts_with(b"/core/pods/") => {

@@ -96,12 +96,15 @@ impl Manager {
             .for_each(|scope| self.cluster.sim.pause(scope));
     }
 
-    /// Lets it go on.
+    /// Lets it go on. Its threads wake in any order: what leads may work before it notices that its term is over.
     pub fn resume(&self) {
-        [self.process.get(), self.working.get()]
-            .into_iter()
-            .flatten()
-            .for_each(|scope| self.cluster.sim.resume(scope));
+        let sim = self.cluster.sim.clone();
+        if let Some(working) = self.working.get() {
+            sim.resume(working);
+        }
+        if let Some(process) = self.process.get() {
+            sim.clone().after(sim.between(0, SECOND / 2), move || sim.resume(process));
+        }
     }
 
     /// Who this run of the process is in elections.

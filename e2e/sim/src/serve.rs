@@ -83,10 +83,9 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
         headers.insert(fence::HEADER, term);
     }
     let core = Request { info, headers, body: request.body.clone() };
-    let is_write = core.info.is_write();
-    let mut confirmed = !is_write;
+    let mut consistency = core.consistency();
     for _ in 0..MAX_PLANS {
-        let snapshot = match snapshot(&server, core.consistency(), is_write && confirmed).await {
+        let snapshot = match snapshot(&server, consistency).await {
             Ok(snapshot) => snapshot,
             Err(refusal) => return refusal,
         };
@@ -94,8 +93,10 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
             return unavailable("the server stops");
         };
         match prepared {
-            // A write is refused only for what is confirmed: this member may be behind.
-            Prepared::Respond(response) if !confirmed && response.status.as_u16() >= 400 => confirmed = true,
+            // A write is refused, or found to be done, only for what is confirmed: this member may be behind.
+            Prepared::Respond(_) if core.info.is_write() && consistency == Consistency::Any => {
+                consistency = Consistency::Latest;
+            }
             Prepared::Respond(response) => return respond(&response),
             Prepared::Commit(commit) => {
                 cluster.checks.fences.planned(request.fence.as_deref(), &commit.txn);
@@ -187,15 +188,11 @@ fn plan(
     Some(cluster.sim.rng(|rng| prepare_from(&world, request, user, now, &mut Ids::new(rng), place)))
 }
 
-async fn snapshot(
-    server: &Rc<Server>,
-    consistency: Consistency,
-    confirm: bool,
-) -> Result<Snapshot, ApiAnswer> {
+async fn snapshot(server: &Rc<Server>, consistency: Consistency) -> Result<Snapshot, ApiAnswer> {
     let current = || server.view().map(|view| view.snapshot).ok_or_else(|| unavailable("the server stops"));
     match consistency {
-        Consistency::Any if !confirm => current(),
-        Consistency::Any | Consistency::Latest => match server.confirm().await {
+        Consistency::Any => current(),
+        Consistency::Latest => match server.confirm().await {
             Ok(true) => current(),
             _ => Err(unavailable("the state is not confirmed")),
         },
