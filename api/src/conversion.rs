@@ -25,9 +25,11 @@ pub fn stored_as_served(resource: &Resource) -> bool {
     resource.stored_as.is_none()
 }
 
-/// From the version in which a resource is served to the one in which it is stored.
+/// From the version in which a resource is served to the one in which it is stored. Objects that a webhook converts are left to it.
 pub fn to_stored(resource: &Resource, object: &mut Value) {
-    let Some((group, version)) = &resource.stored_as else { return };
+    let Some((group, version)) = resource.stored_as.as_ref().filter(|_| !by_webhook(resource)) else {
+        return;
+    };
     if resource.is("events.k8s.io", "events") {
         rename(object, EVENT_FIELDS.iter().map(|(served, stored)| (*served, *stored)));
         if let Value::Object(map) = object {
@@ -47,9 +49,9 @@ pub fn to_stored(resource: &Resource, object: &mut Value) {
     name_version(object, api_version(group, version));
 }
 
-/// From the version in which a resource is stored to the one in which it is served.
+/// From the version in which a resource is stored to the one in which it is served. Objects that a webhook converts are left to it.
 pub fn from_stored(resource: &Resource, object: &mut Value) {
-    if resource.stored_as.is_none() {
+    if resource.stored_as.is_none() || by_webhook(resource) {
         return;
     }
     if resource.is("events.k8s.io", "events") {
@@ -60,6 +62,11 @@ pub fn from_stored(resource: &Resource, object: &mut Value) {
         autoscaling::to_v1(map);
     }
     name_version(object, resource.api_version());
+}
+
+/// Whether the definition of a resource names a webhook for this.
+fn by_webhook(resource: &Resource) -> bool {
+    resource.custom.as_ref().is_some_and(|custom| custom.converter.is_some())
 }
 
 fn name_version(object: &mut Value, api_version: Cow<'_, str>) {

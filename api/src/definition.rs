@@ -54,6 +54,8 @@ pub struct Custom {
     pub selectable: Vec<Box<str>>,
     /// Objects that were written after this revision were written under this very schema.
     pub since: u64,
+    /// Who converts objects between versions, where it is a webhook: `spec.conversion.webhook`.
+    pub converter: Option<Value>,
     /// The definition as it is stored.
     stored: Bytes,
     /// Which of its versions this is.
@@ -172,6 +174,12 @@ impl Origin<'_> {
         }
     }
 
+    /// The webhook that converts objects, if that is the strategy.
+    fn converter(&self) -> Option<Value> {
+        let conversion = &self.object["spec"]["conversion"];
+        (conversion["strategy"] == "Webhook").then(|| conversion["webhook"].clone())
+    }
+
     fn custom(&self, at: usize, version: &Value, type_name: String) -> Custom {
         Custom {
             definition: text(&self.object["metadata"]["name"]).into(),
@@ -183,6 +191,7 @@ impl Origin<'_> {
                 .map(|field| text(&field["jsonPath"]).trim_start_matches('.').into())
                 .collect(),
             since: self.since,
+            converter: self.converter(),
             stored: self.stored.clone(),
             version: at,
             type_name,

@@ -1,6 +1,7 @@
 //! The vocabulary: catalogue, schemas, defaults, validation, selectors, patches, transcoding, printing.
 
 pub mod catalogue;
+pub mod condition;
 pub mod conversion;
 pub mod cron;
 pub mod defaults;

@@ -24,7 +24,7 @@ use crate::hub::mailbox::Mailbox;
 mod mailbox;
 mod watcher;
 
-pub(crate) use watcher::Watcher;
+pub(crate) use watcher::{Convert, Watcher};
 
 /// The history does not reach back that far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod body;
 mod cluster;
 mod compress;
 mod connection;
+mod conversions;
 mod health;
 mod hub;
 mod limits;
@@ -23,6 +24,7 @@ mod streams;
 mod tls;
 pub mod tunnel;
 mod watch;
+mod webhooks;
 
 pub use apiserver_core::config::Ipv4Cidr;
 pub use apiserver_core::{Config, User};

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::connection::{self, Acceptor, Protocols};
+use crate::conversions::Conversions;
 use crate::hub::{History, Hub, Unavailable};
 use crate::limits::Limiter;
 use crate::measure::Measures;
@@ -32,6 +33,7 @@ use crate::service::InProcess;
 use crate::shell::Shell;
 use crate::tls::{self, TlsError};
 use crate::tunnel::Registry;
+use crate::webhooks::Webhooks;
 
 /// How often genesis is planned anew when something else writes meanwhile.
 const MAX_GENESIS: usize = 16;
@@ -130,6 +132,8 @@ impl Server {
         let shell = Arc::new(Shell {
             tunnels: Arc::new(Registry::new(stop.clone())),
             measures: Measures::default(),
+            webhooks: Webhooks::default(),
+            conversions: Conversions::default(),
             store,
             config,
             authority: authority.clone(),

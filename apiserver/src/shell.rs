@@ -15,7 +15,7 @@ use apiserver_core::authz::{Attributes, check};
 use apiserver_core::failure::Refused;
 use apiserver_core::request::Verb;
 use apiserver_core::{
-    Config, Consistency, Deleted, DeletionPart, DeletionPlace, Derived, Ids, Prepared, Rendered, Request,
+    Ask, Config, Consistency, Deleted, DeletionPart, Derived, Ids, Prepared, Progress, Rendered, Request,
     RequestInfo, Response as CoreResponse, User, World, authn, failure, prepare_from,
 };
 use arc_swap::ArcSwap;
@@ -24,10 +24,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts}
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 use jiff::Timestamp;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use store::{CommitError, Outcome, ReadError, Snapshot, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::body::{Body, BodyError};
+use crate::conversions::Conversions;
 use crate::health::{self, Health};
 use crate::hub::{Forgotten, Hub};
 use crate::limits::{Limiter, Slot};
@@ -37,6 +40,7 @@ use crate::openapi::{self, Documents};
 use crate::pki::Authority;
 use crate::respond::IntoHttp as _;
 use crate::tunnel::Registry;
+use crate::webhooks::Webhooks;
 use crate::{cluster, compress, streams, watch};
 
 /// How long a request may take; watches and streams may go on.
@@ -45,6 +49,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 const REVISION_DEADLINE: Duration = Duration::from_secs(3);
 /// How often a request is planned anew because the state moved on.
 const MAX_PLANS: usize = 16;
+/// How often webhooks are asked for one request.
+const MAX_ASKS: usize = 256;
 /// So much of a body that is too large is read and forgotten; then the connection ends.
 const MAX_FORGOTTEN: usize = 64 * 1024 * 1024;
 /// How long a server that stops still takes connections and requests: those that are on their way to it are served, and not
@@ -64,6 +70,8 @@ pub(crate) struct Shell {
     pub(crate) hub: Arc<Hub>,
     pub(crate) tunnels: Arc<Registry>,
     pub(crate) measures: Measures,
+    pub(crate) webhooks: Webhooks,
+    pub(crate) conversions: Conversions,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,
     pub(crate) openapi: Documents,
@@ -87,6 +95,15 @@ pub(crate) enum Peer {
 pub(crate) struct Caller {
     pub(crate) user: Arc<User>,
     pub(crate) slot: Slot,
+}
+
+/// A request in its course: what it is planned with each time.
+struct Course {
+    progress: Progress,
+    /// What webhooks were asked about must not change because time goes on, or because ids are drawn anew.
+    now: Timestamp,
+    rng: StdRng,
+    asks: usize,
 }
 
 /// Why a body was not read.
@@ -251,12 +268,15 @@ impl Shell {
             return self.own_path(request, caller).await;
         }
         let mut consistency = request.consistency();
-        for _ in 0..MAX_PLANS {
+        let mut course = Course::begin();
+        let mut plans = 0;
+        while plans < MAX_PLANS {
+            plans += 1;
             let snapshot = match self.snapshot(consistency).await {
                 Ok(snapshot) => snapshot,
                 Err(refusal) => return refusal.into_http(),
             };
-            match self.plan(&snapshot, request, caller, None) {
+            match self.plan(&snapshot, request, caller, &course) {
                 // A transaction is compared with the newest state when it is applied. Who is told without one that
                 // nothing is there, or nothing to do, must not be told so by a server that is behind.
                 Prepared::Respond(_) if info.is_write() && consistency == Consistency::Any => {
@@ -270,13 +290,21 @@ impl Shell {
                     },
                     Err(error) => return commit_failure(&error).into_http(),
                 },
-                Prepared::Part(part) => return self.delete_in_parts(request, caller, *part).await,
+                Prepared::Ask(ask) => {
+                    if !self.ask(ask, &mut course).await {
+                        break;
+                    }
+                    plans -= 1;
+                }
+                Prepared::Part(part) => return self.delete_in_parts(request, caller, *part, course).await,
                 // A watch that ends at once would only be asked for again.
                 Prepared::Watch(_) if self.stop.is_cancelled() => return failure::stopping().into_http(),
                 Prepared::Watch(plan) => {
                     let guard = self.metrics.long_running(&request.info);
+                    let converts = plan.output.by_webhook();
                     return match self.hub.watch(*plan) {
                         Ok(watcher) => {
+                            let watcher = if converts { watcher.converting(self.clone()) } else { watcher };
                             watch::answer(watcher.until(self.stop.clone().cancelled_owned()), guard)
                         }
                         Err(Forgotten { content_type, line }) => watch::expired(content_type, line),
@@ -301,8 +329,10 @@ impl Shell {
         request: &Request,
         caller: &Caller,
         mut part: DeletionPart,
+        mut course: Course,
     ) -> Response<Body> {
-        let (mut deleted, mut place, mut plans) = (Deleted::default(), part.from.clone(), 1);
+        let (mut deleted, mut plans) = (Deleted::default(), 1);
+        let mut place = part.from.clone();
         loop {
             let txn = std::mem::take(&mut part.txn);
             let outcome = match txn.ops.is_empty() {
@@ -323,26 +353,39 @@ impl Shell {
                 return contended().into_http();
             }
             plans += 1;
-            part = match self.plan(&self.store.snapshot(), request, caller, Some(&place)) {
-                Prepared::Part(part) => *part,
-                Prepared::Respond(response) => return response.into_http(),
-                _ => return failure::internal("a deletion became something else").into_http(),
+            course.progress.place = Some(place.clone());
+            part = loop {
+                match self.plan(&self.store.snapshot(), request, caller, &course) {
+                    Prepared::Part(part) => break *part,
+                    Prepared::Ask(ask) => {
+                        if !self.ask(ask, &mut course).await {
+                            return contended().into_http();
+                        }
+                    }
+                    Prepared::Respond(response) => return response.into_http(),
+                    _ => return failure::internal("a deletion became something else").into_http(),
+                }
             };
         }
     }
 
-    fn plan(
-        &self,
-        snapshot: &Snapshot,
-        request: &Request,
-        caller: &Caller,
-        place: Option<&DeletionPlace>,
-    ) -> Prepared {
+    /// Asks webhooks what a plan wants to know; `false` when they were asked too often.
+    async fn ask(&self, ask: Ask, course: &mut Course) -> bool {
+        course.asks += 1;
+        if course.asks > MAX_ASKS {
+            return false;
+        }
+        self.webhooks.ask(&self.tunnels, ask, &mut course.progress.answers).await;
+        true
+    }
+
+    fn plan(&self, snapshot: &Snapshot, request: &Request, caller: &Caller, course: &Course) -> Prepared {
         let derived = self.derived.load();
         let world = World { snapshot, derived: &derived, config: &self.config };
         let plan = || {
-            let mut rng = rand::rng();
-            prepare_from(&world, request, &caller.user, Timestamp::now(), &mut Ids::new(&mut rng), place)
+            let mut rng = course.rng.clone();
+            let ids = &mut Ids::new(&mut rng);
+            prepare_from(&world, request, &caller.user, course.now, ids, &course.progress)
         };
         // One request that breaks the planner must not take its connection's other requests with it.
         catch_unwind(AssertUnwindSafe(plan)).unwrap_or_else(|_| {
@@ -420,6 +463,15 @@ impl Shell {
         let answer = move || shell.openapi.answer(&shell.config, &customs, &path, &headers);
         let made = tokio::task::spawn_blocking(answer).await;
         made.unwrap_or_else(|error| *failure::internal(&error.to_string())).into_http()
+    }
+}
+
+// === impl Course ===
+
+impl Course {
+    fn begin() -> Course {
+        let rng = StdRng::from_rng(&mut rand::rng());
+        Course { progress: Progress::default(), now: Timestamp::now(), rng, asks: 0 }
     }
 }
 

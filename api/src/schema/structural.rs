@@ -14,7 +14,7 @@ mod compile;
 mod formats;
 mod pruning;
 
-pub(crate) use cel::{Rule, RuleFault, rule_fault};
+pub(crate) use cel::{Rule, RuleFault, holds, rule_fault};
 
 /// A type that JSON knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -320,11 +320,13 @@ pub fn check_definition(object: &Value, errors: &mut Errors) {
             errors.required(&webhook.field("clientConfig"), "required when strategy is set to Webhook");
         }
         ("Webhook", true) => {
-            let detail = "conversion by webhook is not served yet: all versions must have one schema, and the strategy None";
-            errors.invalid(&place.field("strategy"), "Webhook", detail);
             check_client(&conversion["webhook"]["clientConfig"], &webhook.field("clientConfig"), errors);
-            if !given(&conversion["webhook"]["conversionReviewVersions"]) {
-                errors.required(&webhook.field("conversionReviewVersions"), "");
+            let versions = &conversion["webhook"]["conversionReviewVersions"];
+            let place = webhook.field("conversionReviewVersions");
+            if !given(versions) {
+                errors.required(&place, "");
+            } else if !list(versions).iter().any(|version| matches!(text(version), "v1" | "v1beta1")) {
+                errors.invalid(&place, versions.clone(), "must include at least one of v1, v1beta1");
             }
         }
         ("None", true) => errors.forbidden(&webhook, "should not be set when strategy is not set to Webhook"),

@@ -14,8 +14,10 @@ mod certificate;
 pub(crate) mod matching;
 mod node;
 mod pod;
+mod reviewed;
 
 pub(crate) use node::{may_touch_pod_of as node_may_touch_pod_of, token as node_token};
+pub(crate) use reviewed::{again, mutate_changed, mutate_new, validate_changed, validate_new};
 
 const CERTIFICATES: &str = "certificates.k8s.io";
 

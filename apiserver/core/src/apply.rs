@@ -37,7 +37,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
             Part::Sub(_) => Err(Status::not_found(call.resource, call.name()).into()),
         };
     };
-    let old = call.parsed(entry)?;
+    let old = call.current(call.parsed(entry)?)?;
     let mut live = old.clone();
     conversion::from_stored(call.resource, &mut live);
     let manager = call.manager();
@@ -62,7 +62,7 @@ fn create(call: &Call<'_>, ids: &mut Ids<'_>, config: &Value, warnings: Vec<Stri
         let why = format!(
             "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
         );
-        return Err(call.conflict(call.name(), why));
+        return Err(call.conflict(call.name(), why).into());
     }
     let manager = call.manager();
     let writer = Writer { manager: &manager, part: Part::Main, now: call.now };

@@ -7,6 +7,7 @@ use store_core::{Entry, Value as Stored};
 use crate::call::Call;
 use crate::object;
 use crate::scan;
+use crate::webhooks;
 
 /// Members of a stored object that were not read, in order of their names. Empty for an object that was read whole.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,8 @@ impl Aside {
             // The finalizers of a namespace are not among its metadata.
             && !call.is("", "namespaces")
             && !call.options().dry_run
+            // Webhooks are shown whole objects.
+            && !webhooks::any(call)
             && patch.as_object().is_some_and(changes_status_only);
         if !ordinary {
             return None;

@@ -15,26 +15,24 @@ use crate::ids::Ids;
 use crate::object::{self, meta};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply};
-use crate::{admission, create, keys, scan};
+use crate::{admission, create, keys, scan, webhooks};
 
 const RESOURCE: ResourceName<'static> = ResourceName { group: "", resource: "pods/binding" };
 
 /// POST of a Binding.
 pub(crate) fn plan(call: &Call<'_>, _ids: &mut Ids<'_>) -> Planned {
     let schema = schema::builtin().type_of("", "v1", "Binding").unwrap_or_default();
-    let read = body::read(
-        call.request,
-        Expected { group: "", version: "v1", kind: "Binding", schemas: schema::builtin(), schema },
-    )?;
-    let mut binding = read.object;
+    let expected = Expected { group: "", version: "v1", kind: "Binding", schemas: schema::builtin(), schema };
+    let mut binding = body::read(call.request, expected)?.object;
     create::place(call, &mut binding)?;
     let path_name = if call.is("", "pods") { call.name() } else { "" };
     let name = match (path_name, meta(&binding, "name")) {
-        ("", "") => return Err(failure::bad_request("name must be provided")),
+        ("", "") => return Err(failure::bad_request("name must be provided").into()),
         ("", name) | (name, "") => name.to_owned(),
         (path, name) if path == name => name.to_owned(),
-        _ => return Err(failure::bad_request("name in URL does not match name in Binding object")),
+        _ => return Err(failure::bad_request("name in URL does not match name in Binding object").into()),
     };
+    webhooks::posted(call, &name, &mut binding, expected)?;
     let node = target(&binding, &name)?;
     let key = keys::object("", "pods", call.namespace(), &name);
     let missing = ResourceName { group: "", resource: "pods" };

@@ -44,7 +44,7 @@ impl<'a> Expected<'a> {
         }
     }
 
-    fn api_version(&self) -> String {
+    pub fn api_version(&self) -> String {
         api::catalogue::api_version(self.group, self.version).into_owned()
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use store_core::Entry;
 
+use crate::ask::Answers;
 use crate::delete::collection::DeletionPlace;
 use crate::failure::{self, Refused};
 use crate::negotiate::Accepted;
@@ -30,6 +31,8 @@ pub(crate) struct Call<'a> {
     pub accepted: Accepted,
     /// How far the deletion of a collection has come.
     pub place: Option<&'a DeletionPlace>,
+    /// What webhooks have answered so far.
+    pub answers: &'a Answers,
 }
 
 // === impl Call ===

@@ -32,7 +32,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         }
         Verb::Get if call.name() == STORE => call.output().object(StatusCode::OK, &bytes),
         Verb::Get => return Err(Status::not_found(call.resource, call.name()).into()),
-        _ => return Err(failure::no_such_path()),
+        _ => return Err(failure::no_such_path().into()),
     };
     response.headers.extend(warning(DEPRECATED));
     Ok(Prepared::Respond(response))

@@ -11,6 +11,7 @@ use crate::admission;
 use crate::authz::escalation;
 use crate::body::{self, Expected};
 use crate::call::Call;
+use crate::convert;
 use crate::definition;
 use crate::failure::{self, Refused};
 use crate::ids::Ids;
@@ -40,7 +41,7 @@ pub(crate) fn insert(
     ids: &mut Ids<'_>,
     mut new: Value,
     mut warnings: Vec<String>,
-    ownership: Ownership,
+    mut ownership: Ownership,
 ) -> Planned {
     let resource = call.storage();
     if resource.idle {
@@ -50,6 +51,8 @@ pub(crate) fn insert(
     if call.is(api::definition::GROUP, api::definition::PLURAL) {
         warnings.extend(api::definition::unserved(&new));
     }
+    place(call, &mut new)?;
+    admission::mutate_new(call, ids, &mut new, &mut ownership)?;
     conversion::to_stored(call.resource, &mut new);
     place(call, &mut new)?;
     identity(call, ids, &mut new)?;
@@ -83,16 +86,18 @@ pub(crate) fn insert(
         }
         Ownership::Settled(entries) => update::set_owners(&mut new, entries),
     }
+    admission::validate_new(call, &new)?;
     let headers = warnings_headers(&warnings);
     if call.options().dry_run {
         meta_mut(&mut new).remove("resourceVersion");
-        return Ok(respond(call, StatusCode::CREATED, new.to_string().into(), headers));
+        return respond(call, StatusCode::CREATED, new.to_string().into(), headers);
     }
+    call.to_store(&mut new)?;
     let value = object::encode(&mut new);
     txn.ops.push(Op::Put { key, value: value.clone(), expires_at_ms: expiry(call) });
     txn.compares.append(&mut claims.compares);
     txn.ops.append(&mut claims.ops);
-    Ok(Prepared::Commit(Commit { txn, reply: stored(call, 0, value, StatusCode::CREATED, headers) }))
+    Ok(Prepared::Commit(Commit { txn, reply: stored(call, 0, value, StatusCode::CREATED, headers)? }))
 }
 
 /// The answer that shows what operation `op` stores, in the form that was asked for.
@@ -102,16 +107,31 @@ pub(crate) fn stored(
     value: store_core::Value,
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
-) -> Reply {
+) -> Planned<Reply> {
     if call.is_plain() {
-        return Reply::stored(op, value, status, headers);
+        return Ok(Reply::stored(op, value, status, headers));
     }
+    let value = shown(call, value)?;
     let output = call.output();
-    Reply::made(move |revisions| {
+    Ok(Reply::made(move |revisions| {
         let revision = revisions.get(op).copied().unwrap_or_default();
         let shown = output.object(status, &crate::response::spliced(&value, revision));
         Response { headers, ..shown }
-    })
+    }))
+}
+
+/// An object that gets its revision when it is written.
+pub(crate) fn unversioned(bytes: &[u8]) -> Option<store_core::Value> {
+    object::parse(bytes).map(|mut document| object::encode(&mut document))
+}
+
+/// A value that is to be stored, as it will be shown.
+pub(crate) fn shown(call: &Call<'_>, value: store_core::Value) -> Planned<store_core::Value> {
+    if !convert::by_webhook(call.resource) {
+        return Ok(value);
+    }
+    let shown = call.in_version(&[&value.bytes])?.pop();
+    Ok(shown.and_then(|bytes| unversioned(&bytes)).unwrap_or(value))
 }
 
 /// An answer that is known before any write, in the form that was asked for.
@@ -120,8 +140,9 @@ pub(crate) fn respond(
     status: StatusCode,
     bytes: Bytes,
     headers: Vec<(HeaderName, HeaderValue)>,
-) -> Prepared {
-    Prepared::Respond(Response { headers, ..call.output().object(status, &bytes) })
+) -> Planned {
+    let bytes = call.in_version(&[&bytes])?.pop().unwrap_or(bytes);
+    Ok(Prepared::Respond(Response { headers, ..call.output().object(status, &bytes) }))
 }
 
 /// `Warning` headers.

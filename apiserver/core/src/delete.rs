@@ -1,5 +1,6 @@
 //! DELETE: at once, after a grace period, or when the last finalizer is done.
 
+use api::conversion;
 use api::status::Status;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -14,7 +15,7 @@ use crate::object::{self, finalizers, is_terminating, meta, meta_mut};
 use crate::prepare::Planned;
 use crate::request::{DeletionPropagation, dry_run, propagation};
 use crate::response::{Commit, Prepared, Reply, Response};
-use crate::{admission, definition, service};
+use crate::{admission, definition, service, webhooks};
 
 pub(crate) mod collection;
 
@@ -47,7 +48,21 @@ enum Step {
 /// DELETE of one object.
 pub(crate) fn one(call: &Call<'_>) -> Planned {
     let options = options(call)?;
+    if webhooks::any(call) {
+        admission::delete(call, call.name())?;
+        let (_, old) = call.stored()?;
+        preconditions(call, &options, &old)?;
+        reviewed(call, old, &options)?;
+    }
     one_with(call, &options)
+}
+
+/// Puts the deletion of an object before the webhooks.
+fn reviewed(call: &Call<'_>, old: Value, options: &DeleteOptions) -> Planned<()> {
+    let name = meta(&old, "name").to_owned();
+    let mut old = call.current(old)?;
+    conversion::from_stored(call.resource, &mut old);
+    webhooks::deletion(call, old, &name, &webhooks::deletion_options(call, options))
 }
 
 /// Deletion of the request's object with the given options.
@@ -61,23 +76,23 @@ pub(crate) fn one_with(call: &Call<'_>, options: &DeleteOptions) -> Planned {
         ops: vec![],
     };
     match step(call, options, &old) {
-        Step::Nothing => Ok(create::respond(call, StatusCode::OK, entry.value.clone(), Vec::new())),
+        Step::Nothing => create::respond(call, StatusCode::OK, entry.value.clone(), Vec::new()),
         Step::Mark(marked) if options.dry_run => {
-            Ok(create::respond(call, StatusCode::OK, marked.to_string().into(), Vec::new()))
+            create::respond(call, StatusCode::OK, marked.to_string().into(), Vec::new())
         }
         Step::Mark(mut marked) => {
             let value = object::encode(&mut marked);
             txn.ops.push(Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });
-            let reply = create::stored(call, 0, value, StatusCode::OK, Vec::new());
+            let reply = create::stored(call, 0, value, StatusCode::OK, Vec::new())?;
             Ok(Prepared::Commit(Commit { txn, reply }))
         }
         Step::Remove if options.dry_run => Ok(Prepared::Respond(removed(call, entry, &old))),
-        Step::Remove => Ok(finish(call, entry, &old, txn)),
+        Step::Remove => finish(call, entry, &old, txn),
     }
 }
 
 /// Plans the removal of a stored object; `shown` is its last state.
-pub(crate) fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn) -> Prepared {
+pub(crate) fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn) -> Planned {
     txn.ops.insert(0, Op::Delete { key: call.key(meta(shown, "name")) });
     if call.is("", "services") {
         service::release(shown, &mut txn);
@@ -86,11 +101,11 @@ pub(crate) fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn
     let reply = if ANSWERS_OBJECT.contains(&&*call.resource.plural) && call.subresource() != "eviction" {
         let mut last = shown.clone();
         let value: Stored = object::encode(&mut last);
-        create::stored(call, 0, value, StatusCode::OK, Vec::new())
+        create::stored(call, 0, value, StatusCode::OK, Vec::new())?
     } else {
         Reply::fixed(removed(call, entry, shown))
     };
-    Prepared::Commit(Commit { txn, reply })
+    Ok(Prepared::Commit(Commit { txn, reply }))
 }
 
 fn removed(call: &Call<'_>, entry: &Entry, shown: &Value) -> Response {

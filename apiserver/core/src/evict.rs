@@ -10,7 +10,7 @@ use crate::failure;
 use crate::object::meta;
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply};
-use crate::{create, delete};
+use crate::{create, delete, webhooks};
 
 /// POST of an Eviction.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
@@ -20,8 +20,9 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     let mut eviction = body::read(call.request, expected)?.object;
     create::place(call, &mut eviction)?;
     if !meta(&eviction, "name").is_empty() && meta(&eviction, "name") != call.name() {
-        return Err(failure::bad_request("name in URL does not match name in Eviction object"));
+        return Err(failure::bad_request("name in URL does not match name in Eviction object").into());
     }
+    webhooks::posted(call, call.name(), &mut eviction, expected)?;
     let mut options = delete::DeleteOptions {
         grace: call.options().grace_period_seconds,
         dry_run: call.options().dry_run,

@@ -23,9 +23,11 @@ pub(crate) fn guard(snapshot: &Snapshot, request: &Request, prepared: Prepared) 
     let txn = match &mut prepared {
         Prepared::Commit(commit) => &mut commit.txn,
         Prepared::Part(part) => &mut part.txn,
-        Prepared::Respond(_) | Prepared::Measure(_) | Prepared::Watch(_) | Prepared::Connect(_) => {
-            return Ok(prepared);
-        }
+        Prepared::Respond(_)
+        | Prepared::Ask(_)
+        | Prepared::Measure(_)
+        | Prepared::Watch(_)
+        | Prepared::Connect(_) => return Ok(prepared),
     };
     follow(snapshot, txn);
     txn.compares.extend(required(snapshot, &request.headers)?);

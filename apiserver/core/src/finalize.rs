@@ -16,7 +16,7 @@ use crate::update;
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let read = body::read(call.request, Expected::of(call.resource))?;
     if meta(&read.object, "name") != call.name() {
-        return Err(failure::bad_request("the name of the object does not match the name on the URL"));
+        return Err(failure::bad_request("the name of the object does not match the name on the URL").into());
     }
     let (entry, old) = call.stored()?;
     let mut new = old.clone();

@@ -55,6 +55,13 @@ pub const NODE_PORTS: &[u8] = b"/claims/nodeport/";
 /// The prefix of all RBAC objects.
 pub const RBAC: &[u8] = b"/rbac.authorization.k8s.io/";
 
+/// The prefix of all configurations of admission.
+pub const ADMISSION: &[u8] = b"/admissionregistration.k8s.io/";
+/// The prefix of all configurations of mutating webhooks.
+pub const MUTATING_WEBHOOKS: &[u8] = b"/admissionregistration.k8s.io/mutatingwebhookconfigurations/";
+/// The prefix of all configurations of validating webhooks.
+pub const VALIDATING_WEBHOOKS: &[u8] = b"/admissionregistration.k8s.io/validatingwebhookconfigurations/";
+
 /// The prefix of all definitions of custom resources.
 pub const DEFINITIONS: &[u8] = b"/apiextensions.k8s.io/customresourcedefinitions/";
 

@@ -140,7 +140,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         let subject = entry.map(|entry| call.parsed(entry)).transpose()?.and_then(|it| subject(kind, &it));
         match subject {
             Some(subject) => (vec![subject], Some(missing)),
-            None => return Err(missing),
+            None => return Err(missing.into()),
         }
     };
     Ok(Prepared::Measure(Box::new(MeasurePlan { kind, subjects, one })))

@@ -21,11 +21,18 @@ pub fn meta_mut(object: &mut Value) -> &mut Map<String, Value> {
 
 /// The object in `field`, made when it is not there (or is not an object).
 pub fn child<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
-    if !object.is_object() {
-        *object = json!({});
+    map_child(map_of(object), field)
+}
+
+/// The members of a document, which is made an object when it is none.
+pub fn map_of(document: &mut Value) -> &mut Map<String, Value> {
+    if !document.is_object() {
+        *document = json!({});
     }
-    let Value::Object(map) = object else { unreachable!("it was made an object") };
-    map_child(map, field)
+    match document {
+        Value::Object(map) => map,
+        _ => unreachable!("it was made an object"),
+    }
 }
 
 /// The object in `field` of a map, made when it is not there (or is not an object).

@@ -10,6 +10,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::convert;
 use crate::negotiate::{Accepted, Encoding, Form};
 use crate::object;
 use crate::response::{Body, JSON, Response};
@@ -79,6 +80,22 @@ impl Output {
         !self.converted
             && self.encoding != Encoding::Protobuf
             && !matches!(self.form, Form::Table | Form::Partial)
+    }
+
+    /// Whether objects may have to be converted by a webhook before they are given to the output.
+    pub fn by_webhook(&self) -> bool {
+        // Of metadata all versions have the same.
+        convert::by_webhook(&self.resource) && self.form != Form::Partial
+    }
+
+    /// Whether that stored object has to be.
+    pub fn is_unconverted(&self, stored: &[u8]) -> bool {
+        self.by_webhook() && convert::is_needed(&self.resource, stored)
+    }
+
+    /// Group, version and plural of what is shown.
+    pub fn path(&self) -> (&str, &str, &str) {
+        (&self.resource.group, &self.resource.version, &self.resource.plural)
     }
 
     /// One object.

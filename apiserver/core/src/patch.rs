@@ -39,7 +39,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let entry = call.entry()?;
     let (old, aside) = match Aside::of_status_patch(call, &patch, entry) {
         Some(read) => read,
-        None => (call.parsed(entry)?, Aside::default()),
+        None => (call.current(call.parsed(entry)?)?, Aside::default()),
     };
     let mut new = old.clone();
     conversion::from_stored(call.resource, &mut new);

@@ -4,6 +4,7 @@ use api::catalogue::{Catalogue, Resource, Verb as Allowed};
 use api::status::Status;
 use jiff::Timestamp;
 
+use crate::ask::{Answers, Ask};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::delete::collection::DeletionPlace;
@@ -19,8 +20,25 @@ use crate::{
     review, scale, stream, token, update, watching,
 };
 
-/// What planning comes to.
-pub(crate) type Planned = Result<Prepared, Refused>;
+/// What planning comes to, unless it stops.
+pub(crate) type Planned<T = Prepared> = Result<T, Stop>;
+
+/// Why planning stops before its end.
+pub(crate) enum Stop {
+    /// The request cannot be carried out.
+    Refused(Refused),
+    /// Webhooks have to be asked first.
+    Ask(Ask),
+}
+
+/// What has come of a request before it is planned again.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// How far the deletion of a collection has come.
+    pub place: Option<DeletionPlace>,
+    /// What webhooks have answered.
+    pub answers: Answers,
+}
 
 /// Subresources that a node answers.
 const STREAMS: &[&str] = &["log", "exec", "attach", "portforward", "proxy"];
@@ -33,7 +51,21 @@ pub fn prepare(
     now: Timestamp,
     ids: &mut Ids<'_>,
 ) -> Prepared {
-    prepare_from(world, request, user, now, ids, None)
+    prepare_from(world, request, user, now, ids, &Progress::default())
+}
+
+// === impl Stop ===
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Stop {
+        Stop::Refused(refused)
+    }
+}
+
+impl From<Status> for Stop {
+    fn from(status: Status) -> Stop {
+        Stop::Refused(status.into())
+    }
 }
 
 /// Whether the client gets protobuf, for refusals too.
@@ -52,18 +84,25 @@ fn is_protobuf(request: &Request) -> bool {
     accepted.is_ok_and(|accepted| accepted.encoding == Encoding::Protobuf)
 }
 
-/// As [`prepare`], for what follows on the parts of a deletion that were carried out already.
+/// As [`prepare`], for a request of which a part is done: of whose deletion parts were carried out, or for which webhooks were
+/// asked.
+///
+/// Who plans again with answers gives the same `now` and the same `ids` as before: what was asked about must not change of itself.
 pub fn prepare_from(
     world: &World<'_>,
     request: &Request,
     user: &User,
     now: Timestamp,
     ids: &mut Ids<'_>,
-    place: Option<&DeletionPlace>,
+    progress: &Progress,
 ) -> Prepared {
-    let planned = plan(world, request, user, now, ids, place)
-        .and_then(|prepared| fence::guard(world.snapshot, request, prepared))
-        .unwrap_or_else(|refused| Prepared::Respond(*refused));
+    let planned = plan(world, request, user, now, ids, progress)
+        .and_then(|prepared| Ok(fence::guard(world.snapshot, request, prepared)?))
+        .unwrap_or_else(|stop| match stop {
+            Stop::Refused(refused) => Prepared::Respond(*refused),
+            Stop::Ask(ask) => Prepared::Ask(ask),
+        });
+    let planned = planned.warn(&progress.answers.warnings());
     match is_protobuf(request) {
         true => planned.into_protobuf(),
         false => planned,
@@ -76,7 +115,7 @@ fn plan(
     user: &User,
     now: Timestamp,
     ids: &mut Ids<'_>,
-    place: Option<&DeletionPlace>,
+    progress: &Progress,
 ) -> Planned {
     let info = &request.info;
     let method = info.method_verb();
@@ -85,20 +124,23 @@ fn plan(
         return Err(Status::too_large(world.config.max_body).into());
     }
     if !info.is_resource {
-        return discovery::respond(world, request).map(Prepared::Respond);
+        return Ok(discovery::respond(world, request).map(Prepared::Respond)?);
     }
     let served =
         world.resource(&info.group, &info.version, &info.resource).ok_or_else(failure::no_such_path)?;
     let resource: &Resource = &served;
     if !addressed(resource, request) {
-        return Err(failure::no_such_path());
+        return Err(failure::no_such_path().into());
     }
     // What a stream sends is not for this server to negotiate.
     let accepted = match STREAMS.contains(&info.subresource.as_str()) {
         true => Accepted::default(),
         false => negotiate::accept(&request.headers, kinds::has_protobuf(resource))?,
     };
-    let call = Call { world: *world, request, user, now, resource, served: &served, accepted, place };
+    let place = progress.place.as_ref();
+    let answers = &progress.answers;
+    let call =
+        Call { world: *world, request, user, now, resource, served: &served, accepted, place, answers };
     if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
 }
 

@@ -6,16 +6,18 @@ use api::status::{ResourceName, Status};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 
+use crate::ask::Endpoint;
+use crate::backends;
 use crate::call::Call;
 use crate::connect::{Backend, Proxied, Stream};
 use crate::failure::{self, Refused};
 use crate::ids::Ids;
-use crate::object::{self, items, meta};
+use crate::object::{items, meta};
 use crate::prepare::Planned;
 use crate::request::RequestInfo;
 use crate::response::{Prepared, Response};
-use crate::stream::connect;
-use crate::{keys, scan};
+use crate::stream::{self, connect};
+use crate::webhooks;
 
 pub mod headers;
 
@@ -43,6 +45,10 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if !METHODS.contains(&info.method) {
         return Err(Status::method_not_allowed_here().into());
     }
+    if webhooks::any(call) {
+        // The path is not for webhooks to change: what was asked for is asked for.
+        stream::connecting(call, call.name(), &mut stream::options::of_request(call))?;
+    }
     let singular = &call.resource.singular;
     let named = split_name(call.name())
         .ok_or_else(|| failure::bad_request(&format!("invalid {singular} request {:?}", call.name())))?;
@@ -57,7 +63,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     };
     let upgrade = call.request.headers.contains_key(header::UPGRADE);
     if info.rest.is_empty() && matches!(info.method, Method::GET | Method::HEAD) && !upgrade {
-        return slash(info).map(Prepared::Respond);
+        return Ok(slash(info).map(Prepared::Respond)?);
     }
     let root = if info.rest.is_empty() { "/" } else { &info.rest };
     let target = match info.raw_query.is_empty() {
@@ -65,8 +71,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         false => format!("{root}?{}", info.raw_query),
     };
     let prefix = info.path.strip_suffix(&*info.rest).unwrap_or(&info.path).to_owned();
-    let stream = Stream::Proxy(Proxied { backend, target, prefix });
-    Ok(connect(call, &node, meta(&object, "uid"), stream))
+    let proxied = Stream::Proxy(Proxied { backend, target, prefix });
+    Ok(connect(call, &node, meta(&object, "uid"), proxied))
 }
 
 /// Without a slash at the end, relative links of the backend's root would lead elsewhere.
@@ -92,41 +98,21 @@ fn split_name(name: &str) -> Option<Named<'_>> {
     (known && !name.is_empty()).then_some(Named { tls: scheme == "https", name, port })
 }
 
-/// An address that may be reached through a node: neither the node itself by its loopback, nor what is on its link only.
-fn allowed(address: &str) -> Result<IpAddr, Refused> {
-    let usable = |ip: &IpAddr| match ip {
-        IpAddr::V4(ip) => {
-            !(ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_multicast()
-                || ip.is_broadcast()
-                || ip.is_unspecified())
-        }
-        IpAddr::V6(ip) => {
-            !(ip.is_loopback()
-                || ip.is_unicast_link_local()
-                || ip.is_multicast()
-                || ip.is_unspecified()
-                || ip.to_ipv4_mapped().is_some())
-        }
-    };
-    address.parse().ok().filter(usable).ok_or_else(|| failure::bad_request("address not allowed"))
-}
-
-fn as_port(port: Option<u64>) -> Option<u16> {
-    port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+/// An address that the server may have a node connect to.
+fn address(text: &str) -> Result<IpAddr, Refused> {
+    backends::allowed(text).ok_or_else(|| failure::bad_request("address not allowed"))
 }
 
 fn pod(pod: &Value, named: &Named<'_>) -> Result<Found, Refused> {
     let mut declared = items(&pod["spec"]["containers"]).iter().flat_map(|c| items(&c["ports"]));
-    let number = |port: &Value| as_port(port["containerPort"].as_u64());
+    let number = |port: &Value| backends::as_port(port["containerPort"].as_u64());
     let port = match (named.port, named.port.parse::<u16>()) {
         ("", _) => declared.find_map(number).or(Some(if named.tls { 443 } else { 80 })),
         (_, Ok(number)) => Some(number).filter(|number| *number > 0),
         (name, Err(_)) => declared.find(|port| port["name"] == *name).and_then(number),
     };
     let port = port.ok_or_else(|| failure::bad_request(&format!("the pod has no port {:?}", named.port)))?;
-    let ip = allowed(pod["status"]["podIP"].as_str().unwrap_or_default())?;
+    let ip = address(pod["status"]["podIP"].as_str().unwrap_or_default())?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         return Err(failure::bad_request(&format!("pod {} does not have a host assigned", named.name)));
@@ -144,62 +130,27 @@ fn node(node: &Value, named: &Named<'_>) -> Result<Found, Refused> {
         port.ok_or_else(|| failure::bad_request(&format!("invalid port of a node: {:?}", named.port)))?;
     let addresses = items(&node["status"]["addresses"]);
     let address = addresses.iter().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());
-    let ip = allowed(address.unwrap_or_default())?;
+    let ip = self::address(address.unwrap_or_default())?;
     Ok(Found { node: name, backend: Backend::Address { tls: named.tls, ip, port } })
 }
 
-/// One of the ready endpoints of the service's port. An endpoint counts only when the pod that it names has its address:
-/// who may write EndpointSlices may not choose where the server connects to.
+/// One of the ready endpoints of the service's port.
 fn service(call: &Call<'_>, service: &Value, named: &Named<'_>, ids: &mut Ids<'_>) -> Result<Found, Refused> {
     let name = named.name;
     let port = match named.port.parse::<u64>() {
-        Ok(number) => {
-            let ports = items(&service["spec"]["ports"]);
-            let port = ports.iter().find(|port| port["port"].as_u64() == Some(number)).ok_or_else(|| {
-                Status::unavailable(format!("no service port {number} found for service {name:?}"))
-            })?;
-            port["name"].as_str().unwrap_or_default()
-        }
+        Ok(number) => backends::port_name(service, number).ok_or_else(|| {
+            Status::unavailable(format!("no service port {number} found for service {name:?}"))
+        })?,
         Err(_) => named.port,
     };
-    let prefix = keys::namespace_prefix("discovery.k8s.io", "endpointslices", call.namespace());
-    let mut found = Vec::new();
-    for (_, entry) in call.world.snapshot.prefix(prefix.as_bytes()) {
-        let label = scan::text(&entry.value, &["metadata", "labels", "kubernetes.io/service-name"]);
-        if label.as_deref() != Some(name) {
-            continue;
-        }
-        let Some(slice) = object::parse(&entry.value) else { continue };
-        let wanted = |it: &&Value| it["name"].as_str().unwrap_or_default() == port;
-        let number = items(&slice["ports"]).iter().find(wanted).and_then(|it| as_port(it["port"].as_u64()));
-        let Some(number) = number else { continue };
-        for endpoint in items(&slice["endpoints"]) {
-            let ready = endpoint["conditions"]["ready"] != false;
-            if let Some((node, ip)) = ready.then(|| endpoint_pod(call, endpoint)).flatten() {
-                found.push((node, ip, number));
-            }
-        }
-    }
+    let mut found = backends::of_service(call.world.snapshot, call.namespace(), name, port);
+    found.retain(|endpoint| endpoint.node.is_some());
     if found.is_empty() {
         return Err(Status::unavailable(format!("no endpoints available for service {name:?}")).into());
     }
-    let (node, ip, port) = found.swap_remove(ids.below(found.len()));
+    let Endpoint { node, ip, port } = found.swap_remove(ids.below(found.len()));
+    let node = node.unwrap_or_default();
     Ok(Found { node, backend: Backend::Address { tls: named.tls, ip, port } })
-}
-
-/// The node and address of the pod that an endpoint names, when the address is the pod's.
-fn endpoint_pod(call: &Call<'_>, endpoint: &Value) -> Option<(String, IpAddr)> {
-    let target = &endpoint["targetRef"];
-    let address = endpoint["addresses"][0].as_str()?;
-    if target["kind"] != "Pod" || target["namespace"].as_str().is_some_and(|it| it != call.namespace()) {
-        return None;
-    }
-    let key = keys::object("", "pods", call.namespace(), target["name"].as_str()?);
-    let pod = object::parse(&call.world.snapshot.get(&key)?.value)?;
-    let own = pod["status"]["podIP"] == address
-        || items(&pod["status"]["podIPs"]).iter().any(|ip| ip["ip"] == address);
-    let node = pod["spec"]["nodeName"].as_str().filter(|node| own && !node.is_empty())?;
-    Some((node.to_owned(), allowed(address).ok()?))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use http::StatusCode;
 use store_core::Entry;
 
 use crate::call::Call;
+use crate::convert::{self, Converted};
+use crate::create;
 use crate::failure::{self, Refused};
 use crate::output::ListMeta;
 use crate::paging::{self, Token};
@@ -19,7 +21,7 @@ pub(crate) fn get(call: &Call<'_>) -> Planned {
     if call.is_plain() {
         return Ok(Prepared::Respond(crate::Response::json(StatusCode::OK, entry.value.clone())));
     }
-    Ok(Prepared::Respond(call.output().object(StatusCode::OK, &entry.value)))
+    create::respond(call, StatusCode::OK, entry.value.clone(), Vec::new())
 }
 
 /// GET of a collection.
@@ -37,18 +39,20 @@ pub(crate) fn list(call: &Call<'_>) -> Planned {
     let token = token(call)?;
     let start = token.as_ref().map_or_else(|| prefix.clone(), |token| format!("{prefix}{}", token.start));
     let limit = if options.limit == 0 { usize::MAX } else { options.limit as usize };
+    let viewed = viewed(call, &selection, &prefix, &start)?;
     let mut items: Vec<&Bytes> = Vec::new();
     let mut rest = candidates(call, &selection, &prefix, &start);
     let mut next = None;
     for (key, entry) in rest.by_ref() {
-        if !selection.is_everything() && !selection.matches(key, &entry.value) {
+        let seen = viewed.get(&entry.value).unwrap_or(&entry.value);
+        if !selection.is_everything() && !selection.matches(key, seen) {
             continue;
         }
         if items.len() == limit {
             next = Some(key);
             break;
         }
-        items.push(&entry.value);
+        items.push(seen);
     }
     let mut meta = ListMeta { revision: snapshot.revision(), ..ListMeta::default() };
     if let Some(next) = next {
@@ -64,11 +68,29 @@ pub(crate) fn list(call: &Call<'_>) -> Planned {
         let token = Token { revision: snapshot.revision(), start, remaining: meta.remaining };
         meta.continue_token = token.encode();
     }
+    let shown = if convert::by_webhook(call.resource) { call.in_version(&items)? } else { Vec::new() };
+    let items = if shown.is_empty() { items } else { shown.iter().collect() };
     let response = call.output().list(&items, &meta);
     if let (Some(lists), crate::Body::One(body)) = (memo, &response.body) {
         lists.put(&prefix, call.resource, snapshot.revision(), body);
     }
     Ok(Prepared::Respond(response))
+}
+
+/// Stored objects that a webhook has to convert before it can be said whether they are selected.
+pub(crate) fn viewed(
+    call: &Call<'_>,
+    selection: &Selection,
+    prefix: &str,
+    start: &str,
+) -> Planned<Converted> {
+    if !convert::by_webhook(call.resource) || selection.is_by_name() {
+        return Ok(Converted::new());
+    }
+    let stored: Vec<&Bytes> =
+        candidates(call, selection, prefix, start).map(|(_, entry)| &entry.value).collect();
+    let converted = call.in_version(&stored)?;
+    Ok(stored.into_iter().cloned().zip(converted).collect())
 }
 
 type Entries<'a> = Box<dyn Iterator<Item = (&'a Bytes, &'a Entry)> + 'a>;

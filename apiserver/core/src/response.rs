@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value as Json, json};
 use store_core::{Outcome, Txn, Value};
 
+use crate::ask::Ask;
 use crate::connect::ConnectPlan;
 use crate::delete::collection::DeletionPart;
 use crate::metrics::MeasurePlan;
@@ -23,6 +24,8 @@ pub enum Prepared {
     Watch(Box<WatchPlan>),
     /// Open a stream to a node.
     Connect(Box<ConnectPlan>),
+    /// Ask webhooks, then prepare again with their answers.
+    Ask(Ask),
     /// Ask nodes what they have measured, then render the answer.
     Measure(Box<MeasurePlan>),
 }
@@ -62,6 +65,8 @@ pub struct Reply {
     kind: ReplyKind,
     /// The answer is sent as protobuf.
     protobuf: bool,
+    /// Headers besides those that the answer has of itself.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What came of a commit.
@@ -98,9 +103,27 @@ impl Prepared {
             }
             // A watch has its frames from its output; a stream is not the server's to encode; what was deleted in parts and
             // what was measured are shown as JSON.
-            other
-            @ (Prepared::Part(_) | Prepared::Measure(_) | Prepared::Watch(_) | Prepared::Connect(_)) => other,
+            other @ (Prepared::Part(_)
+            | Prepared::Ask(_)
+            | Prepared::Measure(_)
+            | Prepared::Watch(_)
+            | Prepared::Connect(_)) => other,
         }
+    }
+
+    /// The same, with warnings beside the answer.
+    pub(crate) fn warn(mut self, warnings: &[&str]) -> Prepared {
+        if warnings.is_empty() {
+            return self;
+        }
+        let headers = warnings.iter().filter_map(|text| warning(text));
+        match &mut self {
+            Prepared::Respond(response) => response.headers.extend(headers),
+            Prepared::Commit(commit) => commit.reply.headers.extend(headers),
+            Prepared::Part(part) => part.headers.extend(headers),
+            Prepared::Ask(_) | Prepared::Measure(_) | Prepared::Watch(_) | Prepared::Connect(_) => {}
+        }
+        self
     }
 }
 
@@ -204,7 +227,7 @@ pub(crate) fn warning(text: &str) -> Option<(HeaderName, HeaderValue)> {
 impl Reply {
     /// The same answer whatever the revisions are.
     pub fn fixed(response: Response) -> Reply {
-        Reply { kind: ReplyKind::Fixed(response), protobuf: false }
+        Reply { kind: ReplyKind::Fixed(response), protobuf: false, headers: Vec::new() }
     }
 
     /// The value that operation `op` stores.
@@ -214,18 +237,18 @@ impl Reply {
         status: StatusCode,
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Reply {
-        Reply { kind: ReplyKind::Stored { op, value, status, headers }, protobuf: false }
+        Reply { kind: ReplyKind::Stored { op, value, status, headers }, protobuf: false, headers: Vec::new() }
     }
 
     /// An answer made of the operations' revisions.
     pub fn made(finish: impl FnOnce(&[u64]) -> Response + Send + 'static) -> Reply {
-        Reply { kind: ReplyKind::Made(Box::new(finish)), protobuf: false }
+        Reply { kind: ReplyKind::Made(Box::new(finish)), protobuf: false, headers: Vec::new() }
     }
 
     /// The answer to `outcome`.
     pub fn render(self, outcome: &Outcome) -> Rendered {
         let Outcome::Committed { revisions } = outcome else { return Rendered::Retry };
-        let response = match self.kind {
+        let mut response = match self.kind {
             ReplyKind::Fixed(response) => response,
             ReplyKind::Made(finish) => finish(revisions),
             ReplyKind::Stored { op, value, status, headers } => {
@@ -233,6 +256,7 @@ impl Reply {
                 Response { headers, ..Response::json(status, spliced(&value, revision)) }
             }
         };
+        response.headers.extend(self.headers);
         Rendered::Respond(if self.protobuf { response.into_protobuf() } else { response })
     }
 }

@@ -12,7 +12,7 @@ use crate::object::{self, items};
 use crate::prepare::Planned;
 use crate::response::{Prepared, Response};
 use crate::user::{MASTERS, User};
-use crate::{authn, create};
+use crate::{authn, create, webhooks};
 
 /// POST of a review.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
@@ -20,6 +20,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     if call.resource.namespaced() {
         create::place(call, &mut review)?;
     }
+    webhooks::posted(call, "", &mut review, Expected::of(call.resource))?;
     let status = match &*call.resource.plural {
         "selfsubjectreviews" => json!({"userInfo": user_info(call.user)}),
         "tokenreviews" => token(call, &review),
@@ -29,7 +30,8 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
             if review["spec"]["resourceAttributes"]["namespace"].as_str() != Some(call.namespace()) {
                 return Err(failure::bad_request(
                     "spec.resourceAttributes.namespace must match metadata.namespace",
-                ));
+                )
+                .into());
             }
             access(call, &subject(&review["spec"]), &review["spec"])?
         }

@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use store_core::{Compare, Expect, Op, Txn};
 
+use crate::admission::matching::Operation;
 use crate::body::{self, Expected};
 use crate::call::Call;
 use crate::create;
@@ -17,15 +18,17 @@ use crate::prepare::Planned;
 use crate::request::Verb;
 use crate::response::{Commit, Prepared, Reply, Response};
 use crate::update::{self, Ownership};
-use crate::{apply, patch};
+use crate::webhooks::{self, Between, Write};
+use crate::{admission, apply, patch};
 
 /// GET, PUT and PATCH of `scale`.
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let (entry, old) = call.stored()?;
+    let old = call.current(old)?;
     let mut warnings = Vec::new();
     let mut ownership = Ownership::Tracked;
     let current = scale_of(call, &old);
-    let wanted = match call.request.info.verb {
+    let mut wanted = match call.request.info.verb {
         Verb::Get => return Ok(Prepared::Respond(Response::document(StatusCode::OK, &current))),
         Verb::Patch if apply::is_asked(call) => {
             let wanted;
@@ -40,8 +43,9 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         }
     };
     if meta(&wanted, "name") != call.name() {
-        return Err(failure::bad_request("the name of the object does not match the name on the URL"));
+        return Err(failure::bad_request("the name of the object does not match the name on the URL").into());
     }
+    reviewed(call, &mut wanted, &old, true)?;
     let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
         let error =
@@ -62,6 +66,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         ops: vec![],
     };
     let changed = update::settle(call, ids, &mut new, &old, (Part::Sub("scale"), ownership), &mut txn)?;
+    reviewed(call, &mut scale_of(call, &new), &old, false)?;
     let headers = create::warnings_headers(&warnings);
     if !changed || call.options().dry_run {
         return Ok(Prepared::Respond(Response {
@@ -69,15 +74,38 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
             ..Response::document(StatusCode::OK, &scale_of(call, &new))
         }));
     }
+    let mut scale = scale_of(call, &new);
+    call.to_store(&mut new)?;
     let value = object::encode(&mut new);
     txn.ops.insert(0, Op::Put { key, value, expires_at_ms: None });
-    let mut scale = scale_of(call, &new);
     let reply = Reply::made(move |revisions| {
         scale["metadata"]["resourceVersion"] =
             revisions.first().copied().unwrap_or_default().to_string().into();
         Response { headers, ..Response::document(StatusCode::OK, &scale) }
     });
     Ok(Prepared::Commit(Commit { txn, reply }))
+}
+
+/// Puts a Scale before the webhooks: first before those that may change it, at the end before those that may refuse it.
+fn reviewed(call: &Call<'_>, scale: &mut Value, old: &Value, mutating: bool) -> Planned<()> {
+    if !webhooks::any(call) {
+        return Ok(());
+    }
+    let mut write = Write {
+        operation: Operation::Update,
+        name: call.name().to_owned(),
+        object: scale.clone(),
+        old: scale_of(call, old),
+        options: webhooks::options(call, Operation::Update),
+    };
+    if !mutating {
+        return webhooks::validate(call, &write);
+    }
+    let renewed = |scale: &mut Value| admission::again(expected(), scale);
+    let mut between = Between { renewed: &renewed, admitted: &mut |_| Ok(()) };
+    webhooks::mutate(call, &mut write, &mut between)?;
+    *scale = write.object;
+    Ok(())
 }
 
 fn expected() -> Expected<'static> {

@@ -116,6 +116,12 @@ impl Selection {
         Ok(Selection { labels, fields: fields.collect::<Result<_, _>>()?, namespaced: resource.namespaced() })
     }
 
+    /// Whether nothing but the name and the namespace of an object decides.
+    pub fn is_by_name(&self) -> bool {
+        let named = |field: &Field| matches!(field.source, Source::Name | Source::Namespace);
+        self.labels.is_everything() && self.fields.iter().all(named)
+    }
+
     /// Whether every object is meant.
     pub fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_empty()

@@ -5,15 +5,50 @@ use api::status::Status;
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::admission::matching::Operation;
 use crate::call::Call;
 use crate::connect::{ConnectPlan, Logs, Stream, Streams};
 use crate::failure::{self, Refused};
 use crate::object::{items, meta};
 use crate::prepare::Planned;
+use crate::request::Request;
 use crate::response::{Prepared, Response};
+use crate::webhooks::{self, Write};
+
+pub(crate) mod options;
 
 /// Logs, exec, attach and port-forward.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
+    let Some(request) = opened(call)? else { return follow(call) };
+    follow(&Call { request: &request, ..*call })
+}
+
+/// Puts the opening of a stream before the webhooks; the request as they want it, if they want another.
+fn opened(call: &Call<'_>) -> Planned<Option<Request>> {
+    if call.subresource() == "log" || !webhooks::any(call) {
+        return Ok(None);
+    }
+    let asked = options::of_request(call);
+    let mut changed = asked.clone();
+    connecting(call, call.name(), &mut changed)?;
+    Ok((changed != asked).then(|| options::into_request(call, &changed)))
+}
+
+/// Puts what a connection is opened with before the webhooks.
+pub(crate) fn connecting(call: &Call<'_>, name: &str, options: &mut Value) -> Planned<()> {
+    let mut write = Write {
+        operation: Operation::Connect,
+        name: name.to_owned(),
+        object: options.take(),
+        old: Value::Null,
+        options: Value::Null,
+    };
+    webhooks::passing(call, &mut write, &|_| Ok(()))?;
+    *options = write.object;
+    Ok(())
+}
+
+fn follow(call: &Call<'_>) -> Planned {
     let (_, pod) = call.stored()?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let stream = match call.subresource() {
@@ -40,7 +75,9 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         _ => Stream::PortForward { ports: ports(call)? },
     };
     if node.is_empty() {
-        return Err(failure::bad_request(&format!("pod {} does not have a host assigned", call.name())));
+        return Err(
+            failure::bad_request(&format!("pod {} does not have a host assigned", call.name())).into()
+        );
     }
     Ok(connect(call, node, meta(&pod, "uid"), stream))
 }

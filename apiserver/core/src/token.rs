@@ -14,7 +14,7 @@ use crate::ids::Ids;
 use crate::object::{self, meta};
 use crate::prepare::Planned;
 use crate::response::{Prepared, Response};
-use crate::{admission, keys};
+use crate::{admission, keys, webhooks};
 
 const MIN_SECONDS: i64 = 600;
 const DEFAULT_SECONDS: i64 = 3600;
@@ -31,6 +31,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         schema,
     };
     let mut request = body::read(call.request, expected)?.object;
+    webhooks::posted(call, call.name(), &mut request, expected)?;
     let (_, account) = call.stored()?;
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
     check_seconds(seconds)?;

@@ -76,14 +76,15 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let new = &mut decoded.object;
     create::place(call, new)?;
     if meta(new, "name").is_empty() {
-        return Err(failure::bad_request("name must be provided"));
+        return Err(failure::bad_request("name must be provided").into());
     }
     if meta(new, "name") != call.name() {
         return Err(failure::bad_request(&format!(
             "the name of the object ({}) does not match the name on the URL ({})",
             meta(new, "name"),
             call.name()
-        )));
+        ))
+        .into());
     }
     conversion::to_stored(call.resource, new);
     let part = part(call);
@@ -95,7 +96,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
             api::field::FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &[error]).into());
     }
-    let old = Old { entry, document: call.parsed(entry)?, aside: Aside::default() };
+    let document = call.current(call.parsed(entry)?)?;
+    let old = Old { entry, document, aside: Aside::default() };
     replace(call, ids, old, decoded.object, part, decoded.warnings)
 }
 
@@ -144,18 +146,19 @@ pub(crate) fn replace_owned(
     let changed = settle(call, ids, &mut new, &old, (part, ownership), &mut txn)?;
     let headers = warnings_headers(&warnings);
     if !changed {
-        return Ok(respond(call, StatusCode::OK, entry.value.clone(), headers));
+        return respond(call, StatusCode::OK, entry.value.clone(), headers);
     }
     if call.options().dry_run {
-        return Ok(respond(call, StatusCode::OK, new.to_string().into(), headers));
+        return respond(call, StatusCode::OK, new.to_string().into(), headers);
     }
     if delete::ends_with(call, &new) {
-        return Ok(delete::finish(call, entry, &new, txn));
+        return delete::finish(call, entry, &new, txn);
     }
+    call.to_store(&mut new)?;
     let value = aside.encode(&mut new);
     let key = call.key(call.name());
     txn.ops.insert(0, Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });
-    let reply: Reply = create::stored(call, 0, value, StatusCode::OK, headers);
+    let reply: Reply = create::stored(call, 0, value, StatusCode::OK, headers)?;
     Ok(Prepared::Commit(Commit { txn, reply }))
 }
 
@@ -166,14 +169,17 @@ pub(crate) fn settle(
     ids: &mut Ids<'_>,
     new: &mut Value,
     old: &Value,
-    (part, ownership): (Part, Ownership),
+    (part, mut ownership): (Part, Ownership),
     txn: &mut Txn,
-) -> Result<bool, Refused> {
+) -> Planned<bool> {
     let resource = call.storage();
     preconditions(call, new, old)?;
     carry_over(new, old);
     // First the defaults: what a writer leaves out and gets back is no change, and makes no new generation.
     kinds::default(resource, new);
+    if admission::mutate_changed(call, new, old, part, &mut ownership)? {
+        carry_over(new, old);
+    }
     kinds::prepare_update(resource, part, new, old, call.now);
     admission::update(call, new, old, part)?;
     if part == Part::Main {
@@ -193,8 +199,12 @@ pub(crate) fn settle(
             let manager = call.manager();
             kinds::track(resource, Some(old), new, &Writer { manager: &manager, part, now: call.now });
         }
-        Ownership::Tracked => return Ok(false),
+        Ownership::Tracked => {
+            admission::validate_changed(call, new, old, part)?;
+            return Ok(false);
+        }
     }
+    admission::validate_changed(call, new, old, part)?;
     Ok(!same(new, old) || !same_owners(new, old))
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use store_core::{Change, Event};
 
+use crate::convert::Converted;
 use crate::output::Output;
+use crate::response::Response;
 use crate::selection::Selection;
 
 /// What a watch is to send.
@@ -69,16 +71,31 @@ impl WatchPlan {
         }
     }
 
+    /// The stored objects that an event is about and that have to be converted before [`WatchPlan::line_of`] can tell of it.
+    pub fn unconverted(&self, event: &Event) -> Vec<Bytes> {
+        if !self.output.by_webhook() || !self.covers(&event.key) {
+            return Vec::new();
+        }
+        let about = match &event.change {
+            Change::Put { value, previous } => [Some(value), previous.as_ref()],
+            Change::Delete { last, .. } => [Some(last), None],
+        };
+        about.into_iter().flatten().filter(|stored| self.output.is_unconverted(stored)).cloned().collect()
+    }
+
     /// What the watcher is told about an event; `None` when it does not concern it.
     pub fn decide(&self, event: &Event) -> Option<EventKind> {
+        self.decide_of(event, &Converted::new())
+    }
+
+    fn decide_of(&self, event: &Event, converted: &Converted) -> Option<EventKind> {
         if !self.covers(&event.key) {
             return None;
         }
         match &event.change {
             Change::Put { value, previous } => {
-                let is = self.selection.matches(&event.key, value);
-                let was =
-                    previous.as_ref().is_some_and(|previous| self.selection.matches(&event.key, previous));
+                let matches = |stored: &Bytes| self.selection.matches(&event.key, seen(converted, stored));
+                let (is, was) = (matches(value), previous.as_ref().is_some_and(matches));
                 match (was, is) {
                     (false, true) => Some(EventKind::Added),
                     (true, true) => Some(EventKind::Modified),
@@ -86,8 +103,9 @@ impl WatchPlan {
                     (false, false) => None,
                 }
             }
-            Change::Delete { previous, .. } => {
-                self.selection.matches(&event.key, previous).then_some(EventKind::Deleted)
+            Change::Delete { last, previous } => {
+                let was = converted.get(last).unwrap_or(previous);
+                self.selection.matches(&event.key, was).then_some(EventKind::Deleted)
             }
         }
     }
@@ -99,11 +117,26 @@ impl WatchPlan {
 
     /// The line for an event, newline included; `None` when it does not concern the watcher.
     pub fn line(&self, event: &Event) -> Option<Bytes> {
-        let kind = self.decide(event)?;
+        self.line_of(event, &Converted::new())
+    }
+
+    /// As [`WatchPlan::line`], with what [`WatchPlan::unconverted`] has named.
+    pub fn line_of(&self, event: &Event, converted: &Converted) -> Option<Bytes> {
+        let kind = self.decide_of(event, converted)?;
         match self.is_plain() {
             true => Some(shared_line(event, kind)),
-            false => Some(self.output.event(kind.as_str(), &object(event, kind))),
+            false => Some(self.output.event(kind.as_str(), &object(event, kind, converted))),
         }
+    }
+
+    /// The last line of a watch whose objects could not be converted.
+    pub fn failed(&self, why: &Response) -> Bytes {
+        self.output.frame("ERROR", &why.body.to_bytes())
+    }
+
+    /// Group, version and plural of what is watched.
+    pub fn path(&self) -> (&str, &str, &str) {
+        self.output.path()
     }
 
     /// A bookmark: everything up to `revision` was sent.
@@ -120,19 +153,24 @@ impl WatchPlan {
 
 /// The line that every plain watcher who sees `event` as `kind` gets. Encode it once per event and kind.
 pub fn shared_line(event: &Event, kind: EventKind) -> Bytes {
-    frame(kind.as_str(), &object(event, kind))
+    frame(kind.as_str(), &object(event, kind, &Converted::new()))
 }
 
 /// The object that an event shows. An object that leaves the view is shown as it last was in view, with the
 /// revision of the event that took it out.
-fn object(event: &Event, kind: EventKind) -> Bytes {
+fn object(event: &Event, kind: EventKind, converted: &Converted) -> Bytes {
     match (&event.change, kind) {
         (Change::Put { previous: Some(previous), .. }, EventKind::Deleted) => {
-            crate::object::with_revision(previous, event.revision)
+            crate::object::with_revision(seen(converted, previous), event.revision)
         }
-        (Change::Put { value, .. }, _) => value.clone(),
-        (Change::Delete { last, .. }, _) => last.clone(),
+        (Change::Put { value, .. }, _) => seen(converted, value).clone(),
+        (Change::Delete { last, .. }, _) => seen(converted, last).clone(),
     }
+}
+
+/// A stored object as the watcher sees it.
+fn seen<'s>(converted: &'s Converted, stored: &'s Bytes) -> &'s Bytes {
+    if converted.is_empty() { stored } else { converted.get(stored).unwrap_or(stored) }
 }
 
 /// One line of a watch.

@@ -33,11 +33,15 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     let prefix = call.prefix();
     let mut initial: Vec<Bytes> = Vec::new();
     if state_first {
+        let viewed = read::viewed(call, &selection, &prefix, &prefix)?;
+        let mut shown: Vec<&Bytes> = Vec::new();
         for (key, entry) in read::candidates(call, &selection, &prefix, &prefix) {
-            if selection.is_everything() || selection.matches(key, &entry.value) {
-                initial.push(output.event("ADDED", &entry.value));
+            let seen = viewed.get(&entry.value).unwrap_or(&entry.value);
+            if selection.is_everything() || selection.matches(key, seen) {
+                shown.push(seen);
             }
         }
+        initial = call.in_version(&shown)?.iter().map(|object| output.event("ADDED", object)).collect();
         if options.send_initial_events == Some(true) && options.bookmarks {
             let bookmark = output.bookmark(snapshot.revision(), true);
             initial.push(output.frame("BOOKMARK", bookmark.to_string().as_bytes()));

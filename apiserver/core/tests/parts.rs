@@ -4,8 +4,8 @@
 
 use apiserver_core::authn::jwt::SigningKey;
 use apiserver_core::{
-    Config, Deleted, DeletionPart, DeletionPlace, Derived, Ids, Prepared, Request, RequestInfo, Response,
-    User, World, genesis, prepare_from,
+    Config, Deleted, DeletionPart, DeletionPlace, Derived, Ids, Prepared, Progress, Request, RequestInfo,
+    Response, User, World, genesis, prepare_from,
 };
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -33,7 +33,8 @@ fn part(machine: &StateMachine, config: &Config, place: Option<&DeletionPlace>) 
     let user = User::authenticated("admin", &["system:masters".into()]);
     let now = "2026-01-01T00:00:00Z".parse().expect("time");
     let mut rng = StdRng::seed_from_u64(1);
-    match prepare_from(&world, &request, &user, now, &mut Ids::new(&mut rng), place) {
+    let progress = Progress { place: place.cloned(), ..Progress::default() };
+    match prepare_from(&world, &request, &user, now, &mut Ids::new(&mut rng), &progress) {
         Prepared::Part(part) => *part,
         _ => panic!("not a part"),
     }

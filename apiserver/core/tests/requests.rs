@@ -2,6 +2,8 @@
 //!
 //! A fixture is a list of steps. `as USER [GROUP…]` changes who asks; `now SECONDS` moves the clock; a request is
 //! `METHOD PATH [BODY]`, sent with what `header NAME [VALUE]` has set, followed by `-> CODE` and the fields to compare: `path = value`, `path ~ part`, `!path`.
+//! `webhook URL ANSWER` says what a webhook answers (a text: why it cannot be reached), `asked URL…` which ones the last request has
+//! asked; the fields compared after it are those of the questions.
 
 #[cfg(test)]
 #[path = "support/harness.rs"]
@@ -105,6 +107,21 @@ fn what_a_cluster_starts_with_is_valid() {
         let resource = catalogue.by_type(&text("apiVersion"), &text("kind")).expect("a resource");
         assert_eq!(api::validation::create(resource, &object), [], "{object}");
     }
+}
+
+#[test]
+fn webhooks_change_and_refuse_what_is_written() {
+    check(include_str!("fixtures/webhooks.txt"));
+}
+
+#[test]
+fn webhooks_are_asked_about_every_kind_of_write() {
+    check(include_str!("fixtures/webhook_verbs.txt"));
+}
+
+#[test]
+fn webhooks_convert_between_versions() {
+    check(include_str!("fixtures/conversion.txt"));
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
-use apiserver_core::WatchPlan;
+use apiserver_core::convert::Converted;
+use apiserver_core::{Response, WatchPlan};
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use hyper::body::{Body as HttpBody, Frame};
 use store_core::Event;
 use tokio::time::{Instant, Sleep};
@@ -20,6 +22,8 @@ use crate::body::BodyError;
 
 /// How often a watcher that wants bookmarks gets one.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// So many events are converted together.
+const CONVERTED: usize = 500;
 /// Lines are put together up to about this size.
 const CHUNK: usize = 64 * 1024;
 
@@ -38,6 +42,25 @@ pub(crate) struct Watcher {
     bookmark: Pin<Box<Sleep>>,
     end: Pin<Box<Sleep>>,
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Who converts objects, where that takes a webhook.
+    convert: Option<Box<dyn Convert>>,
+    converting: Option<Converting>,
+}
+
+/// Converts stored objects into the version of the resource at a path (group, version, plural).
+pub(crate) trait Convert: Send + Sync {
+    /// The objects that had to be converted.
+    fn convert(
+        &self,
+        path: (&str, &str, &str),
+        stored: Vec<Bytes>,
+    ) -> BoxFuture<'static, Result<Converted, Response>>;
+}
+
+/// Events that wait for their objects.
+struct Converting {
+    events: Vec<Arc<Event>>,
+    converted: BoxFuture<'static, Result<Converted, Response>>,
 }
 
 /// How far a watch is.
@@ -67,12 +90,20 @@ impl Watcher {
             bookmark: Box::pin(tokio::time::sleep_until(now + BOOKMARK_EVERY)),
             end: Box::pin(tokio::time::sleep_until(end)),
             stop: None,
+            convert: None,
+            converting: None,
         }
     }
 
     /// Ends the watch when the server stops.
     pub(crate) fn until(mut self, stop: WaitForCancellationFutureOwned) -> Watcher {
         self.stop = Some(Box::pin(stop));
+        self
+    }
+
+    /// Has objects converted that need it.
+    pub(crate) fn converting(mut self, convert: impl Convert + 'static) -> Watcher {
+        self.convert = Some(Box::new(convert));
         self
     }
 
@@ -95,6 +126,10 @@ impl Watcher {
             if self.state == State::Ending {
                 return Poll::Ready(None);
             }
+            if self.converting.is_some() {
+                ready!(self.poll_converted(context));
+                continue;
+            }
             if self.look_at_past() {
                 continue;
             }
@@ -115,6 +150,11 @@ impl Watcher {
         if self.past.len() == 0 {
             return false;
         }
+        if self.convert.is_some() {
+            let events = self.past.by_ref().take(CONVERTED).collect();
+            self.tell(events);
+            return true;
+        }
         let mut bytes = 0;
         for event in self.past.by_ref() {
             if let Some(line) = self.plan.line(&event) {
@@ -134,10 +174,50 @@ impl Watcher {
     }
 
     fn select(&mut self, batch: &Batch) {
+        if self.convert.is_some() {
+            let new = batch.events.iter().filter(|shared| shared.event.revision > self.known);
+            let events = new.map(|shared| shared.event.clone()).collect();
+            return self.tell(events);
+        }
         let plain = self.plan.is_plain();
         for shared in batch.events.iter().filter(|shared| shared.event.revision > self.known) {
             self.lines.extend(line(&self.plan, shared, plain));
         }
+    }
+
+    /// Tells of events, when their objects are converted.
+    fn tell(&mut self, events: Vec<Arc<Event>>) {
+        let stored: Vec<Bytes> = events.iter().flat_map(|event| self.plan.unconverted(event)).collect();
+        match &self.convert {
+            Some(convert) if !stored.is_empty() => {
+                let converted = convert.convert(self.plan.path(), stored);
+                self.converting = Some(Converting { events, converted });
+            }
+            _ => self.lines.extend(events.iter().filter_map(|event| self.plan.line(event))),
+        }
+    }
+
+    /// Waits for objects to be converted. A watch that cannot tell of an event ends: what came after it would hide it.
+    fn poll_converted(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
+            self.state = State::Ending;
+            self.converting = None;
+            return Poll::Ready(());
+        }
+        let Some(waiting) = &mut self.converting else { return Poll::Ready(()) };
+        let converted = ready!(waiting.converted.as_mut().poll(context));
+        let events = std::mem::take(&mut waiting.events);
+        self.converting = None;
+        match converted {
+            Ok(converted) => {
+                self.lines.extend(events.iter().filter_map(|event| self.plan.line_of(event, &converted)));
+            }
+            Err(why) => {
+                self.lines.push_back(self.plan.failed(&why));
+                self.state = State::Ending;
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Nothing to send: is it time for a bookmark, or for the end?

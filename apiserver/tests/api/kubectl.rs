@@ -6,10 +6,12 @@ use std::{
 };
 
 use apiserver::pki::kubeconfig;
+use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::agent::Agent;
 use crate::support::Cluster;
+use crate::webhooks::{Webhook, patch};
 
 /// Where kubectl is.
 fn kubectl() -> PathBuf {
@@ -99,6 +101,46 @@ async fn kubectl_creates_reads_applies_and_deletes() {
     let error = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(error.contains(r#"configmaps "words" already exists"#), "{error}");
     Kubectl::good(&kubectl.run(&["delete", "-f", manifest, "--wait=false"]).await);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(has_kubectl), ignore = "needs kubectl on PATH or in ORLOP_TEST_KUBECTL")]
+async fn kubectl_meets_webhooks() {
+    let cluster = Cluster::start().await;
+    let kubectl = Kubectl::new(kubectl(), &cluster);
+    let hook = Webhook::start("127.0.0.1", |path, _| match path {
+        "/mutate" => patch(&json!([{"op": "add", "path": "/data", "value": {"from": "webhook"}}])),
+        _ => json!({"allowed": false, "warnings": ["look at the rules"], "status": {"message": "not today"}}),
+    })
+    .await;
+    let rules = "[{operations: [CREATE], apiGroups: [''], apiVersions: [v1], resources: [RESOURCE]}]";
+    let manifest = |kind: &str, path: &str, resource: &str| {
+        format!(
+            "apiVersion: admissionregistration.k8s.io/v1\nkind: {kind}\nmetadata: {{name: test}}\nwebhooks:\n- name: test.example.com\n  clientConfig: {{url: '{}{path}', caBundle: {}}}\n  rules: {}\n  sideEffects: None\n  admissionReviewVersions: [v1]\n",
+            hook.url,
+            hook.ca_bundle,
+            rules.replace("RESOURCE", resource)
+        )
+    };
+    for text in [
+        manifest("MutatingWebhookConfiguration", "/mutate", "configmaps"),
+        manifest("ValidatingWebhookConfiguration", "/validate", "secrets"),
+    ] {
+        let applied = kubectl.run_with_input(&["apply", "-f", "-"], text.as_bytes()).await;
+        assert_eq!(String::from_utf8_lossy(&applied.stderr), "", "nothing is said that nobody acts on it");
+        assert!(Kubectl::good(&applied).contains("created"));
+    }
+    Kubectl::good(&kubectl.run(&["create", "configmap", "words"]).await);
+    let from = Kubectl::good(&kubectl.run(&["get", "cm", "words", "-o", "jsonpath={.data.from}"]).await);
+    assert_eq!(from, "webhook");
+    let refused = kubectl.run(&["create", "secret", "generic", "hidden"]).await;
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("Warning: look at the rules"), "{error}");
+    assert!(
+        error.contains(r#"admission webhook "test.example.com" denied the request: not today"#),
+        "{error}"
+    );
     cluster.stop().await;
 }
 

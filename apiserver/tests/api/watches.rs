@@ -15,20 +15,24 @@ use crate::support::{Client, Cluster};
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The lines of a watch.
-struct Lines {
+pub struct Lines {
     body: Incoming,
     rest: Vec<u8>,
 }
 
 impl Lines {
     async fn open(client: &mut Client, query: &str) -> Lines {
-        let request = client.request(Method::GET, &format!("{PATH}?watch=true&{query}"), "");
+        Lines::of(client, PATH, query).await
+    }
+
+    pub async fn of(client: &mut Client, path: &str, query: &str) -> Lines {
+        let request = client.request(Method::GET, &format!("{path}?watch=true&{query}"), "");
         let response = client.send(request).await;
         assert_eq!(response.status(), StatusCode::OK);
         Lines { body: response.into_body(), rest: Vec::new() }
     }
 
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();

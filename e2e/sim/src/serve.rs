@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use apiserver_core::authn::jwt::SigningKey;
 use apiserver_core::{
-    Config, Consistency, Deleted, DeletionPart, DeletionPlace, Ids, Prepared, Rendered, Request, RequestInfo,
-    User, World, fence, genesis, prepare_from,
+    Config, Consistency, Deleted, DeletionPart, DeletionPlace, Ids, Prepared, Progress, Rendered, Request,
+    RequestInfo, User, World, fence, genesis, prepare_from,
 };
 use bytes::Bytes;
 use futures::channel::mpsc;
@@ -119,8 +119,8 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
             Prepared::Part(part) => {
                 return delete_in_parts(&cluster, &server, &core, &request, *part).await;
             }
-            Prepared::Measure(_) | Prepared::Connect(_) => {
-                return failure(501, "NotImplemented", "no node can be asked here");
+            Prepared::Ask(_) | Prepared::Measure(_) | Prepared::Connect(_) => {
+                return failure(501, "NotImplemented", "no node and no webhook can be asked here");
             }
         }
     }
@@ -185,7 +185,8 @@ fn plan(
     let view = server.view()?;
     let world = World { snapshot, derived: &view.derived, config: cluster.config.as_ref()? };
     let now = server.clock.wall();
-    Some(cluster.sim.rng(|rng| prepare_from(&world, request, user, now, &mut Ids::new(rng), place)))
+    let progress = Progress { place: place.cloned(), ..Progress::default() };
+    Some(cluster.sim.rng(|rng| prepare_from(&world, request, user, now, &mut Ids::new(rng), &progress)))
 }
 
 async fn snapshot(server: &Rc<Server>, consistency: Consistency) -> Result<Snapshot, ApiAnswer> {

@@ -170,6 +170,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         kind: "MutatingWebhookConfiguration",
         plural: "mutatingwebhookconfigurations",
         categories: EXTENSION,
+        idle: false,
         ..IDLE_CLUSTER
     },
     Entry {
@@ -192,6 +193,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         kind: "ValidatingWebhookConfiguration",
         plural: "validatingwebhookconfigurations",
         categories: EXTENSION,
+        idle: false,
         ..IDLE_CLUSTER
     },
     Entry {

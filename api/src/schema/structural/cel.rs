@@ -209,6 +209,30 @@ impl Rule {
     }
 }
 
+/// Whether a condition holds for values that have no schema.
+pub(crate) fn holds(text: &str, variables: &[(&str, &Value)]) -> Result<bool, String> {
+    match rule_fault(text) {
+        None => {}
+        Some(RuleFault::Malformed(why)) => return Err(why),
+        Some(RuleFault::Unserved(why)) => return Err(format!("it cannot be evaluated ({why})")),
+    }
+    let program = compiled(text)?;
+    let size = variables.iter().map(|(_, value)| largest(value)).max().unwrap_or(0).max(text.len() / 4);
+    if size.checked_pow(depth(program.expression())).is_none_or(|steps| steps > BUDGET) {
+        return Err("it is out of cost budget".to_owned());
+    }
+    let mut context = Context::with_env(ENVIRONMENT.clone());
+    for (name, value) in variables {
+        context.add_variable_from_value(*name, convert(None, value));
+    }
+    add_functions(&mut context);
+    match program.execute(&context) {
+        Ok(Cel::Bool(holds)) => Ok(holds),
+        Ok(_) => Err("it is neither true nor false".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Why a rule cannot be checked, if it cannot.
 pub(crate) fn rule_fault(text: &str) -> Option<RuleFault> {
     if is_too_deep(text) {

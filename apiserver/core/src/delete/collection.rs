@@ -1,16 +1,20 @@
 //! DELETE of a collection: in parts, each a transaction of bounded size, however many objects there are.
 
 use bytes::Bytes;
-use store_core::{Compare, Expect, Op, Outcome, Txn, Value as Stored};
+use http::{HeaderName, HeaderValue};
+use serde_json::Value;
+use store_core::{Compare, Entry, Expect, Op, Outcome, Txn, Value as Stored};
 
 use super::{Step, options, step};
+use crate::ask::{Ask, Question};
 use crate::call::Call;
+use crate::convert;
 use crate::object::{self, meta};
 use crate::output::{ListMeta, Output};
-use crate::prepare::Planned;
+use crate::prepare::{Planned, Stop};
 use crate::response::{Commit, Prepared, Reply, Response, spliced};
 use crate::selection::Selection;
-use crate::{admission, create, read, service};
+use crate::{admission, create, read, service, webhooks};
 
 /// One transaction changes no more objects than this.
 const PART_OBJECTS: usize = 500;
@@ -26,6 +30,8 @@ pub struct DeletionPart {
     /// Where the next part begins; `None` after the last one.
     pub next: Option<DeletionPlace>,
     shown: Shown,
+    /// Headers of the answer.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// How far the deletion of a collection has come.
@@ -61,7 +67,7 @@ impl DeletionPart {
             Outcome::Conflict { .. } => &[],
         };
         self.shown.settle(revisions, deleted);
-        self.next.is_none().then(|| self.shown.answer(deleted))
+        self.next.is_none().then(|| Response { headers: self.headers, ..self.shown.answer(deleted) })
     }
 }
 
@@ -80,6 +86,67 @@ impl Shown {
     }
 }
 
+/// Puts the deletion of one object before the webhooks; what they have to be asked goes to `open`.
+fn reviewed(
+    call: &Call<'_>,
+    old: &Value,
+    options: &super::DeleteOptions,
+    open: &mut Vec<Question>,
+) -> Planned<()> {
+    if !webhooks::any(call) {
+        return Ok(());
+    }
+    match super::reviewed(call, old.clone(), options) {
+        Err(Stop::Ask(ask)) => {
+            open.extend(ask.questions);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Adds what deletion does to one object: the operation that changes it, if one does, and the object as it is then.
+fn changed(
+    call: &Call<'_>,
+    key: &Bytes,
+    entry: &Entry,
+    step: Step,
+    mut old: Value,
+    txn: &mut Txn,
+) -> (Option<usize>, Stored) {
+    let op = Some(txn.ops.len());
+    match step {
+        Step::Nothing => (None, Stored::plain(entry.value.clone())),
+        Step::Remove => {
+            txn.ops.push(Op::Delete { key: key.clone() });
+            if call.is("", "services") {
+                service::release(&old, txn);
+            }
+            (op, object::encode(&mut old))
+        }
+        Step::Mark(mut marked) => {
+            let value = object::encode(&mut marked);
+            let expires_at_ms = create::expiry(call);
+            txn.ops.push(Op::Put { key: key.clone(), value: value.clone(), expires_at_ms });
+            (op, value)
+        }
+    }
+}
+
+/// Deleted objects as they are shown.
+fn shown(call: &Call<'_>, objects: Vec<(Option<usize>, Stored)>) -> Planned<Vec<(Option<usize>, Stored)>> {
+    if !convert::by_webhook(call.resource) {
+        return Ok(objects);
+    }
+    let bytes: Vec<&Bytes> = objects.iter().map(|(_, value)| &value.bytes).collect();
+    let shown = call.in_version(&bytes)?;
+    let shown = shown.into_iter().zip(&objects).map(|(bytes, (op, _))| match op {
+        Some(op) => (Some(*op), create::unversioned(&bytes).unwrap_or_else(|| Stored::plain(bytes))),
+        None => (None, Stored::plain(bytes)),
+    });
+    Ok(shown.collect())
+}
+
 /// Plans the deletion of a collection, or of what is left of it behind the call's place.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
     let options = options(call)?;
@@ -93,6 +160,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     let start = format!("{}\0", String::from_utf8_lossy(&from.after));
     let (mut txn, mut objects, mut bytes, mut next) = (Txn::default(), Vec::new(), 0, None);
     let mut last: Option<&Bytes> = None;
+    let mut open = Vec::new();
     for (key, entry) in read::candidates(call, &selection, &prefix, &start) {
         if entry.create_revision > from.until || !selection.matches(key, &entry.value) {
             continue;
@@ -102,27 +170,12 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
             break;
         }
         last = Some(key);
-        let mut old = call.parsed(entry)?;
+        let old = call.parsed(entry)?;
         if admission::delete(call, meta(&old, "name")).is_err() {
             continue;
         }
-        let (op, step) = (txn.ops.len(), step(call, &options, &old));
-        let (op, value) = match step {
-            Step::Nothing => (None, Stored::plain(entry.value.clone())),
-            Step::Remove => {
-                txn.ops.push(Op::Delete { key: key.clone() });
-                if call.is("", "services") {
-                    service::release(&old, &mut txn);
-                }
-                (Some(op), object::encode(&mut old))
-            }
-            Step::Mark(mut marked) => {
-                let value = object::encode(&mut marked);
-                let expires_at_ms = create::expiry(call);
-                txn.ops.push(Op::Put { key: key.clone(), value: value.clone(), expires_at_ms });
-                (Some(op), value)
-            }
-        };
+        reviewed(call, &old, &options, &mut open)?;
+        let (op, value) = changed(call, key, entry, step(call, &options, &old), old, &mut txn);
         if op.is_some() {
             txn.compares.push(Compare { key: key.clone(), expect: Expect::Revision(entry.revision) });
         }
@@ -134,9 +187,13 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
             bytes = 0;
         }
     }
+    if !open.is_empty() {
+        return Err(Stop::Ask(Ask { questions: open }));
+    }
+    let objects = shown(call, objects)?;
     let shown = Shown { objects, output: call.output(), revision: snapshot.revision() };
     if next.is_some() || call.place.is_some() {
-        return Ok(Prepared::Part(Box::new(DeletionPart { txn, from, next, shown })));
+        return Ok(Prepared::Part(Box::new(DeletionPart { txn, from, next, shown, headers: Vec::new() })));
     }
     let finish = move |revisions: &[u64]| {
         let mut deleted = Deleted::default();

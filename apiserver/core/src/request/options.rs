@@ -27,6 +27,19 @@ pub enum DeletionPropagation {
     Foreground,
 }
 
+// === impl DeletionPropagation ===
+
+impl DeletionPropagation {
+    /// The word in a query.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeletionPropagation::Orphan => "Orphan",
+            DeletionPropagation::Background => "Background",
+            DeletionPropagation::Foreground => "Foreground",
+        }
+    }
+}
+
 /// How `resourceVersion` is meant in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionMatch {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use apiserver_core::ask::{Fault, Question, Review};
 use apiserver_core::authn::jwt::SigningKey;
 use apiserver_core::{
-    Config, Consistency, Derived, Ids, Prepared, Rendered, Request, RequestInfo, Response, User, World,
-    genesis, prepare,
+    Ask, Config, Consistency, Derived, Ids, Prepared, Progress, Rendered, Request, RequestInfo, Response,
+    User, World, genesis, prepare_from,
 };
+use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
 use rand::SeedableRng;
 use serde_json::{Value, json};
@@ -25,6 +27,10 @@ struct Cluster {
     names: BTreeMap<String, String>,
     answer: (u16, Value),
     delayed: Option<Request>,
+    /// What webhooks answer, by their addresses.
+    webhooks: BTreeMap<String, Value>,
+    /// What webhooks were asked since the last request began.
+    asked: Vec<Value>,
 }
 
 /// Runs a fixture on a fresh cluster.
@@ -61,6 +67,8 @@ impl Cluster {
             names: BTreeMap::new(),
             answer: (0, Value::Null),
             delayed: None,
+            webhooks: BTreeMap::new(),
+            asked: Vec::new(),
         };
         cluster.genesis();
         for namespace in ["default", "kube-system"] {
@@ -123,6 +131,21 @@ impl Cluster {
             "race" => {
                 self.delayed = self.parse(rest).ok();
                 Ok(())
+            }
+            "webhook" => {
+                let (url, answer) = rest.split_once(' ').ok_or("webhook URL ANSWER")?;
+                let answer = serde_json::from_str(answer).map_err(|error| error.to_string())?;
+                self.webhooks.insert(url.to_owned(), answer);
+                Ok(())
+            }
+            "asked" => {
+                let expected: Vec<&str> = rest.split_whitespace().collect();
+                let found: Vec<&str> = self.asked.iter().filter_map(|asked| asked["to"].as_str()).collect();
+                self.answer.1 = json!({ "asked": self.asked });
+                match found == expected {
+                    true => Ok(()),
+                    false => Err(format!("expected {expected:?} to be asked, found {found:?}")),
+                }
             }
             "let" => {
                 let (name, path) = rest.split_once(" = ").ok_or("let NAME = /path")?;
@@ -187,11 +210,12 @@ impl Cluster {
                 return Ok(());
             }
         };
+        self.asked.clear();
         let delayed = self.delayed.take().map(|delayed| {
-            let planned = self.plan(&delayed);
+            let planned = self.plan(&delayed, &Progress::default());
             (delayed, planned)
         });
-        let planned = self.plan(&request);
+        let planned = self.plan(&request, &Progress::default());
         self.answer = self.carry_out(&request, planned);
         if let Some((delayed, planned)) = delayed {
             let second = self.carry_out(&delayed, planned);
@@ -201,26 +225,53 @@ impl Cluster {
         Ok(())
     }
 
-    fn plan(&mut self, request: &Request) -> Prepared {
+    fn plan(&mut self, request: &Request, progress: &Progress) -> Prepared {
         let newest = self.machine.snapshot().clone();
         let snapshot = match request.consistency() {
             Consistency::Exact(revision) => self.history.get(&revision).cloned().unwrap_or(newest),
             _ => newest,
         };
         let world = World { snapshot: &snapshot, derived: &self.derived, config: &self.config };
-        prepare(&world, request, &self.user, self.now, &mut Ids::new(&mut self.rng))
+        let mut rng = self.rng.clone();
+        let prepared = prepare_from(&world, request, &self.user, self.now, &mut Ids::new(&mut rng), progress);
+        // Who plans again with answers draws the same ids.
+        if !matches!(prepared, Prepared::Ask(_)) {
+            self.rng = rng;
+        }
+        prepared
+    }
+
+    /// Answers as the fixture has said.
+    fn ask(&mut self, ask: &Ask, progress: &mut Progress) {
+        for question in &ask.questions {
+            let body: Value = serde_json::from_slice(&question.body("u")).expect("a review");
+            let url = question.url.split('?').next().unwrap_or_default().to_owned();
+            let answer = match self.webhooks.get(&url) {
+                Some(Value::String(why)) => Err(Fault::Call(why.clone())),
+                Some(answer) => question.read("u", answered(question, answer, &body).to_string().as_bytes()),
+                None => Err(Fault::Call("nobody is there".to_owned())),
+            };
+            progress.answers.put(question, answer);
+            self.asked.push(json!({"to": url, "body": body, "timeout": question.timeout.as_secs(),
+                "route": format!("{:?}", question.route)}));
+        }
     }
 
     fn carry_out(&mut self, request: &Request, mut planned: Prepared) -> (u16, Value) {
-        for _ in 0..16 {
+        let mut progress = Progress::default();
+        for _ in 0..32 {
             match planned {
                 Prepared::Respond(response) => return shown(&response),
                 Prepared::Commit(commit) => {
                     let outcome = self.commit(&commit.txn);
                     match commit.reply.render(&outcome) {
                         Rendered::Respond(response) => return shown(&response),
-                        Rendered::Retry => planned = self.plan(request),
+                        Rendered::Retry => planned = self.plan(request, &progress),
                     }
+                }
+                Prepared::Ask(ask) => {
+                    self.ask(&ask, &mut progress);
+                    planned = self.plan(request, &progress);
                 }
                 Prepared::Part(_) => panic!("no fixture has a collection of that size"),
                 Prepared::Watch(plan) => {
@@ -286,6 +337,48 @@ impl Cluster {
         };
         if fits { Ok(()) } else { Err(format!("found {found:?}")) }
     }
+}
+
+/// The review that a webhook answers with. `"convert"` is one that knows two versions: what is `host` and `port` in one is
+/// `hostPort` in the other.
+fn answered(question: &Question, answer: &Value, body: &Value) -> Value {
+    let (api_version, kind) = match question.review {
+        Review::Admission => ("admission.k8s.io/v1", "AdmissionReview"),
+        Review::Conversion => ("apiextensions.k8s.io/v1", "ConversionReview"),
+    };
+    let mut response = answer.clone();
+    response["uid"] = "u".into();
+    if let Some(patch) = answer["patch"].as_array() {
+        let patch = Value::Array(patch.clone()).to_string();
+        response["patch"] = base64::engine::general_purpose::STANDARD.encode(patch).into();
+        response["patchType"] = "JSONPatch".into();
+    }
+    if answer["convert"] == true {
+        let request = &body["request"];
+        let objects = request["objects"].as_array().expect("objects");
+        let converted: Vec<Value> =
+            objects.iter().map(|object| converted(object, &request["desiredAPIVersion"])).collect();
+        response["convertedObjects"] = converted.into();
+        response["result"] = json!({"status": "Success"});
+    }
+    json!({"kind": kind, "apiVersion": api_version, "response": response})
+}
+
+fn converted(object: &Value, wanted: &Value) -> Value {
+    let mut object = object.clone();
+    object["apiVersion"] = wanted.clone();
+    let spec = object["spec"].clone();
+    object["spec"] = match wanted.as_str().is_some_and(|wanted| wanted.ends_with("/v1")) {
+        true => {
+            json!({"hostPort": format!("{}:{}", spec["host"].as_str().unwrap_or_default(), spec["port"].as_str().unwrap_or_default())})
+        }
+        false => {
+            let (host, port) =
+                spec["hostPort"].as_str().and_then(|it| it.split_once(':')).unwrap_or_default();
+            json!({"host": host, "port": port})
+        }
+    };
+    object
 }
 
 /// A frame of a watch, as JSON.
