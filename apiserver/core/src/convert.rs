@@ -92,7 +92,7 @@ impl Call<'_> {
     }
 
     /// A document in the version of the request, as it is to be stored.
-    pub fn to_store(&self, object: &mut Value) -> Result<(), Stop> {
+    pub fn store_form(&self, object: &mut Value) -> Result<(), Stop> {
         let Some((group, version)) = self.resource.stored_as.as_ref().filter(|_| by_webhook(self.resource))
         else {
             return Ok(());

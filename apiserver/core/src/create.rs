@@ -92,7 +92,7 @@ pub(crate) fn insert(
         meta_mut(&mut new).remove("resourceVersion");
         return respond(call, StatusCode::CREATED, new.to_string().into(), headers);
     }
-    call.to_store(&mut new)?;
+    call.store_form(&mut new)?;
     let value = object::encode(&mut new);
     txn.ops.push(Op::Put { key, value: value.clone(), expires_at_ms: expiry(call) });
     txn.compares.append(&mut claims.compares);

@@ -75,7 +75,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         }));
     }
     let mut scale = scale_of(call, &new);
-    call.to_store(&mut new)?;
+    call.store_form(&mut new)?;
     let value = object::encode(&mut new);
     txn.ops.insert(0, Op::Put { key, value, expires_at_ms: None });
     let reply = Reply::made(move |revisions| {

@@ -154,7 +154,7 @@ pub(crate) fn replace_owned(
     if delete::ends_with(call, &new) {
         return delete::finish(call, entry, &new, txn);
     }
-    call.to_store(&mut new)?;
+    call.store_form(&mut new)?;
     let value = aside.encode(&mut new);
     let key = call.key(call.name());
     txn.ops.insert(0, Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });

@@ -125,7 +125,8 @@ impl Hooks {
 /// Whether any webhook may have a say in a request. Where none has, objects need not be made ready to be shown.
 pub(crate) fn any(call: &Call<'_>) -> bool {
     let hooks = call.world.derived.hooks();
-    !(hooks.mutating.is_empty() && hooks.validating.is_empty()) && !is_exempt(call.resource)
+    let listening = !hooks.mutating.is_empty() || !hooks.validating.is_empty();
+    listening && !is_exempt(call.resource)
 }
 
 /// Whether any webhook may change what a request writes.
