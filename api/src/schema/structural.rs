@@ -1,6 +1,7 @@
 //! The schema of a custom resource as one tree, read from the `openAPIV3Schema` of its definition: what pruning,
 //! defaults and checks of custom resources walk.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use regex::Regex;
@@ -99,13 +100,20 @@ pub(crate) struct Range {
     pub most: Option<u64>,
 }
 
-/// A regular expression in the dialect of Go. It is compiled each time that it is used: automata are large, definitions many,
-/// and writes of their objects few.
+/// A regular expression in the dialect of Go. No definition keeps it compiled: automata are large, definitions many, and writes
+/// of their objects few. Those that were used last stay at hand, for an object may have very many texts under one of them.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     pub text: Box<str>,
 }
 
+thread_local! {
+    /// The expressions that a thread has used last.
+    static RECENT: RefCell<Vec<(Box<str>, Regex)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// So many expressions stay compiled.
+const MAX_RECENT: usize = 4;
 /// An automaton may take so many bytes.
 const PATTERN_SIZE: usize = 1 << 20;
 
@@ -145,7 +153,17 @@ impl Pattern {
 
     /// Whether a text has a match in it. What is no expression matches nothing.
     pub fn matches(&self, text: &str) -> bool {
-        compiled(&self.text).is_ok_and(|compiled| compiled.is_match(text))
+        RECENT.with_borrow_mut(|recent| {
+            match recent.iter().position(|(known, _)| *known == self.text) {
+                Some(at) => recent.swap(0, at),
+                None => {
+                    let Ok(compiled) = compiled(&self.text) else { return false };
+                    recent.truncate(MAX_RECENT - 1);
+                    recent.insert(0, (self.text.clone(), compiled));
+                }
+            }
+            recent.first().is_some_and(|(_, compiled)| compiled.is_match(text))
+        })
     }
 }
 

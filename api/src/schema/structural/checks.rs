@@ -2,13 +2,14 @@
 //!
 //! What an update leaves as it was is not held against a schema that has become stricter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::{Map, Value};
 
 use super::{Bound, JsonType, Node, Range, Rules, formats};
 use crate::field::{ErrorKind, FieldError, quote};
+use crate::json::found::MAX_FOUND;
 use crate::schema::ListType;
 
 /// Where a value is.
@@ -31,11 +32,17 @@ impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Root => Ok(()),
-            Place::Field(Place::Root, name) => f.write_str(name),
-            Place::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Place::Field(Place::Root, name) => f.write_str(shown(name)),
+            Place::Field(parent, name) => write!(f, "{parent}.{}", shown(name)),
             Place::Index(parent, at) => write!(f, "{parent}[{at}]"),
         }
     }
+}
+
+/// A name in a path, as far as it helps to find the place: a key may be as large as a request, and before very many places.
+fn shown(name: &str) -> &str {
+    const ENOUGH: usize = 256;
+    name.char_indices().nth(ENOUGH).map_or(name, |(end, _)| &name[..end])
 }
 
 impl Place<'_> {
@@ -104,7 +111,8 @@ impl Node {
         let before = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         match self.list {
             ListType::Map => before.iter().map(|item| (self.key(item).to_string(), item)).collect(),
-            ListType::Set | ListType::Atomic => BTreeMap::new(),
+            ListType::Set => before.iter().map(|item| (item.to_string(), item)).collect(),
+            ListType::Atomic => BTreeMap::new(),
         }
     }
 
@@ -115,7 +123,8 @@ impl Node {
         place: &Place<'_>,
         errors: &mut Vec<FieldError>,
     ) {
-        if old == Some(value) {
+        // So many complaints are enough: an object of any size gets an answer of bounded size.
+        if errors.len() >= MAX_FOUND || old == Some(value) {
             return;
         }
         self.check_type(value, place, errors);
@@ -181,13 +190,12 @@ impl Node {
         place: &Place<'_>,
         errors: &mut Vec<FieldError>,
     ) {
-        let before = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let known = self.known(old);
         if let Some(node) = &self.items {
             for (at, item) in items.iter().enumerate() {
                 let old = match self.list {
                     ListType::Map => known.get(&self.key(item).to_string()).copied(),
-                    ListType::Set => before.iter().find(|old| *old == item),
+                    ListType::Set => known.get(&item.to_string()).copied(),
                     ListType::Atomic => None,
                 };
                 node.check_value(item, old, &Place::Index(place, at), errors);
@@ -238,7 +246,8 @@ impl Rules {
                     let least = self.items.least.unwrap_or_default();
                     invalid(&items.len().into(), format!("should have at least {least} items"));
                 }
-                if self.unique && (1..items.len()).any(|at| items[..at].contains(&items[at])) {
+                let mut seen = BTreeSet::new();
+                if self.unique && !items.iter().all(|item| seen.insert(item.to_string())) {
                     invalid(value, "shouldn't contain duplicates".to_owned());
                 }
                 too_many(self.items, items.len(), place, errors);
