@@ -11,8 +11,10 @@ use crate::json_path::JsonPath;
 use crate::schema::structural::{RuleFault, rule_fault};
 use crate::schema::{self, Schemas};
 
+mod approval;
 mod names;
 
+pub use approval::Approval;
 pub use names::{Claims, settle, terminating};
 
 /// The group of definitions.

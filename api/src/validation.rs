@@ -40,6 +40,9 @@ pub fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
         Some(custom) => errors.0.extend(custom.check(object, None)),
         None => check_kind(resource, object, &mut errors),
     }
+    if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        extension::check_approval(object, None, &mut errors);
+    }
     errors.0
 }
 
