@@ -123,7 +123,7 @@ fn allowed(verb: Verb) -> Option<Allowed> {
         Verb::Patch => Allowed::Patch,
         Verb::Delete => Allowed::Delete,
         Verb::DeleteCollection => Allowed::DeleteCollection,
-        Verb::Head | Verb::Options => return None,
+        Verb::Head | Verb::Options | Verb::Other => return None,
     })
 }
 
@@ -162,7 +162,7 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         Verb::Patch => patch::plan(call, ids),
         Verb::Delete => delete::one(call),
         Verb::DeleteCollection => delete::collection::plan(call),
-        Verb::Head | Verb::Options => Err(Status::method_not_allowed_here().into()),
+        Verb::Head | Verb::Options | Verb::Other => Err(Status::method_not_allowed_here().into()),
     }
 }
 

@@ -96,8 +96,8 @@ impl Prepared {
             Prepared::Commit(Commit { txn, reply }) => {
                 Prepared::Commit(Commit { txn, reply: Reply { protobuf: true, ..reply } })
             }
-            // A watch has its frames from its output; a stream is not the server's to encode; what was deleted in parts and
-            // what was measured are shown as JSON.
+            // A watch and what was deleted in parts have theirs from their output; a stream is not the server's to encode; for
+            // measures there is no such form here.
             other
             @ (Prepared::Part(_) | Prepared::Measure(_) | Prepared::Watch(_) | Prepared::Connect(_)) => other,
         }

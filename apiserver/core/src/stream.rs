@@ -5,15 +5,18 @@ use api::status::Status;
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::connect::{ConnectPlan, Logs, Stream, Streams};
 use crate::failure::{self, Refused};
 use crate::object::{items, meta};
 use crate::prepare::Planned;
+use crate::request::Verb;
 use crate::response::{Prepared, Response};
 
 /// Logs, exec, attach and port-forward.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
+    may_connect(call)?;
     let (_, pod) = call.stored()?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let stream = match call.subresource() {
@@ -43,6 +46,16 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         return Err(failure::bad_request(&format!("pod {} does not have a host assigned", call.name())));
     }
     Ok(connect(call, node, meta(&pod, "uid"), stream))
+}
+
+/// WebSockets are asked for by GET. Who may only read must not run a command by that: what is not read is created
+/// (KEP-4006, from Kubernetes 1.35).
+fn may_connect(call: &Call<'_>) -> Result<(), Refused> {
+    let info = &call.request.info;
+    if call.subresource() == "log" || info.verb == Verb::Create {
+        return Ok(());
+    }
+    authz::check(&call.world, call.user, &Attributes { verb: "create", ..Attributes::of(info, "") })
 }
 
 pub(crate) fn connect(call: &Call<'_>, node: &str, uid: &str, stream: Stream) -> Prepared {
