@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::connection::{self, Acceptor, Protocols};
+use crate::connection::{self, Acceptor, Limits, Protocols};
 use crate::hub::{History, Hub, Unavailable};
 use crate::limits::Limiter;
 use crate::measure::Measures;
@@ -30,6 +30,7 @@ use crate::pki::Authority;
 use crate::servers;
 use crate::service::InProcess;
 use crate::shell::Shell;
+use crate::strangers::Strangers;
 use crate::tls::{self, TlsError};
 use crate::tunnel::Registry;
 
@@ -56,6 +57,8 @@ pub struct Options {
     pub addresses: Vec<IpAddr>,
     /// What every part of the cluster agrees on: told to machines that join.
     pub cluster: serde_json::Value,
+    /// The bounds of connections and requests.
+    pub limits: Limits,
 }
 
 /// A running API server.
@@ -106,6 +109,7 @@ impl Options {
             config,
             addresses: Vec::new(),
             cluster: serde_json::Value::Null,
+            limits: Limits::default(),
         })
     }
 }
@@ -115,7 +119,7 @@ impl Options {
 impl Server {
     /// Listens, writes what every cluster has from the start, and serves.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { listen, store, authority, mut config, addresses: names, cluster } = options;
+        let Options { listen, store, authority, mut config, addresses: names, cluster, limits } = options;
         let listeners = listen.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         if config.advertise.is_empty() {
@@ -137,6 +141,7 @@ impl Server {
             derived,
             hub,
             metrics: Metrics::new(),
+            limits: limits.clone(),
             limiter: Limiter::default(),
             openapi: Documents::default(),
             stop: stop.clone(),
@@ -147,7 +152,8 @@ impl Server {
         let acceptor = Arc::new(Acceptor {
             shell: shell.clone(),
             tls: TlsAcceptor::from(tls),
-            protocols: Protocols::new(),
+            protocols: Protocols::new(&limits),
+            strangers: Strangers::new(limits.strangers),
         });
         for listener in listeners {
             tasks.spawn(connection::accept(acceptor.clone(), listener));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use api::status::Status;
-use apiserver_core::authn::impersonation;
+use apiserver_core::authn::{TokenError, impersonation};
 use apiserver_core::authz::{Attributes, check};
 use apiserver_core::failure::Refused;
 use apiserver_core::request::Verb;
@@ -28,6 +28,7 @@ use store::{CommitError, Outcome, ReadError, Snapshot, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::body::{Body, BodyError};
+use crate::connection::Limits;
 use crate::health::{self, Health};
 use crate::hub::{Forgotten, Hub};
 use crate::limits::{Limiter, Slot};
@@ -36,11 +37,10 @@ use crate::metrics::{self, Metrics};
 use crate::openapi::{self, Documents};
 use crate::pki::Authority;
 use crate::respond::IntoHttp as _;
+use crate::strangers::Stranger;
 use crate::tunnel::Registry;
 use crate::{cluster, compress, streams, watch};
 
-/// How long a request may take; watches and streams may go on.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a read waits for a revision that this member has not applied yet.
 const REVISION_DEADLINE: Duration = Duration::from_secs(3);
 /// How often a request is planned anew because the state moved on.
@@ -65,6 +65,7 @@ pub(crate) struct Shell {
     pub(crate) tunnels: Arc<Registry>,
     pub(crate) measures: Measures,
     pub(crate) metrics: Metrics,
+    pub(crate) limits: Limits,
     pub(crate) limiter: Limiter,
     pub(crate) openapi: Documents,
     pub(crate) stop: CancellationToken,
@@ -74,12 +75,11 @@ pub(crate) struct Shell {
 }
 
 /// Who a connection belongs to, as far as the connection itself proves it.
-#[derive(Clone)]
 pub(crate) enum Peer {
     /// A verified client certificate, or an in-process client.
     Known(Caller),
-    /// The request must say.
-    Unknown,
+    /// Each request must say.
+    Unknown(Stranger),
 }
 
 /// An authenticated user with the count of its requests.
@@ -87,6 +87,14 @@ pub(crate) enum Peer {
 pub(crate) struct Caller {
     pub(crate) user: Arc<User>,
     pub(crate) slot: Slot,
+}
+
+/// Why it is not known who asks.
+enum Denied {
+    /// What the token is bound to is not known here; it may be newer than what this server has applied.
+    Here,
+    /// Nothing that a server may still learn changes it.
+    Everywhere,
 }
 
 /// Why a body was not read.
@@ -159,7 +167,7 @@ impl Shell {
             let body = Body::stream(body.map_err(Into::into));
             self.answer(&mut request, parts, body, &caller).await
         } else {
-            let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
+            let answered = tokio::time::timeout(self.limits.request, async {
                 let body = match collect(body, self.config.max_body).await {
                     Ok(body) => body,
                     Err(BodyFailure::TooLarge) => {
@@ -185,41 +193,39 @@ impl Shell {
     /// Who asks. What a token is bound to may be newer than what this server has applied, so a token is refused from
     /// confirmed state only.
     async fn authenticated(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Refused> {
-        match self.authenticate(parts, peer) {
-            Err(refused) if parts.headers.contains_key(header::AUTHORIZATION) => {
-                match self.store.linearizable().await {
-                    Ok(_) => self.authenticate(parts, peer),
-                    Err(_) => Err(refused),
-                }
-            }
+        let known = match self.authenticate(parts, peer) {
+            Err(Denied::Here) if self.store.linearizable().await.is_ok() => self.authenticate(parts, peer),
             known => known,
-        }
+        };
+        known.map_err(|_| Status::unauthorized().into())
     }
 
     /// Who asks: the connection's certificate, else a bearer token, else nobody.
-    fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Refused> {
-        if let Peer::Known(caller) = peer {
-            return Ok(caller.clone());
-        }
-        let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+    fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Denied> {
+        let stranger = match peer {
+            Peer::Known(caller) => return Ok(caller.clone()),
+            Peer::Unknown(stranger) => stranger,
+        };
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
             // Health was answered before; of the rest only what says who this is is for everyone.
             return match parts.uri.path().trim_end_matches('/') {
                 "/version" | cluster::AUTHORITY => Ok(self.caller(User::anonymous())),
-                _ => Err(Status::unauthorized().into()),
+                _ => Err(Denied::Everywhere),
             };
-        };
-        let token = value
-            .to_str()
-            .ok()
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(Status::unauthorized)?;
+        }
+        let token = bearer_token(&parts.headers).ok_or(Denied::Everywhere)?;
         match authn::authenticate(&self.store.snapshot(), &self.config, token, Timestamp::now()) {
-            Ok(user) => Ok(self.caller(user)),
+            Ok(user) => {
+                stranger.is_known();
+                Ok(self.caller(user))
+            }
             Err(error) => {
                 tracing::debug!(%error, "a bearer token was refused");
-                Err(Status::unauthorized().into())
+                // Whoever makes something up must not have the servers ask each other.
+                Err(match error {
+                    TokenError::Unbound { .. } | TokenError::Bootstrap => Denied::Here,
+                    _ => Denied::Everywhere,
+                })
             }
         }
     }
@@ -429,6 +435,16 @@ impl Drop for Decrement<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// The token of the one `Authorization` header (RFC 6750): of two headers, or two tokens in one, some server on the way may
+/// have read the other.
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
+    let is_one = !token.is_empty() && !token.contains(char::is_whitespace);
+    (scheme.eq_ignore_ascii_case("bearer") && is_one).then_some(token)
 }
 
 /// Reads the whole body, no more than `limit`. Of a larger one a part is read and forgotten: a client that is still

@@ -105,7 +105,7 @@ async fn kubectl_creates_reads_applies_and_deletes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(has_kubectl), ignore = "needs kubectl on PATH or in ORLOP_TEST_KUBECTL")]
 async fn kubectl_executes_and_reads_logs() {
-    let cluster = crate::streams::cluster_with_pod().await;
+    let cluster = crate::support::cluster_with_pod().await;
     let _agent = Agent::start(&cluster, "node-1").await;
     let kubectl = Kubectl::new(kubectl(), &cluster);
     // Newer ones use WebSocket, older ones SPDY; newer ones can be told to do as the older ones did.

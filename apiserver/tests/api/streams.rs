@@ -10,27 +10,9 @@ use tokio_tungstenite::{
 };
 
 use crate::agent::{self, Agent};
-use crate::support::Cluster;
-
-pub const POD: &str = "/api/v1/namespaces/default/pods/web";
+use crate::support::{Cluster, POD, cluster_with_pod};
 
 pub type Socket = WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
-
-/// A cluster with a pod that is bound to `node-1`.
-pub async fn cluster_with_pod() -> Cluster {
-    let cluster = Cluster::start().await;
-    let mut admin = cluster.admin_client().await;
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-    admin.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}});
-    let (status, body) = admin.post("/api/v1/nodes", &node).await;
-    assert_eq!(status, StatusCode::CREATED, "{body}");
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
-        "spec": {"nodeName": "node-1", "containers": [{"name": "main", "image": "web:1"}]}});
-    let (status, body) = admin.post("/api/v1/namespaces/default/pods", &pod).await;
-    assert_eq!(status, StatusCode::CREATED, "{body}");
-    cluster
-}
 
 pub async fn socket(cluster: &Cluster, path: &str, protocol: &'static str) -> Result<Socket, Error> {
     let stream = cluster.connect(Some(&cluster.admin()), "http/1.1").await;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use apiserver::{
-    Options, Server,
+    Limits, Options, Server,
     pki::{Authority, COMPONENT_LIFETIME, Issued},
 };
 use bytes::Bytes;
@@ -12,10 +12,13 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::Store;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// The pod of [`cluster_with_pod`].
+pub const POD: &str = "/api/v1/namespaces/default/pods/web";
 
 /// A whole cluster's API server, gone with the value.
 pub struct Cluster {
@@ -33,12 +36,17 @@ pub struct Client {
 
 impl Cluster {
     pub async fn start() -> Cluster {
+        Cluster::with_limits(Limits::default()).await
+    }
+
+    pub async fn with_limits(limits: Limits) -> Cluster {
         let dir = tempfile::tempdir().expect("temporary folder");
         let authority = Arc::new(Authority::load_or_create(&dir.path().join("pki")).expect("an authority"));
         let key = store::Key::new(1, *authority.store_key());
         let store = Store::open(store::Options::new(dir.path().join("store"), key)).expect("a store");
         let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        let options = Options::new(listen, store.clone(), authority.clone()).expect("options");
+        let mut options = Options::new(listen, store.clone(), authority.clone()).expect("options");
+        options.limits = limits;
         let server = Server::start(options).await.expect("started");
         Cluster { server, store, authority, dir }
     }
@@ -142,4 +150,20 @@ impl Client {
     pub async fn post(&mut self, path: &str, body: &Value) -> (StatusCode, Value) {
         self.json(Method::POST, path, body).await
     }
+}
+
+/// A cluster with a pod that is bound to `node-1`.
+pub async fn cluster_with_pod() -> Cluster {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin_client().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    admin.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}});
+    let (status, body) = admin.post("/api/v1/nodes", &node).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "main", "image": "web:1"}]}});
+    let (status, body) = admin.post("/api/v1/namespaces/default/pods", &pod).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    cluster
 }
