@@ -104,7 +104,8 @@ impl Components {
     fn start(&self, held: &Held, over: &CancellationToken) -> Result<JoinSet<()>> {
         let mut running = JoinSet::new();
         let caches = Informers::new(self.client(User::authenticated("system:kube-controller-manager", &[])))
-            .trimmed(&client::core::lean::POD);
+            .trimmed(&client::core::lean::POD)
+            .trimmed(&client::core::lean::METADATA);
         let scheduler = scheduler::run(
             scheduler::Config::default(),
             self.client(User::authenticated("system:kube-scheduler", &[]))

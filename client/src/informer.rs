@@ -47,10 +47,17 @@ pub struct Informers {
 type CacheId = (TypeId, ResourceType, Scope);
 
 struct Registry {
-    caches: Mutex<BTreeMap<CacheId, Box<dyn Any + Send>>>,
+    caches: Mutex<BTreeMap<CacheId, Running>>,
     /// By the type of the objects; each is a [`Trim`] of them.
     trims: Mutex<BTreeMap<TypeId, Box<dyn Any + Send>>>,
     stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+/// A cache that is kept up to date until it is dropped here.
+struct Running {
+    /// An [`Informer`] of the objects' type.
+    informer: Box<dyn Any + Send>,
     _stop_on_drop: DropGuard,
 }
 
@@ -118,9 +125,9 @@ impl Informers {
         Self { client, shared: Arc::new(shared) }
     }
 
-    /// Lets the caches of a kind keep no more of each object than `trim` leaves. Caches that were asked for before keep all.
+    /// Lets the caches of a type keep no more of each object than `trim` leaves. Caches that were asked for before keep all.
     #[must_use]
-    pub fn trimmed<K: Kind>(self, trim: &'static Trim<K>) -> Self {
+    pub fn trimmed<K: Object>(self, trim: &'static Trim<K>) -> Self {
         let mut trims = self.shared.trims.lock().unwrap_or_else(PoisonError::into_inner);
         trims.insert(TypeId::of::<K>(), Box::new(trim));
         drop(trims);
@@ -147,6 +154,13 @@ impl Informers {
         self.cache(resource, scope, true)
     }
 
+    /// Ends the caches of a resource that is served no longer. Who holds one keeps what was in it last; who asks again gets a
+    /// new one.
+    pub fn forget(&self, resource: &ResourceType) {
+        let mut caches = self.shared.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(|(_, cached, _), _| cached != resource);
+    }
+
     fn cache<T: Object + DeserializeOwned>(
         &self,
         resource: ResourceType,
@@ -155,13 +169,15 @@ impl Informers {
     ) -> Informer<T> {
         let id = (TypeId::of::<T>(), resource.clone(), scope.clone());
         let mut caches = self.shared.caches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = caches.get(&id).and_then(|cache| cache.downcast_ref::<Informer<T>>()) {
+        if let Some(known) = caches.get(&id).and_then(|cache| cache.informer.downcast_ref::<Informer<T>>()) {
             return known.clone();
         }
         let informer = Informer::new();
-        caches.insert(id, Box::new(informer.clone()));
+        let stop = self.shared.stop.child_token();
+        let running =
+            Running { informer: Box::new(informer.clone()), _stop_on_drop: stop.clone().drop_guard() };
+        caches.insert(id, running);
         let source = Source { client: self.client.clone(), resource, scope, partial, trim: self.trim() };
-        let stop = self.shared.stop.clone();
         let shared = Arc::clone(&informer.shared);
         tokio::spawn(async move {
             tokio::select! {

@@ -84,6 +84,7 @@ pub(crate) fn start(
         pending: pending.clone(),
         stop: stop.clone(),
         known: typed,
+        cached: Vec::new(),
         changed: Arc::new(tokio::sync::Notify::new()),
     };
     // The discoverer counts itself until it has counted its caches.
@@ -109,6 +110,8 @@ fn spawn<T: Object>(
     let (host, pending, stop) = (Arc::clone(host), pending.clone(), stop.clone());
     tasks.spawn(async move {
         let changes = informer.subscribe();
+        // The changes end when nobody keeps the cache any more.
+        drop(informer);
         tokio::select! {
             () = stop.cancelled() => {}
             () = pump(&host, changes, &resource, take, &pending) => {}
@@ -124,6 +127,7 @@ async fn pump<T: Object>(
     take: Take<T>,
     pending: &Pending,
 ) {
+    let mut waits = true;
     while let Some(first) = changes.next().await {
         let mut synced = false;
         host.change(|world, now| {
@@ -139,8 +143,12 @@ async fn pump<T: Object>(
             work
         });
         if synced {
+            waits = false;
             pending.0.send_modify(|count| *count = count.saturating_sub(1));
         }
+    }
+    if waits {
+        pending.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
@@ -184,7 +192,10 @@ struct Discoverer {
     informers: Informers,
     pending: Pending,
     stop: CancellationToken,
+    /// Resources that have a cache.
     known: Vec<ResourceType>,
+    /// Those whose cache was made here.
+    cached: Vec<ResourceType>,
     changed: Arc<tokio::sync::Notify>,
 }
 
@@ -209,10 +220,12 @@ impl Discoverer {
 
     fn take(&mut self, found: Found, tasks: &mut JoinSet<()>) {
         let Found { namespaced, kinds, deletable } = found;
+        if namespaced.failure.is_none() {
+            self.forget_all_but(&deletable);
+        }
         self.host.change(|world, _| {
-            world.discovery = namespaced;
             world.kinds = kinds;
-            Vec::new()
+            world.discovered(namespaced)
         });
         for resource in deletable {
             if self.known.contains(&resource) {
@@ -220,20 +233,34 @@ impl Discoverer {
             }
             let informer = self.informers.metadata(resource.clone(), Scope::all());
             if resource.plural == DEFINITIONS {
-                tasks.spawn(announce(informer.subscribe(), Arc::clone(&self.changed)));
+                tasks.spawn(announce(informer.subscribe(), self.host.clone(), self.changed.clone()));
             }
             spawn(&self.host, informer, resource.clone(), take_meta, &self.pending, &self.stop, tasks);
+            self.cached.push(resource.clone());
             self.known.push(resource);
+        }
+    }
+
+    /// Ends the caches of resources that are served no longer: they would ask for them again and again.
+    fn forget_all_but(&mut self, served: &[ResourceType]) {
+        let gone: Vec<ResourceType> = self.cached.extract_if(.., |cached| !served.contains(cached)).collect();
+        for resource in gone {
+            self.informers.forget(&resource);
+            self.known.retain(|known| *known != resource);
         }
     }
 }
 
-/// Wakes the discoverer when a definition changes.
-async fn announce(mut changes: Changes<PartialObject>, changed: Arc<tokio::sync::Notify>) {
+/// Wakes the discoverer when a definition changes. Until it has looked, nothing is known to be the last of a namespace.
+async fn announce(mut changes: Changes<PartialObject>, host: Arc<Host>, changed: Arc<tokio::sync::Notify>) {
     let mut synced = false;
     while let Some(change) = changes.next().await {
         synced |= matches!(change, Change::Synced);
         if synced {
+            host.change(|world, _| {
+                world.discovery.failure = Some("definitions of custom resources have changed".to_owned());
+                Vec::new()
+            });
             changed.notify_one();
         }
     }

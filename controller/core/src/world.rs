@@ -319,6 +319,15 @@ impl World {
         work
     }
 
+    /// What the API server serves was looked up: namespaces that are being deleted may have waited for it.
+    pub fn discovered(&mut self, discovery: Discovery) -> Vec<Work> {
+        let waited = self.discovery.failure.is_some();
+        self.discovery = discovery;
+        let terminating =
+            self.namespaces.iter().filter(|(_, namespace)| waited && is_terminating(&***namespace));
+        terminating.map(|(key, _)| Work::new(Controller::Namespace, key.clone())).collect()
+    }
+
     /// A namespace that is being deleted is looked at again when something in it is gone.
     fn emptied(&self, meta: &ObjectMeta) -> Option<Work> {
         let key = Key::cluster(meta.namespace.as_deref().filter(|namespace| !namespace.is_empty())?);
