@@ -14,6 +14,7 @@ mod drain;
 pub mod error;
 mod events;
 mod exec;
+mod explain;
 mod get;
 mod info;
 mod jsonpath;
@@ -77,6 +78,7 @@ pub enum Verb {
     Events(Box<events::Events>),
     Auth(Box<auth::Auth>),
     Config(Box<config::Config>),
+    Explain(Box<explain::Explain>),
     ApiResources(Box<info::ApiResources>),
     ApiVersions(Box<info::ApiVersions>),
     ClusterInfo(Box<info::ClusterInfo>),
@@ -137,6 +139,7 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::Events(arguments) => events::run(arguments).await,
         Verb::Auth(arguments) => auth::run(arguments).await,
         Verb::Config(arguments) => config::run(arguments).await,
+        Verb::Explain(arguments) => explain::run(arguments).await,
         Verb::ApiResources(arguments) => info::api_resources(arguments).await,
         Verb::ApiVersions(arguments) => info::api_versions(arguments).await,
         Verb::ClusterInfo(arguments) => info::cluster_info(arguments).await,
