@@ -2,6 +2,7 @@
 
 mod api;
 mod ceiling;
+mod customs;
 mod load;
 mod nodes;
 mod process;
@@ -45,6 +46,15 @@ enum What {
         /// Pods.
         #[arg(long, default_value_t = 5000)]
         pods: u64,
+    },
+    /// Memory of custom resources, and how soon a definition is ready.
+    Customs {
+        /// Definitions.
+        #[arg(long, default_value_t = 100)]
+        definitions: usize,
+        /// Objects of each.
+        #[arg(long, default_value_t = 100)]
+        objects: usize,
     },
     /// Durable writes and linearizable reads of three members of the store, beside three of etcd.
     Store {
@@ -96,6 +106,7 @@ async fn main() -> anyhow::Result<()> {
         What::Api(requests) => api::api(requests.size(), port).await?,
         What::Startup => nodes::startup_and_idle(port).await?,
         What::Pods => nodes::pods(port).await?,
+        What::Customs { definitions, objects } => customs::run(port, definitions, objects).await?,
         What::Schedule { nodes, pods } => nodes::schedule(port, nodes, pods).await?,
     };
     report::print(&rows, arguments.json)
