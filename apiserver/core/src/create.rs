@@ -124,9 +124,16 @@ pub(crate) fn respond(
     Prepared::Respond(Response { headers, ..call.output().object(status, &bytes) })
 }
 
-/// `Warning` headers.
+/// `Warning` headers: no more than what every client reads of a head.
 pub(crate) fn warnings_headers(warnings: &[String]) -> Vec<(HeaderName, HeaderValue)> {
-    warnings.iter().filter_map(|text| warning(text)).collect()
+    const MAX_WARNINGS: usize = 32;
+    const MAX_BYTES: usize = 4096;
+    let mut told = 0;
+    let fits = |text: &&String| {
+        told += text.len();
+        told <= MAX_BYTES
+    };
+    warnings.iter().take(MAX_WARNINGS).take_while(fits).filter_map(|text| warning(text)).collect()
 }
 
 /// When an object of this kind expires.

@@ -169,7 +169,9 @@ async fn nobody_grants_what_he_does_not_hold() {
     request.headers_mut().insert("content-type", HeaderValue::from_static("application/merge-patch+json"));
     assert_eq!(user.send(request).await.status(), StatusCode::FORBIDDEN);
     let apply = format!("{roles}/own?fieldManager=me&force=true");
-    let mut request = user.request(Method::PATCH, &apply, role("own", json!({"rules": secrets})).to_string());
+    let applied =
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": secrets});
+    let mut request = user.request(Method::PATCH, &apply, role("own", applied).to_string());
     request.headers_mut().insert("content-type", HeaderValue::from_static("application/apply-patch+yaml"));
     assert_eq!(user.send(request).await.status(), StatusCode::FORBIDDEN);
     cluster.stop().await;
