@@ -43,7 +43,7 @@ pub fn check(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     if costs.total <= SCHEMA_LIMIT {
         return;
     }
-    costs.dearest.sort_by(|a, b| b.0.cmp(&a.0));
+    costs.dearest.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
     for (_, place) in costs.dearest.iter().take(NAMED).filter(|(cost, _)| *cost >= SCHEMA_LIMIT / 100) {
         let detail =
             "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";

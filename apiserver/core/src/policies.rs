@@ -19,12 +19,14 @@ use crate::keys;
 use crate::object::{self, items, meta};
 use crate::served::Served;
 
+mod connect;
 mod evaluate;
 mod mutate;
 mod parameters;
 mod typecheck;
 mod validate;
 
+pub(crate) use connect::connect;
 pub(crate) use mutate::mutate;
 pub(crate) use typecheck::settle;
 pub(crate) use validate::validate;

@@ -9,12 +9,14 @@ use crate::call::Call;
 use crate::connect::{ConnectPlan, Logs, Stream, Streams};
 use crate::failure::{self, Refused};
 use crate::object::{items, meta};
+use crate::policies;
 use crate::prepare::Planned;
 use crate::response::{Prepared, Response};
 
 /// Logs, exec, attach and port-forward.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
     let (_, pod) = call.stored()?;
+    policies::connect(call, call.name())?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let stream = match call.subresource() {
         "log" => {
