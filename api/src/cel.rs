@@ -31,6 +31,7 @@ mod evaluate;
 mod functions;
 mod lexer;
 mod parser;
+mod step;
 mod syntax;
 mod types;
 mod value;
@@ -54,7 +55,8 @@ pub struct Environment {
 /// An expression that was checked, ready to be evaluated.
 #[derive(Debug)]
 pub struct Program {
-    root: check::Step,
+    root: step::Step,
+    result: Type,
     used: BTreeSet<usize>,
     most: u64,
 }
@@ -93,9 +95,11 @@ impl Environment {
     /// What is wrong with it, in the words of Kubernetes.
     pub fn compile(&self, text: &str) -> Result<Program, String> {
         let expr = parser::parse(text).map_err(|issue| syntax::render(text, &[issue]))?;
-        let (root, used) = check::check(self, &expr).map_err(|issues| syntax::render(text, &issues))?;
+        let (mut root, used) = check::check(self, &expr).map_err(|issues| syntax::render(text, &issues))?;
         let most = estimate::most(self, &root);
-        Ok(Program { root, used, most })
+        let result = root.result.clone();
+        root.forget_types();
+        Ok(Program { root, result, used, most })
     }
 }
 
@@ -104,7 +108,7 @@ impl Environment {
 impl Program {
     /// The type of the result.
     pub fn result(&self) -> &Type {
-        &self.root.result
+        &self.result
     }
 
     /// The most steps that it can take.

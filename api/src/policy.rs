@@ -250,7 +250,6 @@ fn request() -> Type {
             ("requestSubResource", Type::String),
             ("name", Type::String),
             ("namespace", Type::String),
-            ("__namespace__", Type::String),
             ("operation", Type::String),
             ("userInfo", user),
             ("dryRun", Type::Bool),

@@ -4,63 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Environment;
-use super::functions::{self, Overload, conversions};
+use super::functions::{self, conversions};
+use super::step::{Fold, Step, StepKind};
 use super::syntax::{self, Access, Expr, FoldKind, Issue, Item, Kind};
 use super::types::{Declared, Type};
 use super::value::{Key, Text, Value};
-
-/// A part of an expression that was checked.
-#[derive(Debug)]
-pub(super) struct Step {
-    pub kind: StepKind,
-    pub result: Type,
-}
-
-#[derive(Debug)]
-pub(super) enum StepKind {
-    Literal(Value<'static>),
-    /// A variable of the environment.
-    Global(usize),
-    /// A variable of a loop, counted from the outermost.
-    Local(usize),
-    Select {
-        of: Box<Step>,
-        key: Key,
-        access: Access,
-    },
-    Call {
-        overloads: Vec<&'static Overload>,
-        arguments: Vec<Step>,
-    },
-    /// Whether an item is optional, and the item.
-    List(Vec<(bool, Step)>),
-    Map(Vec<(bool, Step, Step)>),
-    Struct {
-        name: Arc<str>,
-        fields: Vec<(Arc<str>, bool, Step)>,
-    },
-    Logic {
-        any: bool,
-        terms: Vec<Step>,
-    },
-    Choice(Box<[Step; 3]>),
-    Fold(Box<Fold>),
-    OptionalMap {
-        of: Box<Step>,
-        body: Box<Step>,
-        flat: bool,
-    },
-}
-
-/// A loop. Its variables are the locals behind those around it.
-#[derive(Debug)]
-pub(super) struct Fold {
-    pub kind: FoldKind,
-    pub range: Step,
-    pub two: bool,
-    pub filter: Option<Step>,
-    pub body: Step,
-}
 
 /// What a check comes to: the expression, and the variables that it uses.
 pub(super) type Checked = (Step, BTreeSet<usize>);
@@ -162,7 +110,7 @@ impl Checker<'_> {
 
     fn member(&mut self, at: usize, of: &Type, name: &str) -> Type {
         match of {
-            Type::Object(object) => match object.fields.get(name) {
+            Type::Object(object) => match object.field(name) {
                 Some(field) => return field.kind.clone(),
                 None => self.complain(at, format!("undefined field '{name}'")),
             },

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use super::Environment;
-use super::check::{Fold, Step, StepKind, declared};
+use super::check::declared;
 use super::evaluate::{LIST, MAP, STRUCT, letters, of_fold, of_item};
 use super::functions::{Cost, Overload};
+use super::step::{Fold, Step, StepKind};
 use super::syntax::{Access, FoldKind};
 use super::types::{Declared, Type};
 use super::value::Value;

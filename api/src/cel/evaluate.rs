@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::check::{Fold, Step, StepKind};
 use super::functions::{Cost, Overload, optional};
+use super::step::{Fold, Step, StepKind};
 use super::syntax::{Access, FoldKind};
 use super::types::Type;
 use super::value::{Answer, Fault, Key, Map, Value};

@@ -1,5 +1,6 @@
 //! A table of expressions and what they come to, and what their estimates and budgets do.
 
+use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -148,4 +149,84 @@ fn estimates_are_those_of_kubernetes() {
     let schema = json!({"type": "object", "properties": {"x": {"type": "integer"}}});
     assert_eq!(most(schema.clone(), "self.x > 0"), 3);
     assert_eq!(most(schema, "has(self.x) && self.x > 0"), 4);
+}
+
+proptest! {
+    /// Whatever is written, it is refused or evaluated.
+    #[test]
+    fn any_text_comes_to_something(words in proptest::collection::vec(word(), 0..24)) {
+        prop_assert!(!come_to(&words.concat()).is_empty());
+    }
+}
+
+fn word() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(vec![
+        "self",
+        "object",
+        ".",
+        ".?",
+        "min",
+        "names",
+        "set",
+        "items",
+        "(",
+        ")",
+        "[",
+        "]",
+        "[?",
+        "{",
+        "}",
+        ",",
+        ":",
+        "?",
+        "1",
+        "2u",
+        "0.5",
+        "'a'",
+        "b'x'",
+        "true",
+        "null",
+        "x",
+        "+",
+        "-",
+        "*",
+        "/",
+        "%",
+        "<",
+        ">=",
+        "==",
+        "!=",
+        "&&",
+        "||",
+        "!",
+        " in ",
+        ".all(x, ",
+        ".map(x, ",
+        ".filter(x, ",
+        ".transformMap(k, v, ",
+        ".size()",
+        ".sum()",
+        ".split(",
+        ".substring(",
+        ".format(",
+        ".findAll(",
+        "url(",
+        "ip(",
+        "cidr(",
+        "quantity(",
+        "semver(",
+        "duration(",
+        "timestamp(",
+        "optional.of(",
+        ".orValue(",
+        ".optMap(x, ",
+        "has(",
+        "type(",
+        "dyn(",
+        "sets.contains(",
+        "\u{e9}",
+        " ",
+        "\\",
+        "\"",
+    ])
 }

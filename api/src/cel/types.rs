@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::document::escaped;
+
 /// A type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Type {
@@ -189,13 +191,18 @@ impl Declared {
     /// A field of an object.
     pub(super) fn field(&self, name: &str) -> Option<&Arc<Declared>> {
         match &self.kind {
-            Type::Object(object) => object.fields.get(name),
+            Type::Object(object) => object.field(name),
             _ => None,
         }
     }
 }
 
 impl Object {
+    /// A field by the name that an expression has for it. Words of the language can be written as they are, too.
+    pub(super) fn field(&self, name: &str) -> Option<&Arc<Declared>> {
+        self.fields.get(name).or_else(|| self.fields.get(&*escaped(name)?))
+    }
+
     /// An object type with those fields, of which nothing more is known.
     pub fn of<'f>(name: &str, fields: impl IntoIterator<Item = (&'f str, Type)>) -> Type {
         let fields =

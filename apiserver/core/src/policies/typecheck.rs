@@ -19,8 +19,10 @@ const MAX_TYPES: usize = 10;
 
 /// Says in the status of a policy that is written what is likely to be wrong with it. `old` is what it was before.
 pub(crate) fn settle(call: &Call<'_>, new: &mut Value, old: Option<&Value>) {
-    let is_same = old.is_some_and(|old| old["spec"] == new["spec"] && old["status"].is_object());
-    if !call.is(GROUP, PLURAL) || is_same {
+    if !call.is(GROUP, PLURAL) {
+        return;
+    }
+    if old.is_some_and(|old| old["spec"] == new["spec"] && old["status"].is_object()) {
         return;
     }
     let warnings = warnings(call, &new["spec"]);
