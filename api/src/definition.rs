@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use crate::catalogue::{ALL_VERBS, Name, Resource, Scope, Subresource, Verb};
 use crate::field::FieldError;
 use crate::json_path::JsonPath;
-use crate::schema::structural::{RuleFault, rule_fault};
 use crate::schema::{self, Schemas};
 
 mod approval;
@@ -293,37 +292,6 @@ impl Scale {
             status: path("statusReplicasPath")?,
             selector: path("labelSelectorPath").filter(|path| !path.is_empty()),
         })
-    }
-}
-
-/// What a definition asks for and is not served yet, one line each.
-pub fn unserved(definition: &Value) -> Vec<String> {
-    let mut lines = Vec::new();
-    for version in items(&definition["spec"]["versions"]) {
-        rules(&version["schema"]["openAPIV3Schema"], &mut |rule| {
-            let text = text(&rule["rule"]);
-            if let Some(RuleFault::Unserved(why)) = rule_fault(text) {
-                lines.push(format!(
-                    "a rule of version {} is not checked ({why}): {text}",
-                    self::text(&version["name"]),
-                ));
-            }
-        });
-    }
-    lines
-}
-
-/// Every rule of a schema.
-fn rules(schema: &Value, take: &mut dyn FnMut(&Value)) {
-    match schema {
-        Value::Object(map) => {
-            items(&schema["x-kubernetes-validations"]).iter().for_each(&mut *take);
-            map.iter()
-                .filter(|(name, _)| !matches!(name.as_str(), "default" | "enum"))
-                .for_each(|(_, below)| rules(below, take));
-        }
-        Value::Array(several) => several.iter().for_each(|below| rules(below, take)),
-        _ => {}
     }
 }
 

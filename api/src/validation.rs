@@ -16,6 +16,7 @@ mod pod;
 mod probes;
 mod quota;
 mod rbac;
+mod rules;
 mod scheduling;
 mod service;
 mod slices;

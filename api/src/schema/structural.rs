@@ -9,13 +9,14 @@ use serde_json::{Map, Value};
 
 use super::ListType;
 
-mod cel;
 mod checks;
 mod compile;
 mod formats;
 mod pruning;
+mod rules;
 
-pub(crate) use cel::{Rule, RuleFault, rule_fault};
+pub(crate) use formats::has as has_format;
+pub(crate) use rules::{Compiled, Rule, Uncompiled};
 
 /// A type that JSON knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +158,7 @@ impl Pattern {
             match recent.iter().position(|(known, _)| *known == self.text) {
                 Some(at) => recent.swap(0, at),
                 None => {
-                    let Ok(compiled) = compiled(&self.text) else { return false };
+                    let Ok(compiled) = expression(&self.text) else { return false };
                     recent.truncate(MAX_RECENT - 1);
                     recent.insert(0, (self.text.clone(), compiled));
                 }
@@ -169,10 +170,11 @@ impl Pattern {
 
 /// Why a text is no regular expression.
 pub(crate) fn pattern_fault(text: &str) -> Option<String> {
-    compiled(text).err().map(|error| error.to_string())
+    expression(text).err().map(|error| error.to_string())
 }
 
-fn compiled(text: &str) -> Result<Regex, regex::Error> {
+/// A regular expression in the dialect of Go, ready to be used.
+pub(crate) fn expression(text: &str) -> Result<Regex, regex::Error> {
     regex::RegexBuilder::new(&ascii(text)).size_limit(PATTERN_SIZE).build()
 }
 
@@ -244,6 +246,11 @@ impl Node {
             || node.items.as_ref().is_some_and(|items| items.has_conditions)
             || matches!(&node.additional, Additional::Of(below) if below.has_conditions);
         node
+    }
+
+    /// The format of a text.
+    pub fn format(&self) -> Option<&str> {
+        self.rules.as_ref()?.format.as_deref()
     }
 
     /// The node of a member of an object.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Errors, Path, given, labels, list, structural, text};
 use crate::definition::Approval;
 use crate::field::FieldError;
-use crate::name;
+use crate::{name, policy};
 
 const TIMEOUT_MAX: i64 = 30;
 const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -223,6 +223,7 @@ pub fn check_validating_policy(object: &Value, errors: &mut Errors) {
             }
         }
     }
+    policy::errors(spec).into_iter().for_each(|error| errors.add(error));
 }
 
 pub fn check_mutating_policy(object: &Value, errors: &mut Errors) {
@@ -249,6 +250,7 @@ pub fn check_mutating_policy(object: &Value, errors: &mut Errors) {
             errors.required(&place.field(source).field("expression"), "");
         }
     }
+    policy::errors(spec).into_iter().for_each(|error| errors.add(error));
 }
 
 pub fn check_policy_binding(object: &Value, validating: bool, errors: &mut Errors) {

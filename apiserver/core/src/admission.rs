@@ -11,6 +11,7 @@ use crate::kinds::Part;
 use crate::{keys, object};
 
 mod certificate;
+pub(crate) mod matching;
 mod node;
 mod pod;
 

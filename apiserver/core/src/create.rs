@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use store_core::{Compare, Expect, Op, Txn};
 
-use crate::admission;
+use crate::admission::{self, matching::Operation};
 use crate::authz::escalation;
 use crate::body::{self, Expected};
 use crate::call::Call;
@@ -16,6 +16,7 @@ use crate::failure::{self, Refused};
 use crate::ids::Ids;
 use crate::kinds::{self, Part, Writer};
 use crate::object::{self, meta, meta_mut};
+use crate::policies::{self, Write};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply, Response, warning};
 use crate::service;
@@ -47,9 +48,6 @@ pub(crate) fn insert(
         let kind = call.resource.qualified_plural();
         warnings.push(format!("nothing in this cluster acts on {kind} yet: the object is only kept"));
     }
-    if call.is(api::definition::GROUP, api::definition::PLURAL) {
-        warnings.extend(api::definition::unserved(&new));
-    }
     conversion::to_stored(call.resource, &mut new);
     place(call, &mut new)?;
     identity(call, ids, &mut new)?;
@@ -60,6 +58,12 @@ pub(crate) fn insert(
     let mut txn =
         Txn { compares: vec![Compare { key: key.clone(), expect: Expect::Absent }], ops: Vec::new() };
     admission::create(call, ids, &mut new, &mut txn)?;
+    let object = (&mut new, &Value::Null);
+    policies::mutate(call, Operation::Create, object, &mut |object| {
+        kinds::default(resource, object);
+        admission::create(call, ids, object, &mut Txn::default())
+    })?;
+    policies::settle(call, &mut new, None);
     escalation::check(call, &new, None)?;
     // An existing name is told before anything is allocated for the newcomer.
     if call.world.snapshot.get(&key).is_some() {
@@ -75,6 +79,8 @@ pub(crate) fn insert(
         let named = if name.is_empty() { meta(&new, "generateName") } else { &name };
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, named, &errors).into());
     }
+    let write = Write { operation: Operation::Create, name: &name, object: &new, old: &Value::Null };
+    warnings.extend(policies::validate(call, &write)?);
     match ownership {
         Ownership::Tracked => {
             let manager = call.manager();

@@ -117,6 +117,13 @@ impl Customs {
             .map(|(key, definition)| (key, &**definition))
     }
 
+    /// All versions of a custom resource that are served.
+    pub fn versions_of(&self, resource: &Resource) -> impl Iterator<Item = &Arc<Resource>> {
+        let name = resource.custom.as_ref().map(|custom| custom.definition.clone()).unwrap_or_default();
+        let key = keys::object(api::definition::GROUP, api::definition::PLURAL, "", &name);
+        self.definitions.get(&key).into_iter().flat_map(|definition| &definition.resources)
+    }
+
     /// The names that the definitions of a group have, but for the one of that name.
     pub fn claimed(&self, group: &str, but: &str) -> Claims {
         let mut claims = Claims::default();

@@ -6,11 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use store_core::{Compare, Entry, Expect, Op, Txn, Value as Stored};
 
+use crate::admission::matching::Operation;
 use crate::body;
 use crate::call::Call;
 use crate::create;
 use crate::failure::{self, Refused};
 use crate::object::{self, finalizers, is_terminating, meta, meta_mut};
+use crate::policies::{self, Write};
 use crate::prepare::Planned;
 use crate::request::{DeletionPropagation, dry_run, propagation};
 use crate::response::{Commit, Prepared, Reply, Response};
@@ -55,25 +57,32 @@ pub(crate) fn one_with(call: &Call<'_>, options: &DeleteOptions) -> Planned {
     admission::delete(call, call.name())?;
     let (entry, old) = call.stored()?;
     preconditions(call, options, &old)?;
+    let headers = create::warnings_headers(&validate(call, &old)?);
     let key = call.key(call.name());
     let mut txn = Txn {
         compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
         ops: vec![],
     };
     match step(call, options, &old) {
-        Step::Nothing => Ok(create::respond(call, StatusCode::OK, entry.value.clone(), Vec::new())),
+        Step::Nothing => Ok(create::respond(call, StatusCode::OK, entry.value.clone(), headers)),
         Step::Mark(marked) if options.dry_run => {
-            Ok(create::respond(call, StatusCode::OK, marked.to_string().into(), Vec::new()))
+            Ok(create::respond(call, StatusCode::OK, marked.to_string().into(), headers))
         }
         Step::Mark(mut marked) => {
             let value = object::encode(&mut marked);
             txn.ops.push(Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });
-            let reply = create::stored(call, 0, value, StatusCode::OK, Vec::new());
+            let reply = create::stored(call, 0, value, StatusCode::OK, headers);
             Ok(Prepared::Commit(Commit { txn, reply }))
         }
         Step::Remove if options.dry_run => Ok(Prepared::Respond(removed(call, entry, &old))),
         Step::Remove => Ok(finish(call, entry, &old, txn)),
     }
+}
+
+/// Holds the deletion of an object against the policies; returns what they warn of.
+fn validate(call: &Call<'_>, old: &Value) -> Result<Vec<String>, Refused> {
+    let name = meta(old, "name");
+    policies::validate(call, &Write { operation: Operation::Delete, name, object: &Value::Null, old })
 }
 
 /// Plans the removal of a stored object; `shown` is its last state.

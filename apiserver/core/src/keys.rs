@@ -55,6 +55,9 @@ pub const NODE_PORTS: &[u8] = b"/claims/nodeport/";
 /// The prefix of all RBAC objects.
 pub const RBAC: &[u8] = b"/rbac.authorization.k8s.io/";
 
+/// The prefix of all configurations of admission.
+pub const ADMISSION: &[u8] = b"/admissionregistration.k8s.io/";
+
 /// The prefix of all definitions of custom resources.
 pub const DEFINITIONS: &[u8] = b"/apiextensions.k8s.io/customresourcedefinitions/";
 

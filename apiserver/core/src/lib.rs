@@ -37,6 +37,7 @@ mod object;
 pub mod output;
 pub mod paging;
 mod patch;
+mod policies;
 mod prepare;
 pub mod proxy;
 mod read;

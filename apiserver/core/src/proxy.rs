@@ -15,7 +15,7 @@ use crate::prepare::Planned;
 use crate::request::RequestInfo;
 use crate::response::{Prepared, Response};
 use crate::stream::connect;
-use crate::{keys, scan};
+use crate::{keys, policies, scan};
 
 pub mod headers;
 
@@ -50,6 +50,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let entry =
         call.world.snapshot.get(&call.key(named.name)).ok_or_else(|| Status::not_found(about, named.name))?;
     let object = call.parsed(entry)?;
+    policies::connect(call, named.name)?;
     let Found { node, backend } = match &*call.resource.plural {
         "pods" => pod(&object, &named)?,
         "services" => service(call, &object, &named, ids)?,

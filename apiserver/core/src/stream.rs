@@ -10,6 +10,7 @@ use crate::call::Call;
 use crate::connect::{ConnectPlan, Logs, Stream, Streams};
 use crate::failure::{self, Refused};
 use crate::object::{items, meta};
+use crate::policies;
 use crate::prepare::Planned;
 use crate::request::Verb;
 use crate::response::{Prepared, Response};
@@ -18,6 +19,7 @@ use crate::response::{Prepared, Response};
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
     may_connect(call)?;
     let (_, pod) = call.stored()?;
+    policies::connect(call, call.name())?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let stream = match call.subresource() {
         "log" => {

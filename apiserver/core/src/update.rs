@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde_json::Value;
 use store_core::{Compare, Entry, Expect, Op, Txn};
 
+use crate::admission::matching::Operation;
 use crate::aside::Aside;
 use crate::authz::{self, Attributes, escalation};
 use crate::body::{self, Expected};
@@ -15,6 +16,7 @@ use crate::failure::{self, Refused};
 use crate::ids::Ids;
 use crate::kinds::{self, Part, Writer};
 use crate::object::{self, meta, meta_mut};
+use crate::policies::{self, Write};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply};
 use crate::{admission, definition, delete, service};
@@ -138,10 +140,9 @@ pub(crate) fn replace_owned(
         compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
         ops: Vec::new(),
     };
-    if part == Part::Main && call.is(api::definition::GROUP, api::definition::PLURAL) {
-        warnings.extend(api::definition::unserved(&new));
-    }
     let changed = settle(call, ids, &mut new, &old, (part, ownership), &mut txn)?;
+    let write = Write { operation: Operation::Update, name: call.name(), object: &new, old: &old };
+    warnings.extend(policies::validate(call, &write)?);
     let headers = warnings_headers(&warnings);
     if !changed {
         return Ok(respond(call, StatusCode::OK, entry.value.clone(), headers));
@@ -176,7 +177,15 @@ pub(crate) fn settle(
     kinds::default(resource, new);
     kinds::prepare_update(resource, part, new, old, call.now);
     admission::update(call, new, old, part)?;
+    if part != Part::Sub("scale") {
+        let object = (&mut *new, old);
+        policies::mutate(call, Operation::Update, object, &mut |object| {
+            kinds::default(resource, object);
+            admission::update(call, object, old, part)
+        })?;
+    }
     if part == Part::Main {
+        policies::settle(call, new, Some(old));
         escalation::check(call, new, Some(old))?;
         if call.is("", "services") {
             service::update(call, ids, new, old, txn)?;

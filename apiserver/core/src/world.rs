@@ -11,6 +11,7 @@ use api::catalogue::{Catalogue, Group, Resource};
 use crate::authz::rbac::Rules;
 use crate::customs::Customs;
 use crate::lists::Lists;
+use crate::policies::Policies;
 use crate::served::Served;
 use crate::{Config, keys, metrics, scan};
 
@@ -39,6 +40,8 @@ pub struct Derived {
     counts: OrdMap<Bytes, u64>,
     /// What definitions of custom resources serve.
     customs: Arc<Customs>,
+    /// The admission policies.
+    policies: Policies,
     lists: Lists,
 }
 
@@ -51,6 +54,28 @@ impl<'a> World<'a> {
         match builtin().or_else(|| metrics::catalogue().resource(group, version, plural)) {
             Some(resource) => Some(Served::Builtin(resource)),
             None => self.derived.customs.resource(group, version, plural).cloned().map(Served::Custom),
+        }
+    }
+
+    /// The other resources that serve the same objects in other versions.
+    pub(crate) fn equivalents(&self, served: &Served) -> Vec<Served> {
+        match served {
+            Served::Builtin(resource) => {
+                let catalogue = Catalogue::builtin();
+                let storage = catalogue.storage_of(resource);
+                let same = |other: &&Resource| {
+                    !std::ptr::eq(*other, *resource) && std::ptr::eq(catalogue.storage_of(other), storage)
+                };
+                catalogue.resources().filter(same).map(Served::Builtin).collect()
+            }
+            Served::Custom(resource) => {
+                let versions = self.derived.customs.versions_of(resource);
+                versions
+                    .filter(|other| other.version != resource.version)
+                    .cloned()
+                    .map(Served::Custom)
+                    .collect()
+            }
         }
     }
 
@@ -94,6 +119,7 @@ impl Derived {
         }
         derived.rules = Arc::new(rules);
         derived.customs = Arc::new(Customs::build(snapshot));
+        derived.policies = Policies::build(snapshot);
         for (key, _) in snapshot.prefix(b"/") {
             derived.count(key, true);
         }
@@ -123,6 +149,11 @@ impl Derived {
                     Change::Put { value, .. } => rules.put(&event.key, value),
                     Change::Delete { .. } => rules.remove(&event.key),
                 }
+            } else if event.key.starts_with(keys::ADMISSION) {
+                match &event.change {
+                    Change::Put { value, .. } => self.policies.put(&event.key, value),
+                    Change::Delete { .. } => self.policies.remove(&event.key),
+                }
             } else if event.key.starts_with(keys::DEFINITIONS) {
                 let customs = Arc::make_mut(&mut self.customs);
                 match &event.change {
@@ -148,6 +179,11 @@ impl Derived {
     /// What definitions of custom resources serve.
     pub fn customs(&self) -> &Arc<Customs> {
         &self.customs
+    }
+
+    /// The admission policies.
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Bodies of lists that were made lately.

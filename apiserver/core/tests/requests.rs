@@ -75,6 +75,11 @@ fn writers_of_a_past_term_are_fenced() {
 }
 
 #[test]
+fn policies_refuse_warn_and_change() {
+    check(include_str!("fixtures/policies.txt"));
+}
+
+#[test]
 fn bad_input_is_refused() {
     check(include_str!("fixtures/refusals.txt"));
 }

@@ -156,14 +156,14 @@ pub(super) const ENTRIES: &[Entry] = &[
         kind: "MutatingAdmissionPolicy",
         plural: "mutatingadmissionpolicies",
         categories: EXTENSION,
-        ..IDLE_CLUSTER
+        ..CLUSTER
     },
     Entry {
         group: "admissionregistration.k8s.io",
         kind: "MutatingAdmissionPolicyBinding",
         plural: "mutatingadmissionpolicybindings",
         categories: EXTENSION,
-        ..IDLE_CLUSTER
+        ..CLUSTER
     },
     Entry {
         group: "admissionregistration.k8s.io",
@@ -178,14 +178,14 @@ pub(super) const ENTRIES: &[Entry] = &[
         plural: "validatingadmissionpolicies",
         categories: EXTENSION,
         subresources: &[STATUS],
-        ..IDLE_CLUSTER
+        ..CLUSTER
     },
     Entry {
         group: "admissionregistration.k8s.io",
         kind: "ValidatingAdmissionPolicyBinding",
         plural: "validatingadmissionpolicybindings",
         categories: EXTENSION,
-        ..IDLE_CLUSTER
+        ..CLUSTER
     },
     Entry {
         group: "admissionregistration.k8s.io",

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::rules::{Budget, Subject};
 use super::{Bound, JsonType, Node, Range, Rules, formats};
 use crate::field::{ErrorKind, FieldError, quote};
 use crate::json::found::MAX_FOUND;
@@ -67,7 +68,7 @@ impl Node {
         match errors.iter().any(blocking) {
             true if self.has_conditions => errors.push(FieldError::invalid(NOWHERE, "null", UNCHECKED)),
             true => {}
-            false => self.check_conditions(object, old, &Place::Root, &mut errors),
+            false => self.check_conditions((object, old), &Place::Root, &mut Budget::default(), &mut errors),
         }
         errors
     }
@@ -75,23 +76,25 @@ impl Node {
     /// Holds a value, and what is in it, against the conditions of its schema.
     fn check_conditions(
         &self,
-        value: &Value,
-        old: Option<&Value>,
+        (value, old): (&Value, Option<&Value>),
         place: &Place<'_>,
+        budget: &mut Budget,
         errors: &mut Vec<FieldError>,
     ) {
         if !self.has_conditions || value.is_null() || old == Some(value) {
             return;
         }
+        let whole = self.embedded || matches!(place, Place::Root);
         for rule in &self.conditions {
-            errors.extend(rule.check(self, value, old, &place.path()));
+            let subject = Subject { value, old, path: &place.path(), whole };
+            errors.extend(rule.check(self, subject, budget));
         }
         match value {
             Value::Object(map) => {
                 for (name, value) in map {
                     let Some(node) = self.member(name) else { continue };
                     let old = old.and_then(|old| old.get(name));
-                    node.check_conditions(value, old, &Place::Field(place, name), errors);
+                    node.check_conditions((value, old), &Place::Field(place, name), budget, errors);
                 }
             }
             Value::Array(items) => {
@@ -99,7 +102,7 @@ impl Node {
                 let known = self.known(old);
                 for (at, item) in items.iter().enumerate() {
                     let old = known.get(&self.key(item).to_string()).copied();
-                    node.check_conditions(item, old, &Place::Index(place, at), errors);
+                    node.check_conditions((item, old), &Place::Index(place, at), budget, errors);
                 }
             }
             _ => {}

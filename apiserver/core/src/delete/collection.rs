@@ -106,6 +106,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         if admission::delete(call, meta(&old, "name")).is_err() {
             continue;
         }
+        super::validate(call, &old)?;
         let (op, step) = (txn.ops.len(), step(call, &options, &old));
         let (op, value) = match step {
             Step::Nothing => (None, Stored::plain(entry.value.clone())),
