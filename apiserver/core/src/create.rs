@@ -75,6 +75,7 @@ pub(crate) fn insert(
         let named = if name.is_empty() { meta(&new, "generateName") } else { &name };
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, named, &errors).into());
     }
+    admission::check_create(call, &new, &mut claims, &mut warnings)?;
     match ownership {
         Ownership::Tracked => {
             let manager = call.manager();
