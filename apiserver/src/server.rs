@@ -11,6 +11,7 @@ use std::{
 };
 
 use apiserver_core::authn::jwt::{JwtError, SigningKey};
+use apiserver_core::authn::oidc::Issuer;
 use apiserver_core::{Config, Derived, Ids, genesis};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -22,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::connection::{self, Acceptor, Protocols};
 use crate::hub::{History, Hub, Unavailable};
+use crate::issuers::{IssuerError, Issuers};
 use crate::limits::Limiter;
 use crate::measure::Measures;
 use crate::metrics::Metrics;
@@ -32,6 +34,7 @@ use crate::service::InProcess;
 use crate::shell::Shell;
 use crate::tls::{self, TlsError};
 use crate::tunnel::Registry;
+use crate::turns::Turns;
 
 /// How often genesis is planned anew when something else writes meanwhile.
 const MAX_GENESIS: usize = 16;
@@ -56,6 +59,8 @@ pub struct Options {
     pub addresses: Vec<IpAddr>,
     /// What every part of the cluster agrees on: told to machines that join.
     pub cluster: serde_json::Value,
+    /// Issuers outside the cluster whose ID tokens are accepted.
+    pub issuers: Vec<Issuer>,
 }
 
 /// A running API server.
@@ -78,6 +83,9 @@ pub enum StartError {
     /// The TLS configuration or certificate failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// An issuer of ID tokens cannot be asked.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// What every cluster has from the start could not be written.
     #[error("cannot write the cluster's first objects")]
     Genesis(#[from] CommitError),
@@ -106,6 +114,7 @@ impl Options {
             config,
             addresses: Vec::new(),
             cluster: serde_json::Value::Null,
+            issuers: Vec::new(),
         })
     }
 }
@@ -115,7 +124,8 @@ impl Options {
 impl Server {
     /// Listens, writes what every cluster has from the start, and serves.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { listen, store, authority, mut config, addresses: names, cluster } = options;
+        let Options { listen, store, authority, mut config, addresses: names, cluster, issuers } = options;
+        let issuers = Arc::new(Issuers::new(issuers)?);
         let listeners = listen.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         if config.advertise.is_empty() {
@@ -138,11 +148,14 @@ impl Server {
             hub,
             metrics: Metrics::new(),
             limiter: Limiter::default(),
+            issuers: issuers.clone(),
+            turns: Turns::default(),
             openapi: Documents::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
             ready: AtomicBool::new(false),
         });
+        tasks.spawn(issuers.follow(stop.clone()));
         tasks.spawn(tls::rotate(authority, names, rotating, renew_at, stop));
         let acceptor = Arc::new(Acceptor {
             shell: shell.clone(),

@@ -16,7 +16,8 @@ use apiserver_core::failure::Refused;
 use apiserver_core::request::Verb;
 use apiserver_core::{
     Config, Consistency, Deleted, DeletionPart, DeletionPlace, Derived, Ids, Prepared, Rendered, Request,
-    RequestInfo, Response as CoreResponse, User, World, authn, failure, prepare_from,
+    RequestInfo, Response as CoreResponse, User, World, authn, contended as contended_key, failure,
+    prepare_from,
 };
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -30,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::body::{Body, BodyError};
 use crate::health::{self, Health};
 use crate::hub::{Forgotten, Hub};
+use crate::issuers::Issuers;
 use crate::limits::{Limiter, Slot};
 use crate::measure::Measures;
 use crate::metrics::{self, Metrics};
@@ -37,6 +39,7 @@ use crate::openapi::{self, Documents};
 use crate::pki::Authority;
 use crate::respond::IntoHttp as _;
 use crate::tunnel::Registry;
+use crate::turns::Turns;
 use crate::{cluster, compress, streams, watch};
 
 /// How long a request may take; watches and streams may go on.
@@ -66,6 +69,8 @@ pub(crate) struct Shell {
     pub(crate) measures: Measures,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,
+    pub(crate) issuers: Arc<Issuers>,
+    pub(crate) turns: Turns,
     pub(crate) openapi: Documents,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -89,6 +94,13 @@ pub(crate) struct Caller {
     pub(crate) slot: Slot,
 }
 
+/// The bearer token of a request.
+fn bearer(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 /// Why a body was not read.
 enum BodyFailure {
     TooLarge,
@@ -100,7 +112,7 @@ enum BodyFailure {
 impl Shell {
     /// The user as a caller of this server.
     pub(crate) fn caller(&self, user: User) -> Caller {
-        Caller { slot: self.limiter.slot(&user.name), user: Arc::new(user) }
+        Caller { slot: self.limiter.slot(&user), user: Arc::new(user) }
     }
 
     /// Returns when the server has been stopping for a while: what began at that time was on its way before.
@@ -187,6 +199,11 @@ impl Shell {
     async fn authenticated(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Refused> {
         match self.authenticate(parts, peer) {
             Err(refused) if parts.headers.contains_key(header::AUTHORIZATION) => {
+                if let Some(token) = bearer(parts)
+                    && self.issuers.learn(token, Timestamp::now()).await
+                {
+                    return self.authenticate(parts, peer);
+                }
                 match self.store.linearizable().await {
                     Ok(_) => self.authenticate(parts, peer),
                     Err(_) => Err(refused),
@@ -201,20 +218,22 @@ impl Shell {
         if let Peer::Known(caller) = peer {
             return Ok(caller.clone());
         }
-        let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
             // Health was answered before; of the rest only what says who this is is for everyone.
             return match parts.uri.path().trim_end_matches('/') {
                 "/version" | cluster::AUTHORITY => Ok(self.caller(User::anonymous())),
                 _ => Err(Status::unauthorized().into()),
             };
-        };
-        let token = value
-            .to_str()
-            .ok()
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(Status::unauthorized)?;
+        }
+        let token = bearer(parts).ok_or_else(Status::unauthorized)?;
+        match self.issuers.authenticate(token, Timestamp::now()) {
+            Some(Ok(user)) => return Ok(self.caller(user)),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an ID token was refused");
+                return Err(Status::unauthorized().into());
+            }
+            None => {}
+        }
         match authn::authenticate(&self.store.snapshot(), &self.config, token, Timestamp::now()) {
             Ok(user) => Ok(self.caller(user)),
             Err(error) => {
@@ -251,6 +270,7 @@ impl Shell {
             return self.own_path(request, caller).await;
         }
         let mut consistency = request.consistency();
+        let mut turn = None;
         for _ in 0..MAX_PLANS {
             let snapshot = match self.snapshot(consistency).await {
                 Ok(snapshot) => snapshot,
@@ -263,13 +283,22 @@ impl Shell {
                     consistency = Consistency::Latest;
                 }
                 Prepared::Respond(response) => return reply(response, &request.headers).await,
-                Prepared::Commit(commit) => match self.store.commit(commit.txn).await {
-                    Ok(outcome) => match commit.reply.render(&outcome) {
-                        Rendered::Respond(response) => return response.into_http(),
-                        Rendered::Retry => {}
-                    },
-                    Err(error) => return commit_failure(&error).into_http(),
-                },
+                Prepared::Commit(commit) => {
+                    // While it waited for its turn, others may have written: it plans again.
+                    if turn.is_none()
+                        && let Some(key) = contended_key(&commit.txn)
+                    {
+                        turn = Some(self.turns.take(key).await);
+                        continue;
+                    }
+                    match self.store.commit(commit.txn).await {
+                        Ok(outcome) => match commit.reply.render(&outcome) {
+                            Rendered::Respond(response) => return response.into_http(),
+                            Rendered::Retry => {}
+                        },
+                        Err(error) => return commit_failure(&error).into_http(),
+                    }
+                }
                 Prepared::Part(part) => return self.delete_in_parts(request, caller, *part).await,
                 // A watch that ends at once would only be asked for again.
                 Prepared::Watch(_) if self.stop.is_cancelled() => return failure::stopping().into_http(),

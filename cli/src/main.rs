@@ -10,6 +10,7 @@ mod join;
 mod layout;
 mod lock;
 mod networks;
+mod oidc;
 mod pod_routes;
 mod recover;
 mod reset;
