@@ -15,6 +15,7 @@ use store::Start;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::components::Disabled;
 use crate::control_plane::{self, ControlPlane};
 use crate::join::{Invitation, JoinToken};
 use crate::layout::{self, Layout};
@@ -59,6 +60,8 @@ pub struct Server {
     /// Users of an issuer outside the cluster.
     #[command(flatten)]
     pub oidc: Oidc,
+    #[command(flatten)]
+    pub disabled: Disabled,
     /// The network namespace to live in; `orlop up` names it.
     #[arg(long, hide = true)]
     pub netns: Option<PathBuf>,
@@ -190,6 +193,7 @@ async fn start(arguments: &Server, layout: Layout, file: &ServerFile) -> Result<
         networks: file.networks.clone(),
         issuers: arguments.oidc.issuers()?,
         node_lifecycle: NodeLifecycleOptions::default(),
+        disabled: arguments.disabled,
     })
     .await
 }

@@ -13,6 +13,7 @@ use nodeagent::network::fabric::Fabric;
 use store::Start;
 
 use super::servers::Servers;
+use crate::components::Disabled;
 use crate::control_plane::{self, ControlPlane};
 use crate::layout::Layout;
 use crate::networks::Networks;
@@ -57,6 +58,7 @@ impl Plane {
             networks: networks.clone(),
             issuers,
             node_lifecycle,
+            disabled: Disabled::default(),
         })
         .await?;
         Ok(Plane::Here { server: Box::new(server), address })
