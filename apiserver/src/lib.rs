@@ -34,4 +34,5 @@ pub use issuers::IssuerError;
 pub use peers::PeerConnector;
 pub use server::{Options, Server, StartError};
 pub use service::{Identity, InProcess};
+pub use streams::spdy::wire as spdy;
 pub use tls::TlsError;
