@@ -11,6 +11,7 @@ use std::{
 };
 
 use apiserver_core::authn::jwt::{JwtError, SigningKey};
+use apiserver_core::authn::oidc::Issuer;
 use apiserver_core::{Config, Derived, Ids, genesis};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -22,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::connection::{self, Acceptor, Limits, Protocols};
 use crate::hub::{History, Hub, Unavailable};
+use crate::issuers::{IssuerError, Issuers};
 use crate::limits::Limiter;
 use crate::measure::Measures;
 use crate::metrics::Metrics;
@@ -33,6 +35,7 @@ use crate::shell::Shell;
 use crate::strangers::Strangers;
 use crate::tls::{self, TlsError};
 use crate::tunnel::Registry;
+use crate::turns::Turns;
 
 /// How often genesis is planned anew when something else writes meanwhile.
 const MAX_GENESIS: usize = 16;
@@ -59,6 +62,8 @@ pub struct Options {
     pub cluster: serde_json::Value,
     /// The bounds of connections and requests.
     pub limits: Limits,
+    /// Issuers outside the cluster whose ID tokens are accepted.
+    pub issuers: Vec<Issuer>,
 }
 
 /// A running API server.
@@ -81,6 +86,9 @@ pub enum StartError {
     /// The TLS configuration or certificate failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// An issuer of ID tokens cannot be asked.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// What every cluster has from the start could not be written.
     #[error("cannot write the cluster's first objects")]
     Genesis(#[from] CommitError),
@@ -110,6 +118,7 @@ impl Options {
             addresses: Vec::new(),
             cluster: serde_json::Value::Null,
             limits: Limits::default(),
+            issuers: Vec::new(),
         })
     }
 }
@@ -119,7 +128,8 @@ impl Options {
 impl Server {
     /// Listens, writes what every cluster has from the start, and serves.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { listen, store, authority, mut config, addresses: names, cluster, limits } = options;
+        let Options { listen, store, authority, mut config, addresses: names, cluster, limits, issuers } = options;
+        let issuers = Arc::new(Issuers::new(issuers)?);
         let listeners = listen.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         if config.advertise.is_empty() {
@@ -143,11 +153,14 @@ impl Server {
             metrics: Metrics::new(),
             limits: limits.clone(),
             limiter: Limiter::default(),
+            issuers: issuers.clone(),
+            turns: Turns::default(),
             openapi: Documents::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
             ready: AtomicBool::new(false),
         });
+        tasks.spawn(issuers.follow(stop.clone()));
         tasks.spawn(tls::rotate(authority, names, rotating, renew_at, stop));
         let acceptor = Arc::new(Acceptor {
             shell: shell.clone(),

@@ -16,7 +16,8 @@ use apiserver_core::failure::Refused;
 use apiserver_core::request::Verb;
 use apiserver_core::{
     Config, Consistency, Deleted, DeletionPart, DeletionPlace, Derived, Ids, Prepared, Rendered, Request,
-    RequestInfo, Response as CoreResponse, User, World, authn, failure, prepare_from,
+    RequestInfo, Response as CoreResponse, User, World, authn, contended as contended_key, failure,
+    prepare_from,
 };
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -31,6 +32,7 @@ use crate::body::{Body, BodyError};
 use crate::connection::Limits;
 use crate::health::{self, Health};
 use crate::hub::{Forgotten, Hub};
+use crate::issuers::Issuers;
 use crate::limits::{Limiter, Slot};
 use crate::measure::Measures;
 use crate::metrics::{self, Metrics};
@@ -39,6 +41,7 @@ use crate::pki::Authority;
 use crate::respond::IntoHttp as _;
 use crate::strangers::Stranger;
 use crate::tunnel::Registry;
+use crate::turns::Turns;
 use crate::{cluster, compress, streams, watch};
 
 /// How long a read waits for a revision that this member has not applied yet.
@@ -67,6 +70,8 @@ pub(crate) struct Shell {
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
     pub(crate) limiter: Limiter,
+    pub(crate) issuers: Arc<Issuers>,
+    pub(crate) turns: Turns,
     pub(crate) openapi: Documents,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -93,6 +98,8 @@ pub(crate) struct Caller {
 enum Denied {
     /// What the token is bound to is not known here; it may be newer than what this server has applied.
     Here,
+    /// Its issuer may have published keys that are not known here.
+    Elsewhere,
     /// Nothing that a server may still learn changes it.
     Everywhere,
 }
@@ -108,7 +115,7 @@ enum BodyFailure {
 impl Shell {
     /// The user as a caller of this server.
     pub(crate) fn caller(&self, user: User) -> Caller {
-        Caller { slot: self.limiter.slot(&user.name), user: Arc::new(user) }
+        Caller { slot: self.limiter.slot(&user), user: Arc::new(user) }
     }
 
     /// Returns when the server has been stopping for a while: what began at that time was on its way before.
@@ -194,6 +201,15 @@ impl Shell {
     /// confirmed state only.
     async fn authenticated(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Refused> {
         let known = match self.authenticate(parts, peer) {
+            Err(Denied::Elsewhere) => {
+                // Keys that an issuer has newly published are fetched before its tokens are refused.
+                match bearer_token(&parts.headers) {
+                    Some(token) if self.issuers.learn(token, Timestamp::now()).await => {
+                        self.authenticate(parts, peer)
+                    }
+                    _ => Err(Denied::Everywhere),
+                }
+            }
             Err(Denied::Here) if self.store.linearizable().await.is_ok() => self.authenticate(parts, peer),
             known => known,
         };
@@ -214,6 +230,17 @@ impl Shell {
             };
         }
         let token = bearer_token(&parts.headers).ok_or(Denied::Everywhere)?;
+        match self.issuers.authenticate(token, Timestamp::now()) {
+            Some(Ok(user)) => {
+                stranger.is_known();
+                return Ok(self.caller(user));
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an ID token was refused");
+                return Err(Denied::Elsewhere);
+            }
+            None => {}
+        }
         match authn::authenticate(&self.store.snapshot(), &self.config, token, Timestamp::now()) {
             Ok(user) => {
                 stranger.is_known();
@@ -257,6 +284,7 @@ impl Shell {
             return self.own_path(request, caller).await;
         }
         let mut consistency = request.consistency();
+        let mut turn = None;
         for _ in 0..MAX_PLANS {
             let snapshot = match self.snapshot(consistency).await {
                 Ok(snapshot) => snapshot,
@@ -269,13 +297,22 @@ impl Shell {
                     consistency = Consistency::Latest;
                 }
                 Prepared::Respond(response) => return reply(response, &request.headers).await,
-                Prepared::Commit(commit) => match self.store.commit(commit.txn).await {
-                    Ok(outcome) => match commit.reply.render(&outcome) {
-                        Rendered::Respond(response) => return response.into_http(),
-                        Rendered::Retry => {}
-                    },
-                    Err(error) => return commit_failure(&error).into_http(),
-                },
+                Prepared::Commit(commit) => {
+                    // While it waited for its turn, others may have written: it plans again.
+                    if turn.is_none()
+                        && let Some(key) = contended_key(&commit.txn)
+                    {
+                        turn = Some(self.turns.take(key).await);
+                        continue;
+                    }
+                    match self.store.commit(commit.txn).await {
+                        Ok(outcome) => match commit.reply.render(&outcome) {
+                            Rendered::Respond(response) => return response.into_http(),
+                            Rendered::Retry => {}
+                        },
+                        Err(error) => return commit_failure(&error).into_http(),
+                    }
+                }
                 Prepared::Part(part) => return self.delete_in_parts(request, caller, *part).await,
                 // A watch that ends at once would only be asked for again.
                 Prepared::Watch(_) if self.stop.is_cancelled() => return failure::stopping().into_http(),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use apiserver::oidc::Issuer;
 use apiserver::pki::{ADMIN_LIFETIME, Authority, kubeconfig};
 use apiserver::{PeerConnector, Server, User};
 use client::Client;
@@ -36,6 +37,8 @@ pub struct Options {
     pub url: SocketAddr,
     /// Ranges and names.
     pub networks: Networks,
+    /// Issuers outside the cluster whose ID tokens are accepted.
+    pub issuers: Vec<Issuer>,
     /// How patient the cluster is with silent nodes.
     pub node_lifecycle: NodeLifecycleOptions,
     /// What runs in processes of its own.
@@ -57,8 +60,18 @@ impl ControlPlane {
     /// Opens the store, serves the API, writes the administrator's kubeconfig, and stands for running scheduler and
     /// controllers. Waits for the other servers where there are some.
     pub async fn start(options: Options) -> Result<ControlPlane> {
-        let Options { layout, member, start, listen, advertise, url, networks, node_lifecycle, disabled } =
-            options;
+        let Options {
+            layout,
+            member,
+            start,
+            listen,
+            advertise,
+            url,
+            networks,
+            issuers,
+            node_lifecycle,
+            disabled,
+        } = options;
         let authority = Arc::new(Authority::load_or_create(&layout.pki())?);
         let (Start::First { name, .. } | Start::Join { name, .. }) = &start;
         let name = name.clone();
@@ -80,6 +93,7 @@ impl ControlPlane {
         server_options.config.service_cidr =
             apiserver::Ipv4Cidr::parse(&networks.services).context("the range of service addresses")?;
         server_options.config.cluster_domain = networks.domain.clone();
+        server_options.issuers = issuers;
         let server = Server::start(server_options).await?;
         let administrator =
             authority.issue_client("kubernetes-admin", Some("system:masters"), ADMIN_LIFETIME)?;

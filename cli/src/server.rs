@@ -21,6 +21,7 @@ use crate::join::{Invitation, JoinToken};
 use crate::layout::{self, Layout};
 use crate::lock;
 use crate::networks::Networks;
+use crate::oidc::Oidc;
 
 /// An address of no network (RFC 5737): a datagram socket that is connected to it has the host's own address, and sends
 /// nothing.
@@ -56,6 +57,9 @@ pub struct Server {
     /// Addresses of services, in a new cluster.
     #[arg(long, value_name = "CIDR")]
     pub service_network: Option<String>,
+    /// Users of an issuer outside the cluster.
+    #[command(flatten)]
+    pub oidc: Oidc,
     #[command(flatten)]
     pub disabled: Disabled,
     /// The network namespace to live in; `orlop up` names it.
@@ -187,6 +191,7 @@ async fn start(arguments: &Server, layout: Layout, file: &ServerFile) -> Result<
         advertise: vec![file.address],
         url,
         networks: file.networks.clone(),
+        issuers: arguments.oidc.issuers()?,
         node_lifecycle: NodeLifecycleOptions::default(),
         disabled: arguments.disabled,
     })

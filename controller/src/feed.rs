@@ -11,7 +11,9 @@ use controller_core::world::{Tracked, Work, World};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -60,7 +62,9 @@ pub(crate) fn start(
         Service,
         EndpointSlice,
         Endpoints,
-        Namespace
+        Namespace,
+        ResourceQuota,
+        PersistentVolumeClaim
     );
     typed.push(ResourceType::of::<Lease>());
     spawn(host, informers.get(Scope::all()), ResourceType::of::<Lease>(), take_lease, &pending, stop, tasks);

@@ -70,6 +70,7 @@ const POD_SUBRESOURCES: &[Sub] = &[
     own("log", &[Verb::Get]),
     sub("portforward", "", "PodPortForwardOptions", CONNECT),
     sub("proxy", "", "PodProxyOptions", PROXY),
+    own("resize", READ_WRITE),
     STATUS,
 ];
 

@@ -13,6 +13,7 @@ use crate::{keys, scan};
 pub mod bootstrap;
 pub mod impersonation;
 pub mod jwt;
+pub mod oidc;
 
 /// The extra fact that holds the names of the pod that a token is bound to.
 pub const EXTRA_POD_NAME: &str = "authentication.kubernetes.io/pod-name";

@@ -81,6 +81,7 @@ pub(crate) fn insert(
     }
     let write = Write { operation: Operation::Create, name: &name, object: &new, old: &Value::Null };
     warnings.extend(policies::validate(call, &write)?);
+    admission::check_create(call, &new, &mut claims, &mut warnings)?;
     match ownership {
         Ownership::Tracked => {
             let manager = call.manager();

@@ -66,5 +66,8 @@ pub fn custom_names(group: &str) -> Bytes {
     format!("/claims/customnames/{group}").into()
 }
 
+/// The prefix of all quotas.
+pub const QUOTAS: &[u8] = b"/core/resourcequotas/";
+
 /// The prefix of all pods.
 pub const PODS: &[u8] = b"/core/pods/";

@@ -58,6 +58,7 @@ pub mod watch;
 mod watching;
 pub mod world;
 
+pub use admission::contended;
 pub use config::Config;
 pub use connect::ConnectPlan;
 pub use delete::collection::{Deleted, DeletionPart, DeletionPlace};

@@ -68,6 +68,7 @@ pub(crate) fn part(call: &Call<'_>) -> Part {
         "finalize" => Part::Sub("finalize"),
         "scale" => Part::Sub("scale"),
         "approval" => Part::Sub("approval"),
+        "resize" => Part::Sub("resize"),
         _ => Part::Sub(""),
     }
 }
@@ -140,7 +141,7 @@ pub(crate) fn replace_owned(
         compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
         ops: Vec::new(),
     };
-    let changed = settle(call, ids, &mut new, &old, (part, ownership), &mut txn)?;
+    let changed = settle(call, ids, (&mut new, &old), (part, ownership), &mut txn, &mut warnings)?;
     let write = Write { operation: Operation::Update, name: call.name(), object: &new, old: &old };
     warnings.extend(policies::validate(call, &write)?);
     let headers = warnings_headers(&warnings);
@@ -165,10 +166,10 @@ pub(crate) fn replace_owned(
 pub(crate) fn settle(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
-    new: &mut Value,
-    old: &Value,
+    (new, old): (&mut Value, &Value),
     (part, ownership): (Part, Ownership),
     txn: &mut Txn,
+    warnings: &mut Vec<String>,
 ) -> Result<bool, Refused> {
     let resource = call.storage();
     preconditions(call, new, old)?;
@@ -196,6 +197,7 @@ pub(crate) fn settle(
     if !errors.is_empty() {
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &errors).into());
     }
+    admission::check_update(call, (new, old), part, txn, warnings)?;
     match ownership {
         Ownership::Settled(entries) => set_owners(new, entries),
         Ownership::Tracked if !same(new, old) || renames_owners(new, old) => {

@@ -55,6 +55,31 @@ fn pods_are_admitted_bound_and_evicted() {
 }
 
 #[test]
+fn limit_ranges_give_and_bound() {
+    check(include_str!("fixtures/limit_ranges.txt"));
+}
+
+#[test]
+fn running_pods_are_looked_into_and_resized() {
+    check(include_str!("fixtures/pod_parts.txt"));
+}
+
+#[test]
+fn quotas_are_charged_with_each_write() {
+    check(include_str!("fixtures/quotas.txt"));
+}
+
+#[test]
+fn namespaces_say_how_secure_pods_must_be() {
+    check(include_str!("fixtures/pod_security.txt"));
+}
+
+#[test]
+fn classes_say_what_pods_and_claims_get() {
+    check(include_str!("fixtures/classes.txt"));
+}
+
+#[test]
 fn users_may_what_their_roles_say() {
     check(include_str!("fixtures/rbac.txt"));
 }

@@ -36,17 +36,18 @@ pub struct Client {
 
 impl Cluster {
     pub async fn start() -> Cluster {
-        Cluster::with_limits(Limits::default()).await
+        Cluster::start_with(|_| {}).await
     }
 
-    pub async fn with_limits(limits: Limits) -> Cluster {
+    /// A cluster with other settings.
+    pub async fn start_with(change: impl FnOnce(&mut Options)) -> Cluster {
         let dir = tempfile::tempdir().expect("temporary folder");
         let authority = Arc::new(Authority::load_or_create(&dir.path().join("pki")).expect("an authority"));
         let key = store::Key::new(1, *authority.store_key());
         let store = Store::open(store::Options::new(dir.path().join("store"), key)).expect("a store");
         let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
         let mut options = Options::new(listen, store.clone(), authority.clone()).expect("options");
-        options.limits = limits;
+        change(&mut options);
         let server = Server::start(options).await.expect("started");
         Cluster { server, store, authority, dir }
     }

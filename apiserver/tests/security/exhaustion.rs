@@ -23,7 +23,7 @@ async fn is_ended(stream: &mut TcpStream) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_keep_out_each_other_only() {
-    let cluster = Cluster::with_limits(Limits { strangers: 8, ..Limits::default() }).await;
+    let cluster = Cluster::start_with(|options| options.limits.strangers = 8).await;
     let token = token(&cluster, "robot", &serde_json::json!({})).await;
     let mut robot = cluster.client(None).await.with_token(&token);
     assert_eq!(robot.get("/api").await.0, StatusCode::OK);
@@ -59,7 +59,7 @@ async fn strangers_keep_out_each_other_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_never_ends_is_ended() {
     let limits = Limits { handshake: SHORT, head: SHORT, request: SHORT, ..Limits::default() };
-    let cluster = Cluster::with_limits(limits).await;
+    let cluster = Cluster::start_with(|options| options.limits = limits).await;
     let mut handshake = TcpStream::connect(cluster.address()).await.expect("connected");
     handshake.write_all(b"\x16\x03\x01").await.expect("sent");
     is_ended(&mut handshake).await;

@@ -1,5 +1,6 @@
 //! Several servers on this machine: each a process of `orlop server` in a network namespace, started anew when it ends.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -49,15 +50,23 @@ struct Server {
     dir: PathBuf,
     netns: PathBuf,
     address: SocketAddr,
+    /// Arguments that are the same for all.
+    further: Vec<OsString>,
 }
 
 // === impl Servers ===
 
 impl Servers {
-    /// Starts the servers, those that are new by joining the first. `port` on this machine leads to one that answers.
-    pub async fn start(layout: &Layout, places: &[FabricNode], port: u16) -> Result<Servers> {
+    /// Starts the servers, those that are new by joining the first. `port` on this machine leads to one that answers. `further` are
+    /// arguments for each.
+    pub async fn start(
+        layout: &Layout,
+        places: &[FabricNode],
+        port: u16,
+        further: &[OsString],
+    ) -> Result<Servers> {
         let servers: Vec<Arc<Server>> =
-            places.iter().map(|place| Arc::new(Server::at(layout, place))).collect();
+            places.iter().map(|place| Arc::new(Server::at(layout, place, further))).collect();
         let Some(first) = servers.first() else { bail!("a cluster needs a server") };
         let stopping = CancellationToken::new();
         let guard = stopping.clone().drop_guard();
@@ -119,12 +128,13 @@ impl Servers {
 // === impl Server ===
 
 impl Server {
-    fn at(layout: &Layout, place: &FabricNode) -> Server {
+    fn at(layout: &Layout, place: &FabricNode, further: &[OsString]) -> Server {
         Server {
             name: place.name.clone(),
             dir: layout.server_dir(&place.name),
             netns: place.netns.clone(),
             address: SocketAddr::new(place.ip.into(), PORT),
+            further: further.to_vec(),
         }
     }
 
@@ -156,6 +166,7 @@ impl Server {
             .arg(&self.dir)
             .arg("--netns")
             .arg(&self.netns)
+            .args(&self.further)
             // Held for as long as this process lives: a server whose input ends stops.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

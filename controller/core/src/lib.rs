@@ -21,6 +21,7 @@ pub mod plan;
 pub mod pod;
 pub mod pod_gc;
 pub mod replica_set;
+pub mod resource_quota;
 pub mod scaled;
 pub mod selector;
 pub mod taint_eviction;

@@ -329,6 +329,7 @@ impl Agent {
             }
             Action::RunHook { id, hook, .. } => Event::HookDone { id, hook, outcome: Ok(()) },
             Action::Probe { id, kind, .. } => Event::Probed { id, kind, outcome: Outcome::Success },
+            Action::Resize { id, .. } => Event::Resized { id, outcome: Ok(()) },
             Action::AwaitDrain => Event::Drained,
             Action::PatchStatus(_) | Action::DeletePod { .. } | Action::Emit(_) => return None,
         })

@@ -19,7 +19,9 @@ use futures::future::select;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 
@@ -150,7 +152,9 @@ fn feed(host: &Rc<Host>, caches: &Caller, scope: Scope) {
         Service,
         EndpointSlice,
         Endpoints,
-        Namespace
+        Namespace,
+        ResourceQuota,
+        PersistentVolumeClaim
     );
     let leases = ResourceType::of::<Lease>();
     typed.insert((leases.group.to_string(), leases.plural.to_string()));

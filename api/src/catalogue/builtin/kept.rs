@@ -18,7 +18,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         stored: false,
         ..CLUSTER
     },
-    Entry { kind: "LimitRange", plural: "limitranges", short_names: &["limits"], ..IDLE },
+    Entry { kind: "LimitRange", plural: "limitranges", short_names: &["limits"], ..STORED },
     Entry {
         kind: "PersistentVolumeClaim",
         plural: "persistentvolumeclaims",
@@ -47,7 +47,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         plural: "resourcequotas",
         short_names: &["quota"],
         subresources: &[STATUS],
-        ..IDLE
+        ..STORED
     },
     Entry {
         group: "apps",
@@ -150,7 +150,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         short_names: &["vac"],
         ..IDLE_CLUSTER
     },
-    Entry { group: "node.k8s.io", kind: "RuntimeClass", plural: "runtimeclasses", ..IDLE_CLUSTER },
+    Entry { group: "node.k8s.io", kind: "RuntimeClass", plural: "runtimeclasses", ..CLUSTER },
     Entry {
         group: "admissionregistration.k8s.io",
         kind: "MutatingAdmissionPolicy",
