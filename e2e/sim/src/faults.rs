@@ -35,6 +35,8 @@ pub enum Fault {
     PowerCut,
     /// A server loses its power, or is cut off, right after it has said something of a kind to another.
     Ambush,
+    /// Whoever votes next loses its power right after that.
+    VoterLost,
     /// A server ends again and again shortly after it has begun, and its clock is set in between.
     CrashLoop,
     /// All servers lose their power at once.
@@ -80,7 +82,7 @@ pub struct Victims {
     pub managers: Vec<Rc<Manager>>,
 }
 
-const ALL: [Fault; 24] = [
+const ALL: [Fault; 25] = [
     Fault::Partition,
     Fault::OneWay,
     Fault::Isolate,
@@ -89,6 +91,7 @@ const ALL: [Fault; 24] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::Ambush,
+    Fault::VoterLost,
     Fault::CrashLoop,
     Fault::Blackout,
     Fault::TornWrite,
@@ -180,6 +183,10 @@ fn break_something(victims: &Victims, scope: Scope, fault: Fault, server: Rc<Ser
             restart(sim, server);
         }
         Fault::Ambush => ambush(sim, &server),
+        Fault::VoterLost => {
+            let vote = MessageType::MsgRequestVoteResponse;
+            cluster.servers().iter().for_each(|server| server.ambush(vote, Trap::PowerCut));
+        }
         Fault::CrashLoop => sim.spawn(scope, crash_loop(sim.clone(), server)),
         Fault::Blackout => {
             for server in cluster.servers() {
@@ -230,8 +237,7 @@ fn disk(sim: &Sim, fault: Fault, server: Rc<Server>) {
 }
 
 fn ambush(sim: &Sim, server: &Server) {
-    const KINDS: [MessageType; 6] = [
-        MessageType::MsgRequestVoteResponse,
+    const KINDS: [MessageType; 5] = [
         MessageType::MsgRequestVoteResponse,
         MessageType::MsgAppendResponse,
         MessageType::MsgAppend,

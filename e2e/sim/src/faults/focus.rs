@@ -92,7 +92,10 @@ impl Focus {
                 (&[Pause, Pause, Isolate, OneWay, Transfer, Kill], SECOND, 5 * SECOND, Aim::Leader)
             }
             Focus::Elections => (
-                &[Ambush, Ambush, Ambush, Weather, Kill, Isolate, Transfer],
+                &[
+                    VoterLost, VoterLost, VoterLost, Ambush, Weather, Weather, Kill, Isolate, Transfer,
+                    Transfer,
+                ],
                 300 * MS,
                 1500 * MS,
                 Aim::Leader,
