@@ -128,7 +128,8 @@ impl Options {
 impl Server {
     /// Listens, writes what every cluster has from the start, and serves.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { listen, store, authority, mut config, addresses: names, cluster, limits, issuers } = options;
+        let Options { listen, store, authority, mut config, addresses: names, cluster, limits, issuers } =
+            options;
         let issuers = Arc::new(Issuers::new(issuers)?);
         let listeners = listen.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();

@@ -290,12 +290,12 @@ impl Shell {
                 Ok(snapshot) => snapshot,
                 Err(refusal) => return refusal.into_http(),
             };
-            match self.plan(&snapshot, request, caller, None) {
-                // A transaction is compared with the newest state when it is applied. Who is told without one that
-                // nothing is there, or nothing to do, must not be told so by a server that is behind.
-                Prepared::Respond(_) if info.is_write() && consistency == Consistency::Any => {
-                    consistency = Consistency::Latest;
-                }
+            let prepared = self.plan(&snapshot, request, caller, None);
+            if prepared.must_be_confirmed(&request.info, consistency) {
+                consistency = Consistency::Latest;
+                continue;
+            }
+            match prepared {
                 Prepared::Respond(response) => return reply(response, &request.headers).await,
                 Prepared::Commit(commit) => {
                     // While it waited for its turn, others may have written: it plans again.

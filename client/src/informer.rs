@@ -8,23 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use client_core::cache::{Action, Change, Event, Failure, IndexFn, ListWatch, Page, Store};
-use client_core::lean::{MANAGED_FIELDS, Trim, without};
+use client_core::lean::{MANAGED_FIELDS, Trim};
 use client_core::object::{Kind, Object, ObjectKey, PartialObject, ResourceType};
+use client_core::wire::{JSON, METADATA, METADATA_LIST, decode_line, decode_page};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::params::{ListParams, Query};
 use crate::{Client, Error};
-
-const JSON: &str = "application/json";
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
-const METADATA_LIST: &str =
-    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 /// Which part of a collection is cached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -326,22 +320,6 @@ struct Source<T: 'static> {
     trim: Option<&'static Trim<T>>,
 }
 
-#[derive(Deserialize)]
-struct RawPage<'a> {
-    #[serde(default)]
-    metadata: RawMeta,
-    #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RawMeta {
-    resource_version: Option<String>,
-    #[serde(rename = "continue")]
-    continue_token: Option<String>,
-}
-
 // === impl Source ===
 
 impl<T: Object + DeserializeOwned> Source<T> {
@@ -377,7 +355,8 @@ impl<T: Object + DeserializeOwned> Source<T> {
         if self.partial {
             request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static(METADATA_LIST));
         }
-        let mut page: Page<T> = decode_page(&self.client.request_bytes(request).await?, &self.lists())?;
+        let bytes = self.client.request_bytes(request).await?;
+        let mut page: Page<T> = decode_page(&bytes, &self.lists(), &mut unreadable).map_err(Error::Decode)?;
         if let Some(trim) = self.trim {
             page.items.iter_mut().for_each(trim.object);
         }
@@ -405,7 +384,7 @@ impl<T: Object + DeserializeOwned> Source<T> {
             let events: Vec<Event<T>> = match lines.next_batch().await {
                 Ok(Some(batch)) => batch
                     .iter()
-                    .map_while(|line| match crate::watch::decode_without(line, &lists) {
+                    .map_while(|line| match decode_line::<T>(line, &lists, &mut unreadable) {
                         Ok(mut event) => {
                             if let (Some(trim), Some(object)) = (self.trim, event.object_mut()) {
                                 (trim.object)(object);
@@ -452,27 +431,9 @@ impl<T: Object + DeserializeOwned> Source<T> {
     }
 }
 
-fn decode_page<T: Object + DeserializeOwned>(bytes: &[u8], lists: &[&str]) -> Result<Page<T>, Error> {
-    let page: RawPage<'_> = serde_json::from_slice(bytes).map_err(Error::Decode)?;
-    let raw = page.items.unwrap_or_default();
-    let mut items = Vec::with_capacity(raw.len());
-    let mut undecodable = Vec::new();
-    for item in raw {
-        match serde_json::from_str::<T>(&without(item.get(), lists)) {
-            Ok(object) => items.push(crate::watch::trimmed(object)),
-            Err(error) => {
-                let key = serde_json::from_str::<PartialObject>(item.get()).map(|object| object.key());
-                tracing::warn!(%error, object = ?key.as_ref().ok(), "an object of a list cannot be decoded");
-                undecodable.extend(key.ok());
-            }
-        }
-    }
-    Ok(Page {
-        resource_version: page.metadata.resource_version.unwrap_or_default(),
-        continue_token: page.metadata.continue_token,
-        items,
-        undecodable,
-    })
+/// Says which object of a list or watch cannot be decoded.
+fn unreadable(key: Option<&ObjectKey>, error: serde_json::Error) {
+    tracing::warn!(%error, object = ?key, "an object cannot be decoded");
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use apiserver::{
-    Limits, Options, Server,
+    Options, Server,
     pki::{Authority, COMPONENT_LIFETIME, Issued},
 };
 use bytes::Bytes;

@@ -8,6 +8,8 @@ pub mod definition;
 pub mod deployment;
 pub mod dispatch;
 pub mod endpoints;
+pub mod execution;
+pub mod feed;
 pub mod garbage;
 pub mod hash;
 pub mod merge;

@@ -92,11 +92,11 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
         let Some(prepared) = plan(&cluster, &server, &snapshot, &core, &request.user, None) else {
             return unavailable("the server stops");
         };
+        if prepared.must_be_confirmed(&core.info, consistency) {
+            consistency = Consistency::Latest;
+            continue;
+        }
         match prepared {
-            // A write is refused, or found to be done, only for what is confirmed: this member may be behind.
-            Prepared::Respond(_) if core.info.is_write() && consistency == Consistency::Any => {
-                consistency = Consistency::Latest;
-            }
             Prepared::Respond(response) => return respond(&response),
             Prepared::Commit(commit) => {
                 cluster.checks.fences.planned(request.fence.as_deref(), &commit.txn);

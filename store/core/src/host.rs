@@ -97,7 +97,7 @@ pub struct HostSettings {
     pub start: Start,
     /// The size of a log segment.
     pub segment_bytes: u64,
-    /// The least number that names this run; use the time.
+    /// Goes into the number that names this run; use the time, in milliseconds.
     pub boot: u64,
     /// Where all randomness of this run comes from.
     pub seed: [u8; 32],

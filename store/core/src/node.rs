@@ -40,6 +40,9 @@ pub const EXPIRE_BYTES: usize = 256 << 10;
 /// After how many ticks without a leader a learner makes itself heard.
 const CALL_TICKS: usize = 20;
 
+/// How many numbers a run may have that begins at a given time.
+const RUNS: u64 = 1 << 20;
+
 /// What a member is told that the group has removed.
 const REMOVED: &str = "this member was removed from the cluster: remove its data directory and join anew";
 
@@ -98,7 +101,7 @@ struct Checkpointing {
 impl Node {
     /// A node that continues from what was recovered. A group of one elects itself at once.
     ///
-    /// `boot` names this run; it must be larger than that of any run before.
+    /// `boot` goes into the number of this run; it should be larger than that of any run before, as the time is.
     pub fn new(
         settings: Settings,
         recovered: Recovered,
@@ -113,7 +116,9 @@ impl Node {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raft = RawNode::new(&config(&settings, applied.index), storage, &logger)?;
         let state = image.into_state();
-        let boot = boot.max(state.next_boot(settings.member));
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let least = boot.saturating_mul(RUNS).max(state.next_boot(settings.member));
+        let boot = name_run(least, &mut rng);
         let mut node = Self {
             raft,
             state,
@@ -131,7 +136,7 @@ impl Node {
             followed: (0, 0),
             acknowledged: (0, 0, 0),
             election: Election::default(),
-            rng: ChaCha20Rng::seed_from_u64(seed),
+            rng,
             tick: 0,
             next_tick_ms: now_ms + settings.tick_ms,
             next_expiry_ms: now_ms,
@@ -421,8 +426,8 @@ impl Node {
     fn check_boot(&mut self) {
         let next = self.state.next_boot(self.settings.member);
         if next > self.boot + 1 {
-            self.boot = next;
-            let refused = self.flights.restart(next);
+            self.boot = name_run(next, &mut self.rng);
+            let refused = self.flights.restart(self.boot);
             self.refuse(refused);
         }
     }
@@ -467,6 +472,12 @@ impl Node {
             snapshot: self.state.snapshot().clone(),
         }
     }
+}
+
+/// The number of a run, not less than `least`. Chance tells it from a run before of which nothing was applied yet when this
+/// one began, and whose clock showed the same: what that one has sent would be taken for what this one sends.
+fn name_run(least: u64, rng: &mut ChaCha20Rng) -> u64 {
+    least.saturating_add(rng.random_range(0..RUNS))
 }
 
 fn config(settings: &Settings, applied: u64) -> Config {

@@ -22,30 +22,31 @@ struct Group {
     trace: Vec<String>,
 }
 
+/// A member of a group of so many that has not done anything yet.
+fn node(members: u64, member: u64, seed: u64) -> Node {
+    let conf_state = ConfState { voters: (1..=members).collect(), ..ConfState::default() };
+    let members = Members::of(&conf_state.voters);
+    let image = Image { applied: GENESIS, conf_state, members, ..Image::default() };
+    let hard_state = HardState { term: GENESIS.term, commit: GENESIS.index, ..HardState::default() };
+    let recovered = Recovered {
+        image,
+        hard_state,
+        entries: Vec::new(),
+        segments: Vec::new(),
+        dropped: Vec::new(),
+        next_segment: 1,
+        old_checkpoints: Vec::new(),
+        uses_retired_key: false,
+        notes: Vec::new(),
+    };
+    let settings = Settings { patience_ticks: 40, mark_ticks: 10, ..Settings::new(member) };
+    Node::new(settings, recovered, 1, seed, 0).unwrap()
+}
+
 impl Group {
     fn new(members: u64) -> Self {
-        let conf_state = ConfState { voters: (1..=members).collect(), ..ConfState::default() };
-        let node = |member| {
-            let members = Members::of(&conf_state.voters);
-            let conf_state = conf_state.clone();
-            let image = Image { applied: GENESIS, conf_state, members, ..Image::default() };
-            let hard_state = HardState { term: GENESIS.term, commit: GENESIS.index, ..HardState::default() };
-            let recovered = Recovered {
-                image,
-                hard_state,
-                entries: Vec::new(),
-                segments: Vec::new(),
-                dropped: Vec::new(),
-                next_segment: 1,
-                old_checkpoints: Vec::new(),
-                uses_retired_key: false,
-                notes: Vec::new(),
-            };
-            let settings = Settings { patience_ticks: 40, mark_ticks: 10, ..Settings::new(member) };
-            (member, Node::new(settings, recovered, 1, member, 0).unwrap())
-        };
         let mut group = Self {
-            nodes: (1..=members).map(node).collect(),
+            nodes: (1..=members).map(|member| (member, node(members, member, member))).collect(),
             now_ms: 0,
             cut_off: None,
             answers: Vec::new(),
@@ -266,13 +267,27 @@ fn who_lost_what_it_had_acknowledged_stops() {
 fn a_run_whose_number_fell_behind_answers_and_takes_a_new_one() {
     let mut group = Group::new(1);
     let node = group.nodes.get_mut(&1).unwrap();
-    let origin = Origin { member: 1, boot: 9, sequence: 3 };
+    let ahead = node.boot + 9;
+    let origin = Origin { member: 1, boot: ahead, sequence: 3 };
     let earlier = Command { origin, bodies: vec![Body::Txn(Txn::put("a", "1"))] };
     assert!(node.propose_data(command::encode(&earlier).into()));
     group.settle();
     group.tell(1, Event::Commit { ticket: 1, txn: Txn::put("b", "2") });
     assert_eq!(group.answers, [(1, Outcome::Committed { revisions: vec![3] })]);
-    assert!(group.nodes[&1].boot > 9);
+    assert!(group.nodes[&1].boot > ahead);
+}
+
+#[test]
+fn what_a_run_before_has_sent_is_not_taken_for_what_this_one_sends() {
+    let mut group = Group::new(1);
+    let own = group.nodes.get_mut(&1).unwrap();
+    // Nothing of the run before was applied when this one began, at a time when the clock shows the same again.
+    let before = (2..).map(|seed| node(1, 1, seed).boot).find(|boot| *boot < own.boot).unwrap();
+    let origin = Origin { member: 1, boot: before, sequence: own.flights.seal(Vec::new()).0.sequence + 1 };
+    let earlier = Command { origin, bodies: vec![Body::Txn(Txn::put("a", "1"))] };
+    assert!(own.propose_data(command::encode(&earlier).into()));
+    group.tell(1, Event::Commit { ticket: 1, txn: Txn::put("b", "2") });
+    assert_eq!(group.answers, [(1, Outcome::Committed { revisions: vec![3] })]);
 }
 
 #[test]
