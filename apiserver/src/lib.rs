@@ -8,6 +8,7 @@ mod compress;
 mod connection;
 mod health;
 mod hub;
+mod keyring;
 mod limits;
 mod measure;
 mod metrics;
@@ -26,7 +27,7 @@ mod watch;
 
 pub use apiserver_core::config::Ipv4Cidr;
 pub use apiserver_core::{Config, User};
-pub use apiserver_core::{authn::bootstrap, cluster as join, fence};
+pub use apiserver_core::{authn::bootstrap, cluster as join, fence, keyring as keys};
 pub use body::{Body, BodyError};
 pub use peers::PeerConnector;
 pub use server::{Options, Server, StartError};

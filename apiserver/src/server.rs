@@ -10,18 +10,17 @@ use std::{
     time::Duration,
 };
 
-use apiserver_core::authn::jwt::{JwtError, SigningKey};
 use apiserver_core::{Config, Derived, Ids, genesis};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use store::{CommitError, Event, Observer, Outcome, ReadError, Snapshot, Store, Txn};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::connection::{self, Acceptor, Protocols};
 use crate::hub::{History, Hub, Unavailable};
+use crate::keyring;
 use crate::limits::Limiter;
 use crate::measure::Measures;
 use crate::metrics::Metrics;
@@ -30,7 +29,7 @@ use crate::pki::Authority;
 use crate::servers;
 use crate::service::InProcess;
 use crate::shell::Shell;
-use crate::tls::{self, TlsError};
+use crate::tls::{Tls, TlsError};
 use crate::tunnel::Registry;
 
 /// How often genesis is planned anew when something else writes meanwhile.
@@ -93,20 +92,9 @@ pub enum StartError {
 
 impl Options {
     /// The usual settings: tokens are signed with the authority's key.
-    pub fn new(
-        listen: Vec<SocketAddr>,
-        store: Store,
-        authority: Arc<Authority>,
-    ) -> Result<Options, JwtError> {
-        let config = Config::new(SigningKey::from_seed(authority.service_account_seed())?);
-        Ok(Options {
-            listen,
-            store,
-            authority,
-            config,
-            addresses: Vec::new(),
-            cluster: serde_json::Value::Null,
-        })
+    pub fn new(listen: Vec<SocketAddr>, store: Store, authority: Arc<Authority>) -> Options {
+        let config = Config::new(authority.signing_keys());
+        Options { listen, store, authority, config, addresses: Vec::new(), cluster: serde_json::Value::Null }
     }
 }
 
@@ -122,7 +110,7 @@ impl Server {
             config.advertise = advertised(&addresses);
         }
         let names = certificate_addresses(&config, &addresses, names);
-        let (tls, rotating, renew_at) = tls::server_config(&authority, &names)?;
+        let tls = Arc::new(Tls::new(authority.clone(), names)?);
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -131,8 +119,9 @@ impl Server {
             tunnels: Arc::new(Registry::new(stop.clone())),
             measures: Measures::default(),
             store,
-            config,
-            authority: authority.clone(),
+            config: ArcSwap::from_pointee(config),
+            tls: tls.clone(),
+            authority,
             cluster,
             derived,
             hub,
@@ -143,12 +132,8 @@ impl Server {
             tasks: tasks.clone(),
             ready: AtomicBool::new(false),
         });
-        tasks.spawn(tls::rotate(authority, names, rotating, renew_at, stop));
-        let acceptor = Arc::new(Acceptor {
-            shell: shell.clone(),
-            tls: TlsAcceptor::from(tls),
-            protocols: Protocols::new(),
-        });
+        tasks.spawn(tls.clone().keep(stop));
+        let acceptor = Arc::new(Acceptor { shell: shell.clone(), tls, protocols: Protocols::new() });
         for listener in listeners {
             tasks.spawn(connection::accept(acceptor.clone(), listener));
         }
@@ -173,8 +158,10 @@ impl Server {
         }
         write_genesis(shell).await?;
         servers::publish(shell).await?;
+        keyring::look(shell, &mut keyring::Seen::default()).await;
         shell.ready.store(true, Ordering::Release);
         shell.tasks.spawn(servers::follow(shell.clone()));
+        shell.tasks.spawn(keyring::follow(shell.clone()));
         Ok(())
     }
 
@@ -239,7 +226,7 @@ fn certificate_addresses(config: &Config, listening: &[SocketAddr], further: Vec
 
 /// Writes what every cluster has from the start.
 async fn write_genesis(shell: &Shell) -> Result<(), StartError> {
-    write_planned(shell, |snapshot, now, ids| genesis::plan(snapshot, &shell.config, now, ids)).await
+    write_planned(shell, |snapshot, now, ids| genesis::plan(snapshot, &shell.config.load(), now, ids)).await
 }
 
 /// Commits what is planned, and plans again while something else writes, until there is nothing left to do.

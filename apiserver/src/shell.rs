@@ -36,6 +36,7 @@ use crate::metrics::{self, Metrics};
 use crate::openapi::{self, Documents};
 use crate::pki::Authority;
 use crate::respond::IntoHttp as _;
+use crate::tls::Tls;
 use crate::tunnel::Registry;
 use crate::{cluster, compress, streams, watch};
 
@@ -56,7 +57,8 @@ const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
 /// What every request needs.
 pub(crate) struct Shell {
     pub(crate) store: Store,
-    pub(crate) config: Config,
+    pub(crate) config: ArcSwap<Config>,
+    pub(crate) tls: Arc<Tls>,
     pub(crate) authority: Arc<Authority>,
     /// What every part of the cluster agrees on; told to who joins.
     pub(crate) cluster: serde_json::Value,
@@ -159,11 +161,12 @@ impl Shell {
             let body = Body::stream(body.map_err(Into::into));
             self.answer(&mut request, parts, body, &caller).await
         } else {
+            let limit = self.config.load().max_body;
             let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
-                let body = match collect(body, self.config.max_body).await {
+                let body = match collect(body, limit).await {
                     Ok(body) => body,
                     Err(BodyFailure::TooLarge) => {
-                        return Refused::from(Status::too_large(self.config.max_body)).into_http();
+                        return Refused::from(Status::too_large(limit)).into_http();
                     }
                     Err(BodyFailure::Broken) => {
                         return CoreResponse::bad_request("the request body ended early").into_http();
@@ -215,7 +218,7 @@ impl Shell {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim())
             .ok_or_else(Status::unauthorized)?;
-        match authn::authenticate(&self.store.snapshot(), &self.config, token, Timestamp::now()) {
+        match authn::authenticate(&self.store.snapshot(), &self.config.load(), token, Timestamp::now()) {
             Ok(user) => Ok(self.caller(user)),
             Err(error) => {
                 tracing::debug!(%error, "a bearer token was refused");
@@ -230,8 +233,8 @@ impl Shell {
             return Ok(caller);
         }
         let snapshot = self.store.snapshot();
-        let derived = self.derived.load();
-        let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+        let (derived, config) = (self.derived.load(), self.config.load());
+        let world = World { snapshot: &snapshot, derived: &derived, config: &config };
         let user = impersonation::impersonated(&world, &caller.user, headers)?;
         Ok(Caller { user: Arc::new(user), ..caller })
     }
@@ -338,8 +341,8 @@ impl Shell {
         caller: &Caller,
         place: Option<&DeletionPlace>,
     ) -> Prepared {
-        let derived = self.derived.load();
-        let world = World { snapshot, derived: &derived, config: &self.config };
+        let (derived, config) = (self.derived.load(), self.config.load());
+        let world = World { snapshot, derived: &derived, config: &config };
         let plan = || {
             let mut rng = rand::rng();
             prepare_from(&world, request, &caller.user, Timestamp::now(), &mut Ids::new(&mut rng), place)
@@ -394,8 +397,8 @@ impl Shell {
         let info = &request.info;
         let allowed = {
             let snapshot = self.store.snapshot();
-            let derived = self.derived.load();
-            let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+            let (derived, config) = (self.derived.load(), self.config.load());
+            let world = World { snapshot: &snapshot, derived: &derived, config: &config };
             check(&world, &caller.user, &Attributes::of(info, &info.method_verb()))
         };
         if let Err(refusal) = allowed {
@@ -417,7 +420,7 @@ impl Shell {
         let (shell, path) = (self.clone(), info.path.clone());
         let headers = std::mem::take(&mut request.headers);
         let customs = self.derived.load().customs().clone();
-        let answer = move || shell.openapi.answer(&shell.config, &customs, &path, &headers);
+        let answer = move || shell.openapi.answer(&shell.config.load(), &customs, &path, &headers);
         let made = tokio::task::spawn_blocking(answer).await;
         made.unwrap_or_else(|error| *failure::internal(&error.to_string())).into_http()
     }

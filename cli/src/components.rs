@@ -63,6 +63,7 @@ impl Components {
         // The Lease is given back only after the components have ended, so that no two run at the same time.
         let ended = CancellationToken::new();
         let _release = ended.clone().drop_guard();
+        let mut authorities = self.authority.changes();
         let mut role = client::election::stand(candidate, config, ended.clone());
         loop {
             let transitions = tokio::select! {
@@ -81,6 +82,8 @@ impl Components {
             };
             let failed = tokio::select! {
                 () = stopping.cancelled() => false,
+                // They begin anew, and publish the authorities of now.
+                _ = authorities.changed() => false,
                 () = deposed(&mut role, transitions) => {
                     warn!("another server runs scheduler and controllers now");
                     false
@@ -120,7 +123,7 @@ impl Components {
         });
         let settings = controller::Settings {
             pod_network: Some(controller::Pool::new(&self.networks.pods, NODE_PREFIX)?),
-            root_ca: self.authority.ca_pem().to_owned(),
+            root_ca: self.authority.ca_pem(),
             node_lifecycle: self.node_lifecycle.clone(),
             ..controller::Settings::default()
         };

@@ -17,6 +17,7 @@ mod exec;
 mod get;
 mod info;
 mod jsonpath;
+mod key;
 mod label;
 mod logs;
 mod manifest;
@@ -84,6 +85,7 @@ pub enum Verb {
     Status(Box<status::Status>),
     Token(Box<token::Token>),
     Member(Box<member::Member>),
+    Key(Box<key::Key>),
     Backup(Box<backup::Backup>),
 }
 
@@ -144,6 +146,7 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::Status(arguments) => status::run(arguments).await,
         Verb::Token(arguments) => token::run(arguments).await,
         Verb::Member(arguments) => member::run(arguments).await,
+        Verb::Key(arguments) => key::run(arguments).await,
         Verb::Backup(arguments) => backup::run(arguments).await,
     }
 }

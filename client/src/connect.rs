@@ -96,7 +96,7 @@ pub(crate) fn certificate_auth(cert_pem: &str, key_pem: &str) -> Result<AuthInfo
     }))?)
 }
 
-fn authorities(pem: &str) -> Result<Vec<Vec<u8>>, ConnectError> {
+pub(crate) fn authorities(pem: &str) -> Result<Vec<Vec<u8>>, ConnectError> {
     let certificates: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
         .collect::<Result<_, _>>()

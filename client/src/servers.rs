@@ -43,11 +43,16 @@ impl Network {
         servers[self.current.load(Ordering::Relaxed) % servers.len()].clone()
     }
 
-    /// New requests prove another identity, by new connections.
-    pub(crate) fn replace_identity(&self, identity: AuthInfo) -> Result<(), ConnectError> {
+    /// New requests prove another identity and accept these authorities, by new connections.
+    pub(crate) fn replace_identity(
+        &self,
+        identity: AuthInfo,
+        authorities: Vec<Vec<u8>>,
+    ) -> Result<(), ConnectError> {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = config.clone();
         next.auth_info = identity;
+        next.root_cert = Some(authorities);
         let urls: Vec<Uri> = self.servers.load().iter().map(|(url, _)| url.clone()).collect();
         self.servers.store(Arc::new(connect(&next, &urls)?));
         *config = next;

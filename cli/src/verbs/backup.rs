@@ -44,6 +44,9 @@ struct Create {
     /// The file with the key; made when it is not there. Keep it apart from the backups: without it they are lost
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// The version of its format; the version before the newest is for going back to the program before
+    #[arg(long, value_name = "VERSION")]
+    format: Option<u32>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -102,7 +105,7 @@ async fn create(arguments: &Create) -> Result<()> {
         );
     }
     let key = hex::encode(recover::read_key(&arguments.key).map_err(told)?);
-    let body = serde_json::to_vec(&BackupRequest { key }).map_err(told)?;
+    let body = serde_json::to_vec(&BackupRequest { key, format: arguments.format }).map_err(told)?;
     let request = Client::build_with(Method::POST, BACKUP, "application/json", body)?;
     let answer = session.client.stream(request).await.map_err(|error| session.refused(error.into()))?;
     let partial = arguments.file.with_extension("partial");
