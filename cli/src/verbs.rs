@@ -39,7 +39,7 @@ mod taint;
 pub mod token;
 mod top;
 mod wait;
-mod watching;
+pub mod watching;
 mod yaml;
 
 use std::ffi::OsString;
