@@ -165,8 +165,8 @@ pub(super) fn ca_params() -> CertificateParams {
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    name.push(DnType::CommonName, format!("orlop-ca@{second}"));
+    let made_ms = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    name.push(DnType::CommonName, format!("orlop-ca@{made_ms}"));
     params.distinguished_name = name;
     // Not bound to issue leaves only: it vouches for its successor.
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -132,8 +132,7 @@ impl Server {
     /// Waits until the first server has made the cluster's authority.
     async fn until_authority(&self, pki: &std::path::Path) -> Result<Authority> {
         let made = async {
-            // The key that encrypts the store is made last.
-            while !pki.join("store.key").exists() {
+            while !Authority::is_complete(pki) {
                 tokio::time::sleep(PACE).await;
             }
         };
