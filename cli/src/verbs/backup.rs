@@ -12,6 +12,7 @@ use client::Client;
 use http::Method;
 use http_body_util::BodyExt as _;
 use rand::Rng as _;
+use store_core::members::Member;
 
 use super::error::{Error, Result};
 use super::session::{Connection, Session};
@@ -161,7 +162,12 @@ fn inspect(arguments: &Inspect) -> Result<()> {
         text.push_str(&format!("{kind}\t{count}\n"));
     }
     eprintln!("{}: sound; {}", arguments.file.display(), summary(&contents));
-    let members = contents.image.members.iter().map(|(_, member)| member.name.as_str()).collect::<Vec<_>>();
+    // The format before knows them by their ids.
+    let name = |(id, member): (u64, &Member)| match member.name.is_empty() {
+        true => id.to_string(),
+        false => member.name.clone(),
+    };
+    let members: Vec<String> = contents.image.members.iter().map(name).collect();
     eprintln!("servers: {}", members.join(", "));
     std::io::stdout().lock().write_all(tabs::align(&text, tabs::TABLE).as_bytes())?;
     Ok(())
