@@ -15,7 +15,7 @@ use proto::tunnel::tunnel_server::TunnelServer;
 use store::PeerId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tower::Service as _;
 
 use crate::body::{Body, BodyError};
@@ -65,7 +65,7 @@ pub(crate) struct Protocols {
 /// What a connection is served with.
 pub(crate) struct Acceptor {
     pub(crate) shell: Arc<Shell>,
-    pub(crate) tls: TlsAcceptor,
+    pub(crate) tls: Arc<tls::Tls>,
     pub(crate) protocols: Protocols,
     pub(crate) strangers: Strangers,
 }
@@ -157,7 +157,7 @@ impl Acceptor {
         // Answers are written whole; waiting for more would only delay them. It is not needed for correctness.
         let _ = stream.set_nodelay(true);
         let stranger = self.strangers.enter();
-        let handshake = tokio::time::timeout(self.shell.limits.handshake, self.tls.accept(stream));
+        let handshake = tokio::time::timeout(self.shell.limits.handshake, self.tls.acceptor().accept(stream));
         let stream = tokio::select! {
             () = self.shell.lingered() => return,
             () = stranger.sent_away() => return,

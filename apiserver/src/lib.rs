@@ -9,6 +9,7 @@ mod connection;
 mod health;
 mod hub;
 mod issuers;
+mod keyring;
 mod limits;
 mod measure;
 mod metrics;
@@ -29,7 +30,7 @@ mod watch;
 
 pub use apiserver_core::config::Ipv4Cidr;
 pub use apiserver_core::{Config, User};
-pub use apiserver_core::{authn::bootstrap, authn::oidc, cluster as join, fence};
+pub use apiserver_core::{authn::bootstrap, authn::oidc, cluster as join, fence, keyring as keys};
 pub use body::{Body, BodyError};
 pub use connection::Limits;
 pub use issuers::IssuerError;

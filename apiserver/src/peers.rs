@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use apiserver_core::User;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use store::{Connector, PeerId};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -47,12 +47,10 @@ impl PeerConnector {
     fn tls(&self) -> Result<TlsConnector, ConnectError> {
         let user = format!("{USER_PREFIX}{}", self.member);
         let issued = self.authority.issue_client(&user, Some(GROUP), COMPONENT_LIFETIME)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.ca_der().clone())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
+            .with_root_certificates(self.authority.roots()?)
             .with_client_auth_cert(vec![issued.cert_der.clone()], issued.key_der())?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(TlsConnector::from(Arc::new(config)))

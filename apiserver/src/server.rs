@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use apiserver_core::authn::jwt::{JwtError, SigningKey};
 use apiserver_core::authn::oidc::Issuer;
 use apiserver_core::{Config, Derived, Ids, genesis};
 use arc_swap::ArcSwap;
@@ -18,12 +17,12 @@ use jiff::Timestamp;
 use store::{CommitError, Event, Observer, Outcome, ReadError, Snapshot, Store, Txn};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::connection::{self, Acceptor, Limits, Protocols};
 use crate::hub::{History, Hub, Unavailable};
 use crate::issuers::{IssuerError, Issuers};
+use crate::keyring;
 use crate::limits::Limiter;
 use crate::measure::Measures;
 use crate::metrics::Metrics;
@@ -33,7 +32,7 @@ use crate::servers;
 use crate::service::InProcess;
 use crate::shell::Shell;
 use crate::strangers::Strangers;
-use crate::tls::{self, TlsError};
+use crate::tls::{Tls, TlsError};
 use crate::tunnel::Registry;
 use crate::turns::Turns;
 
@@ -104,13 +103,9 @@ pub enum StartError {
 
 impl Options {
     /// The usual settings: tokens are signed with the authority's key.
-    pub fn new(
-        listen: Vec<SocketAddr>,
-        store: Store,
-        authority: Arc<Authority>,
-    ) -> Result<Options, JwtError> {
-        let config = Config::new(SigningKey::from_seed(authority.service_account_seed())?);
-        Ok(Options {
+    pub fn new(listen: Vec<SocketAddr>, store: Store, authority: Arc<Authority>) -> Options {
+        let config = Config::new(authority.signing_keys());
+        Options {
             listen,
             store,
             authority,
@@ -119,7 +114,7 @@ impl Options {
             cluster: serde_json::Value::Null,
             limits: Limits::default(),
             issuers: Vec::new(),
-        })
+        }
     }
 }
 
@@ -137,7 +132,7 @@ impl Server {
             config.advertise = advertised(&addresses);
         }
         let names = certificate_addresses(&config, &addresses, names);
-        let (tls, rotating, renew_at) = tls::server_config(&authority, &names)?;
+        let tls = Arc::new(Tls::new(authority.clone(), names)?);
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -146,8 +141,9 @@ impl Server {
             tunnels: Arc::new(Registry::new(stop.clone())),
             measures: Measures::default(),
             store,
-            config,
-            authority: authority.clone(),
+            config: ArcSwap::from_pointee(config),
+            tls: tls.clone(),
+            authority,
             cluster,
             derived,
             hub,
@@ -162,10 +158,10 @@ impl Server {
             ready: AtomicBool::new(false),
         });
         tasks.spawn(issuers.follow(stop.clone()));
-        tasks.spawn(tls::rotate(authority, names, rotating, renew_at, stop));
+        tasks.spawn(tls.clone().keep(stop));
         let acceptor = Arc::new(Acceptor {
             shell: shell.clone(),
-            tls: TlsAcceptor::from(tls),
+            tls,
             protocols: Protocols::new(&limits),
             strangers: Strangers::new(limits.strangers),
         });
@@ -193,8 +189,10 @@ impl Server {
         }
         write_genesis(shell).await?;
         servers::publish(shell).await?;
+        keyring::look(shell, &mut keyring::Seen::default()).await;
         shell.ready.store(true, Ordering::Release);
         shell.tasks.spawn(servers::follow(shell.clone()));
+        shell.tasks.spawn(keyring::follow(shell.clone()));
         Ok(())
     }
 
@@ -259,7 +257,7 @@ fn certificate_addresses(config: &Config, listening: &[SocketAddr], further: Vec
 
 /// Writes what every cluster has from the start.
 async fn write_genesis(shell: &Shell) -> Result<(), StartError> {
-    write_planned(shell, |snapshot, now, ids| genesis::plan(snapshot, &shell.config, now, ids)).await
+    write_planned(shell, |snapshot, now, ids| genesis::plan(snapshot, &shell.config.load(), now, ids)).await
 }
 
 /// Commits what is planned, and plans again while something else writes, until there is nothing left to do.

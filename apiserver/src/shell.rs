@@ -40,6 +40,7 @@ use crate::openapi::{self, Documents};
 use crate::pki::Authority;
 use crate::respond::IntoHttp as _;
 use crate::strangers::Stranger;
+use crate::tls::Tls;
 use crate::tunnel::Registry;
 use crate::turns::Turns;
 use crate::{cluster, compress, streams, watch};
@@ -59,7 +60,8 @@ const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
 /// What every request needs.
 pub(crate) struct Shell {
     pub(crate) store: Store,
-    pub(crate) config: Config,
+    pub(crate) config: ArcSwap<Config>,
+    pub(crate) tls: Arc<Tls>,
     pub(crate) authority: Arc<Authority>,
     /// What every part of the cluster agrees on; told to who joins.
     pub(crate) cluster: serde_json::Value,
@@ -174,11 +176,12 @@ impl Shell {
             let body = Body::stream(body.map_err(Into::into));
             self.answer(&mut request, parts, body, &caller).await
         } else {
+            let limit = self.config.load().max_body;
             let answered = tokio::time::timeout(self.limits.request, async {
-                let body = match collect(body, self.config.max_body).await {
+                let body = match collect(body, limit).await {
                     Ok(body) => body,
                     Err(BodyFailure::TooLarge) => {
-                        return Refused::from(Status::too_large(self.config.max_body)).into_http();
+                        return Refused::from(Status::too_large(limit)).into_http();
                     }
                     Err(BodyFailure::Broken) => {
                         return CoreResponse::bad_request("the request body ended early").into_http();
@@ -241,7 +244,7 @@ impl Shell {
             }
             None => {}
         }
-        match authn::authenticate(&self.store.snapshot(), &self.config, token, Timestamp::now()) {
+        match authn::authenticate(&self.store.snapshot(), &self.config.load(), token, Timestamp::now()) {
             Ok(user) => {
                 stranger.is_known();
                 Ok(self.caller(user))
@@ -263,8 +266,8 @@ impl Shell {
             return Ok(caller);
         }
         let snapshot = self.store.snapshot();
-        let derived = self.derived.load();
-        let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+        let (derived, config) = (self.derived.load(), self.config.load());
+        let world = World { snapshot: &snapshot, derived: &derived, config: &config };
         let user = impersonation::impersonated(&world, &caller.user, headers)?;
         Ok(Caller { user: Arc::new(user), ..caller })
     }
@@ -381,8 +384,8 @@ impl Shell {
         caller: &Caller,
         place: Option<&DeletionPlace>,
     ) -> Prepared {
-        let derived = self.derived.load();
-        let world = World { snapshot, derived: &derived, config: &self.config };
+        let (derived, config) = (self.derived.load(), self.config.load());
+        let world = World { snapshot, derived: &derived, config: &config };
         let plan = || {
             let mut rng = rand::rng();
             prepare_from(&world, request, &caller.user, Timestamp::now(), &mut Ids::new(&mut rng), place)
@@ -437,8 +440,8 @@ impl Shell {
         let info = &request.info;
         let allowed = {
             let snapshot = self.store.snapshot();
-            let derived = self.derived.load();
-            let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+            let (derived, config) = (self.derived.load(), self.config.load());
+            let world = World { snapshot: &snapshot, derived: &derived, config: &config };
             check(&world, &caller.user, &Attributes::of(info, &info.method_verb()))
         };
         if let Err(refusal) = allowed {
@@ -460,7 +463,7 @@ impl Shell {
         let (shell, path) = (self.clone(), info.path.clone());
         let headers = std::mem::take(&mut request.headers);
         let customs = self.derived.load().customs().clone();
-        let answer = move || shell.openapi.answer(&shell.config, &customs, &path, &headers);
+        let answer = move || shell.openapi.answer(&shell.config.load(), &customs, &path, &headers);
         let made = tokio::task::spawn_blocking(answer).await;
         made.unwrap_or_else(|error| *failure::internal(&error.to_string())).into_http()
     }

@@ -18,8 +18,8 @@ use crate::components::{Components, Disabled, client_of};
 use crate::layout::Layout;
 use crate::networks::Networks;
 
-/// The first key of a store; rotation counts up.
-pub const STORE_KEY_ID: u64 = 1;
+/// The administrator's user name.
+const ADMINISTRATOR: &str = "kubernetes-admin";
 
 /// What a control plane is started with.
 pub struct Options {
@@ -75,8 +75,10 @@ impl ControlPlane {
         let authority = Arc::new(Authority::load_or_create(&layout.pki())?);
         let (Start::First { name, .. } | Start::Join { name, .. }) = &start;
         let name = name.clone();
-        let key = Key::new(STORE_KEY_ID, *authority.store_key());
+        let mut keys = store_keys(&authority).into_iter();
+        let key = keys.next().context("the store has no key")?;
         let mut store_options = store::Options::new(layout.store(), key);
+        store_options.retired_keys = keys.collect();
         store_options.member = member;
         store_options.start = start;
         store_options.peers = Some(Arc::new(PeerConnector::new(authority.clone(), member)));
@@ -86,7 +88,7 @@ impl ControlPlane {
             std::process::exit(1);
         });
         let store = tokio::task::spawn_blocking(move || Store::open(store_options)).await??;
-        let mut server_options = apiserver::Options::new(listen, store.clone(), authority.clone())?;
+        let mut server_options = apiserver::Options::new(listen, store.clone(), authority.clone());
         server_options.config.advertise = advertise.iter().map(|at| (at.ip(), at.port())).collect();
         server_options.addresses = vec![url.ip()];
         server_options.cluster = serde_json::to_value(&networks)?;
@@ -95,16 +97,8 @@ impl ControlPlane {
         server_options.config.cluster_domain = networks.domain.clone();
         server_options.issuers = issuers;
         let server = Server::start(server_options).await?;
-        let administrator =
-            authority.issue_client("kubernetes-admin", Some("system:masters"), ADMIN_LIFETIME)?;
-        kubeconfig::write(
-            &layout.kubeconfig(),
-            "orlop",
-            "kubernetes-admin",
-            &format!("https://{url}"),
-            authority.ca_pem(),
-            &administrator,
-        )?;
+        let url = format!("https://{url}");
+        write_kubeconfig(&layout, &url, &authority)?;
         let components = Components {
             service: server.service(),
             authority: authority.clone(),
@@ -114,6 +108,7 @@ impl ControlPlane {
             disabled,
         };
         let (stopping, failed) = (CancellationToken::new(), CancellationToken::new());
+        tokio::spawn(follow_authority(layout, url, authority.clone(), stopping.clone()));
         let (told, over) = (stopping.clone(), failed.clone().drop_guard());
         let components = tokio::spawn(async move {
             components.run(told).await;
@@ -145,6 +140,40 @@ impl ControlPlane {
         hand_over(&self.store).await;
         self.server.shutdown().await;
         self.store.close().await;
+    }
+}
+
+/// The keys of the store, the one for new files first.
+pub fn store_keys(authority: &Authority) -> Vec<Key> {
+    authority.store_keys().iter().map(|key| Key::new(key.id(), *key.material)).collect()
+}
+
+/// Writes the administrator's kubeconfig.
+///
+/// # Errors
+/// When the certificate cannot be issued, or the file cannot be written.
+pub fn write_kubeconfig(layout: &Layout, url: &str, authority: &Authority) -> Result<()> {
+    let administrator = authority.issue_client(ADMINISTRATOR, Some("system:masters"), ADMIN_LIFETIME)?;
+    let (path, bundle) = (layout.kubeconfig(), authority.ca_pem());
+    Ok(kubeconfig::write(&path, "orlop", ADMINISTRATOR, url, &bundle, &administrator)?)
+}
+
+/// Writes the administrator's kubeconfig anew whenever the cluster's authorities change.
+async fn follow_authority(
+    layout: Layout,
+    url: String,
+    authority: Arc<Authority>,
+    stopping: CancellationToken,
+) {
+    let mut changes = authority.changes();
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        if let Err(error) = write_kubeconfig(&layout, &url, &authority) {
+            tracing::warn!("the kubeconfig was not written anew: {error:#}");
+        }
     }
 }
 

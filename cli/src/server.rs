@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use apiserver::join::{JOIN_SERVER, ServerAnswer, ServerRequest};
 use apiserver::pki::Authority;
-use base64::Engine as _;
 use clap::Args;
 use controller::NodeLifecycleOptions;
 use serde::{Deserialize, Serialize};
@@ -253,6 +252,10 @@ async fn join(
     server: &str,
     token: &JoinToken,
 ) -> Result<ServerFile> {
+    let listen = SocketAddr::new(arguments.listen, arguments.port);
+    // Before the cluster counts on this server.
+    std::net::TcpListener::bind(listen)
+        .with_context(|| format!("{listen} cannot be listened on; choose another with --listen or --port"))?;
     let invitation = Invitation::accept(server, token).await?;
     let address = match arguments.advertise {
         Some(address) => address,
@@ -266,13 +269,8 @@ async fn join(
         .ask(JOIN_SERVER, &request)
         .await
         .with_context(|| format!("joining the cluster of {server}"))?;
-    let seed = base64::engine::general_purpose::STANDARD
-        .decode(&answer.token_seed)
-        .ok()
-        .and_then(|seed| <[u8; 32]>::try_from(seed).ok())
-        .context("the cluster's answer cannot be read: tokenSeed")?;
     let networks = serde_json::from_value(answer.cluster).context("the cluster's answer cannot be read")?;
-    Authority::install(&layout.pki(), &invitation.authority, &answer.authority_key, &seed)?;
+    Authority::install(&layout.pki(), &answer.keyring)?;
     Ok(ServerFile { name, member: answer.member, address, joined: true, networks })
 }
 

@@ -18,6 +18,7 @@ mod explain;
 mod get;
 mod info;
 mod jsonpath;
+mod key;
 mod label;
 mod logs;
 mod manifest;
@@ -86,6 +87,7 @@ pub enum Verb {
     Status(Box<status::Status>),
     Token(Box<token::Token>),
     Member(Box<member::Member>),
+    Key(Box<key::Key>),
     Backup(Box<backup::Backup>),
 }
 
@@ -147,6 +149,7 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::Status(arguments) => status::run(arguments).await,
         Verb::Token(arguments) => token::run(arguments).await,
         Verb::Member(arguments) => member::run(arguments).await,
+        Verb::Key(arguments) => key::run(arguments).await,
         Verb::Backup(arguments) => backup::run(arguments).await,
     }
 }

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use raft::eraftpb::Message;
 use store_core::checkpoint::Image;
-use store_core::disk::DiskError;
+use store_core::crypt::Key;
+use store_core::disk::{Disk, DiskError};
 use store_core::files::FilesError;
 use store_core::history::History;
-use store_core::host::{Host, HostError, HostSettings, Job, Output, Stopped};
+use store_core::host::{Host, HostError, HostSettings, Job, Output, Stopped, key_ids};
 use store_core::members::Members;
 use store_core::node::{Change, ChangeRefusal, Event, Published as Batch, Refusal, Settings};
 use store_core::recovery::{self, RecoveryError};
@@ -34,6 +35,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const BATCH_COUNT: usize = 4096;
 /// The longest that the thread waits in a group of several.
 const TICK_MS: u64 = 50;
+/// A leader that takes so long for what came together is waited for by everybody: as long as followers wait at least.
+const SLOW: Duration = Duration::from_millis(300);
 /// How long a store that closes waits for its successor and for its writers.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -66,6 +69,7 @@ struct Intake {
     txns: Vec<(u64, Txn)>,
     bytes: usize,
     events: Vec<Event>,
+    rekey: Vec<(Key, oneshot::Sender<()>)>,
     closing: Vec<oneshot::Sender<()>>,
 }
 
@@ -76,8 +80,10 @@ pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
         None => None,
     };
     let (disk, lock) = RealDisk::open(&options.dir)?;
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let disk = options.disk_layer.as_ref().map_or(disk.clone(), |layer| layer(disk));
     let now = now_ms();
-    let opened = Host::open(Arc::new(disk), options.keys(), &host_settings(&options, now), now);
+    let opened = Host::open(disk, options.keys(), &host_settings(&options, now), now);
     let (mut host, notes) = opened.map_err(|error| open_error(&options, error))?;
     for note in notes {
         tracing::warn!(dir = %options.dir.display(), "{note}");
@@ -210,7 +216,16 @@ impl Driver {
     }
 
     fn hand_in(&mut self, intake: Intake, now: i64) -> Result<(), Stopped> {
+        let began = Instant::now();
         self.host.take_in(intake.txns, intake.events, now)?;
+        if began.elapsed() >= SLOW && self.peers.is_some() {
+            self.host.handle(Event::Slow, now)?;
+        }
+        for (key, answer) in intake.rekey {
+            self.host.rekey(key, now)?;
+            // Who asked may have stopped waiting.
+            let _ = answer.send(());
+        }
         if intake.closing.is_empty() {
             return Ok(());
         }
@@ -305,6 +320,8 @@ impl Driver {
             }
             Request::Image { answer } => drop(answer.send(Box::new(self.host.node().image()))),
             Request::Receive { version, answer } => drop(answer.send(self.host.receiver(version))),
+            Request::Rekey { key, answer } => intake.rekey.push((key, answer)),
+            Request::KeyIds { answer } => drop(answer.send(key_ids(&**self.host.disk()))),
             Request::Tell(event) => intake.events.push(event),
             Request::Close { done } => intake.closing.push(done),
         }
@@ -448,7 +465,9 @@ impl Driver {
                 | Request::Change { .. }
                 | Request::Describe { .. }
                 | Request::Image { .. }
-                | Request::Receive { .. } => {}
+                | Request::Receive { .. }
+                | Request::Rekey { .. }
+                | Request::KeyIds { .. } => {}
                 Request::Close { done } => drop(done.send(())),
             }
         }

@@ -1,11 +1,14 @@
 //! The handle through which the rest of the server uses the store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use proto::peer::peer_server::PeerServer;
 use store_core::checkpoint::{CheckpointError, Image, Receiver};
+use store_core::crypt::Key;
+use store_core::disk::DiskError;
 use store_core::history::Compacted;
 use store_core::members::Member;
 use store_core::node::{Change, ChangeRefusal, Event};
@@ -13,11 +16,14 @@ use store_core::{Outcome, Snapshot, Txn};
 use tokio::sync::{oneshot, watch};
 
 use crate::driver;
-use crate::membership::{ChangeError, Leadership, MemberStatus, SharedConnector, View};
+use crate::membership::{self, ChangeError, Leadership, MemberStatus, SharedConnector, View};
 use crate::peer_service::PeerService;
 use crate::peers::{self, Addresses};
 use crate::published::{Observer, Published};
-use crate::{CommitError, OpenError, Options, ReadError};
+use crate::{CommitError, OpenError, Options, ReadError, RekeyError};
+
+/// A learner has caught up that has after this long what was applied before.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// What the handle asks of the store's thread.
 pub(crate) enum Request {
@@ -27,6 +33,8 @@ pub(crate) enum Request {
     Describe { answer: oneshot::Sender<View> },
     Image { answer: oneshot::Sender<Box<Image>> },
     Receive { version: u32, answer: oneshot::Sender<Result<Receiver, CheckpointError>> },
+    Rekey { key: Key, answer: oneshot::Sender<()> },
+    KeyIds { answer: oneshot::Sender<Result<BTreeSet<u64>, DiskError>> },
     Tell(Event),
     Close { done: oneshot::Sender<()> },
 }
@@ -141,6 +149,27 @@ impl Store {
         answered.await.map_err(|_| ReadError::Closed)
     }
 
+    /// Encrypts new files with this key, which the caller has made durable before, and has a checkpoint written. The keys of
+    /// before are needed for as long as [`Self::key_ids`] names them.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn rekey(&self, key: Key) -> Result<(), RekeyError> {
+        let (answer, answered) = oneshot::channel();
+        self.inner.requests.send(Request::Rekey { key, answer }).map_err(|_| RekeyError::Closed)?;
+        answered.await.map_err(|_| RekeyError::Closed)
+    }
+
+    /// The ids of the keys that this member's files are encrypted with.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the store is closed.
+    pub async fn key_ids(&self) -> Result<BTreeSet<u64>, RekeyError> {
+        let (answer, answered) = oneshot::channel();
+        self.inner.requests.send(Request::KeyIds { answer }).map_err(|_| RekeyError::Closed)?;
+        Ok(answered.await.map_err(|_| RekeyError::Closed)??)
+    }
+
     /// The service that peers call, for the server that listens for them. Whoever mounts it lets only members in, and
     /// puts the caller's [`PeerId`](crate::PeerId) into the request's extensions.
     pub fn peer_service(&self) -> PeerServer<PeerService> {
@@ -199,9 +228,14 @@ impl Store {
         self.change(Change::Remove(id)).await.map(|_| ())
     }
 
-    /// Makes a learner a voter without waiting until the leader does so. A voter that is far behind, or away, can cost
-    /// the group its majority.
+    /// Makes a learner a voter without waiting until the leader does so. One that is away or far behind is refused: as a
+    /// voter it could cost the group its majority.
     pub async fn promote(&self, id: u64) -> Result<(), ChangeError> {
+        let members = self.members().await;
+        if let Some(target) = membership::target(&members, id) {
+            tokio::time::sleep(CATCH_UP).await;
+            membership::caught_up(&self.members().await, id, target)?;
+        }
         self.change(Change::Promote(id)).await.map(|_| ())
     }
 

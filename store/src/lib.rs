@@ -16,13 +16,13 @@ mod peers;
 mod published;
 mod real_disk;
 
-pub use error::{CommitError, FatalError, OpenError, ReadError};
+pub use error::{CommitError, FatalError, OpenError, ReadError, RekeyError};
 pub use handle::Store;
 pub use membership::{ChangeError, Connector, Leadership, MemberStatus, PeerId, Role, SharedConnector};
-pub use options::{Options, Start};
+pub use options::{DiskLayer, Options, Start};
 pub use peer_service::PeerService;
 pub use peers::endpoint;
 pub use published::Observer;
-pub use store_core::crypt::Key;
+pub use store_core::crypt::{Key, Keys};
 pub use store_core::history::{Compacted, Limits};
 pub use store_core::{Change, Compare, Entry, Event, Expect, Op, Outcome, Snapshot, Txn, Value};

@@ -168,3 +168,28 @@ async fn keys_expire() {
     let snapshot = store.at_least(3, Duration::from_secs(60)).await.unwrap();
     assert!(snapshot.is_empty());
 }
+
+#[tokio::test]
+async fn the_key_is_replaced_while_the_store_runs() {
+    let dir = dir();
+    let store = Store::open(options(&dir)).unwrap();
+    store.commit(Txn::put("before", "v")).await.unwrap();
+    assert_eq!(store.key_ids().await.unwrap(), [1].into());
+    store.rekey(Key::new(2, [2; 32])).await.unwrap();
+    let mut waited = 0;
+    while store.key_ids().await.unwrap() != [2].into() {
+        waited += 1;
+        assert!(waited < 1000, "files of the old key stay: {:?}", store.key_ids().await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    store.commit(Txn::put("after", "v")).await.unwrap();
+    store.close().await;
+    let Err(OpenError::Recovery { reason, .. }) = Store::open(options(&dir)) else {
+        panic!("opened with a key that was replaced")
+    };
+    assert!(reason.contains("encrypted with key 2"), "{reason}");
+    let again = Options::new(dir.path().join("store"), Key::new(2, [2; 32]));
+    let store = Store::open(again).unwrap();
+    assert_eq!(store.snapshot().len(), 2);
+    store.close().await;
+}

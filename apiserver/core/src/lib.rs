@@ -28,6 +28,7 @@ pub mod fence;
 mod finalize;
 pub mod genesis;
 pub mod ids;
+pub mod keyring;
 pub mod keys;
 mod kinds;
 mod lists;

@@ -118,7 +118,7 @@ fn clients_discover_what_is_served() {
 fn what_a_cluster_starts_with_is_valid() {
     use rand::SeedableRng;
     let key = apiserver_core::authn::jwt::SigningKey::from_seed(&[1; 32]).expect("key");
-    let mut config = apiserver_core::Config::new(key);
+    let mut config = apiserver_core::Config::new(vec![key]);
     config.advertise = vec![("10.89.0.1".parse().expect("address"), 6443)];
     let mut rng = rand::rngs::StdRng::seed_from_u64(1);
     let snapshot = store_core::Snapshot::default();

@@ -30,7 +30,7 @@ impl<'a> Kubectl<'a> {
     fn new(program: PathBuf, cluster: &'a Cluster) -> Self {
         let server = format!("https://{}", cluster.address());
         let path = cluster.dir.path().join("kubeconfig");
-        kubeconfig::write(&path, "orlop", "admin", &server, cluster.authority.ca_pem(), &cluster.admin())
+        kubeconfig::write(&path, "orlop", "admin", &server, &cluster.authority.ca_pem(), &cluster.admin())
             .expect("a kubeconfig");
         Kubectl { program, cluster }
     }

@@ -3,6 +3,7 @@
 
 mod access;
 mod agent;
+mod cluster;
 mod kubectl;
 mod limits;
 mod oidc;

@@ -58,7 +58,7 @@ pub enum ApiAnswer {
 
 /// The settings of the simulated cluster.
 pub fn config() -> Option<Config> {
-    let mut config = Config::new(SigningKey::from_seed(&[7; 32]).ok()?);
+    let mut config = Config::new(vec![SigningKey::from_seed(&[7; 32]).ok()?]);
     // Small ranges, so that addresses and ports are used again and again.
     config.service_cidr = apiserver_core::config::Ipv4Cidr::parse("10.96.0.0/26")?;
     config.node_ports = (30000, 30007);

@@ -1,6 +1,7 @@
 //! Carries out a node's actions on a disk, in order. What is left for the shell is to publish, to send, and to run
 //! the background jobs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use raft::eraftpb::Message;
@@ -8,8 +9,8 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use crate::checkpoint::{self, CheckpointError, Image, Receiver};
-use crate::crypt::Keys;
-use crate::disk::{Disk, DiskError};
+use crate::crypt::{self, Key, Keys};
+use crate::disk::{self, Disk, DiskError};
 use crate::files::{FilesError, LogFiles};
 use crate::log;
 use crate::node::{Action, ChangeRefusal, EXPIRE_BYTES, Event, Node, Published, Refusal, Settings};
@@ -229,6 +230,24 @@ impl Host {
         }
     }
 
+    /// Encrypts new files with this key. The log goes on in a new segment, and a checkpoint is written at once: after it, or
+    /// after the next one, no file needs the key before ([`key_ids`]). Asked again, it only has another checkpoint written.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub fn rekey(&mut self, key: Key, now_ms: i64) -> Result<(), Stopped> {
+        if key.id() != self.keys.active_id() {
+            self.keys = self.keys.succeeded_by(key);
+            self.files.rekey(self.keys.clone());
+        }
+        self.handle(Event::WantCheckpoint, now_ms)
+    }
+
+    /// The disk that the host works on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     /// What takes in a state that another member sends, whose texts are of that version.
     pub fn receiver(&mut self, version: u32) -> Result<Receiver, CheckpointError> {
         let rng = ChaCha20Rng::from_rng(&mut self.rng);
@@ -312,6 +331,24 @@ impl Host {
         let rng = ChaCha20Rng::from_rng(&mut self.rng);
         self.done.push(Output::Job(Box::new(Job { disk, keys, rng, work })));
     }
+}
+
+/// The ids of the keys that the files of a member are encrypted with.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn key_ids(disk: &dyn Disk) -> Result<BTreeSet<u64>, DiskError> {
+    let mut ids = BTreeSet::new();
+    for name in disk.list()? {
+        let mut head = [0; crypt::HEADER_LEN];
+        match disk.open(&name).and_then(|mut file| disk::read_full(&mut *file, &mut head)) {
+            Ok(_) => ids.extend(crypt::key_id(&head)),
+            // It has gone meanwhile.
+            Err(DiskError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ids)
 }
 
 // === impl Job ===

@@ -30,7 +30,7 @@ pub use interface::{Action, Change, ChangeRefusal, Event, Published, Refusal, Se
 
 use changes::Changes;
 use flight::Flights;
-use lead::Lead;
+use lead::{Lead, Slowness};
 use raft_log::RaftLog;
 use reads::Reads;
 
@@ -73,6 +73,7 @@ pub struct Node {
     next_expiry_ms: i64,
     log_bytes: u64,
     checkpoint: Checkpointing,
+    slowness: Slowness,
     described: Option<Member>,
     /// The tick at which a member that was removed ends.
     leaving: Option<u64>,
@@ -142,6 +143,7 @@ impl Node {
             next_expiry_ms: now_ms,
             log_bytes,
             checkpoint: Checkpointing::default(),
+            slowness: Slowness::default(),
             described: None,
             leaving: None,
             halted: false,
@@ -177,6 +179,7 @@ impl Node {
             Event::StateSent { member, ok } => self.state_sent(member, ok),
             Event::Unreachable { member } => self.unreachable(member),
             Event::Removed => self.end_removed(),
+            Event::Slow => self.consider_handing_over(),
             Event::Tick => self.pass_time(now_ms),
             Event::NoRoom => self.next_expiry_ms = now_ms + self.settings.expiry_grain_ms,
             Event::WantCheckpoint => self.checkpoint.wanted = true,

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::slow_disk::{self, Delay};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use store::{Connector, Key, Options, PeerId, Start, Store, endpoint};
+use store::{Connector, DiskLayer, Key, Options, PeerId, Start, Store, endpoint};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -113,12 +114,20 @@ fn member_of(certificate: &CertificateDer<'_>, members: u64) -> Option<u64> {
 
 impl Member {
     /// Opens a member whose server listens on `address`.
-    pub async fn start(authority: &Authority, id: u64, dir: PathBuf, address: String, start: Start) -> Self {
+    pub async fn start(
+        authority: &Authority,
+        id: u64,
+        dir: PathBuf,
+        address: String,
+        start: Start,
+        disk_layer: Option<DiskLayer>,
+    ) -> Self {
         let mut options = Options::new(dir, Key::new(id, [id as u8; 32])).on_fatal(|error| {
             println!("{error}");
         });
         options.member = id;
         options.start = start;
+        options.disk_layer = disk_layer;
         options.peers = Some(authority.connector(id));
         options.checkpoint_log_bytes = 100_000;
         let listener = TcpListener::bind(&address).await.unwrap();
@@ -175,6 +184,8 @@ pub struct Three {
     pub authority: Authority,
     pub members: BTreeMap<u64, Member>,
     pub addresses: Vec<String>,
+    /// How slow the members' disks are.
+    pub delays: BTreeMap<u64, Delay>,
     dir: tempfile::TempDir,
     /// One group at a time: three members of several at once would elect again and again on a small machine.
     _serial: tokio::sync::MutexGuard<'static, ()>,
@@ -189,6 +200,7 @@ impl Three {
             authority: Authority::new(),
             members: BTreeMap::new(),
             addresses: addresses(4).await,
+            delays: BTreeMap::new(),
             dir: tempfile::tempdir().unwrap(),
             _serial: serial,
         };
@@ -203,7 +215,8 @@ impl Three {
     pub async fn open(&mut self, id: u64, start: Start) {
         let address = self.addresses[id as usize - 1].clone();
         let dir = self.dir(id);
-        let member = Member::start(&self.authority, id, dir, address, start).await;
+        let layer = slow_disk::layer(self.delays.entry(id).or_default().clone());
+        let member = Member::start(&self.authority, id, dir, address, start, Some(layer)).await;
         self.members.insert(id, member);
     }
 

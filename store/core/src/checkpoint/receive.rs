@@ -61,7 +61,7 @@ impl Receiver {
                     self.disk.remove(&name)?;
                 }
                 let file = self.disk.create(&name, 0)?;
-                let sealer = Sealer::new(index, &self.keys, &mut self.rng)?;
+                let sealer = Sealer::new(index, VERSION, &self.keys, &mut self.rng)?;
                 self.writing.insert(Writing { name, file, sealer, unsynced: 0 }).append(&facts)
             }
         }

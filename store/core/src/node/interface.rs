@@ -61,6 +61,8 @@ pub enum Event {
     },
     /// A peer refuses this member, because the group has removed it.
     Removed,
+    /// What this member did last took as long as its followers wait for a leader, or longer.
+    Slow,
     /// Nothing happened but time. May make the node write up to [`EXPIRE_BYTES`](super::EXPIRE_BYTES).
     Tick,
     /// There is no room to write expiries: the node waits before it tries again.

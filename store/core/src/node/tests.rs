@@ -305,3 +305,70 @@ fn a_member_whose_clock_is_set_back_goes_on_ticking() {
     group.pass(3000);
     assert!(group.leader().is_some_and(|second| second != leader));
 }
+
+#[test]
+fn a_leader_that_is_slow_again_and_again_hands_the_lead_over() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let first = group.leader().expect("a leader");
+    group.tell(first, Event::Commit { ticket: 1, txn: Txn::put("a", "v") });
+    group.tell(first, Event::Slow);
+    group.pass(500);
+    assert_eq!(group.leader(), Some(first), "once is an accident");
+    group.tell(first, Event::Slow);
+    let second = group.leader().expect("another leader, without an election's wait");
+    assert_ne!(second, first);
+    group.tell(second, Event::Commit { ticket: 2, txn: Txn::put("b", "v") });
+    assert_eq!(group.answers.last().map(|(ticket, _)| *ticket), Some(2));
+
+    // Where the others are as slow, the lead does not go round and round.
+    group.tell(first, Event::Change { ticket: 3, change: Change::TransferLead(first) });
+    group.pass(500);
+    assert_eq!(group.leader(), Some(first));
+    for _ in 0..5 {
+        group.tell(first, Event::Slow);
+        group.pass(500);
+    }
+    assert_eq!(group.leader(), Some(first));
+}
+
+#[test]
+fn a_slow_leader_does_not_hand_the_lead_to_who_is_behind() {
+    let mut group = Group::new(2);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    group.cut_off = Some(3 - leader);
+    group.tell(leader, Event::Commit { ticket: 1, txn: Txn::put("a", "v") });
+    let progress = group.nodes.get_mut(&leader).unwrap().raft.raft.mut_prs().get_mut(3 - leader).unwrap();
+    progress.recent_active = false;
+    group.tell(leader, Event::Slow);
+    group.tell(leader, Event::Slow);
+    assert!(group.nodes[&leader].leads() && group.nodes[&leader].raft.raft.lead_transferee.is_none());
+}
+
+/// raft-rs lets `next` fall to or behind `match` when a rejection comes late, and then asserts that it is not so.
+#[test]
+fn an_old_rejection_does_not_take_a_leader_back_behind_what_was_acknowledged() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    for ticket in 0..5 {
+        group.tell(leader, Event::Commit { ticket, txn: Txn::put(format!("k{ticket}"), "v") });
+    }
+    let (follower, now_ms) = ((1..=3).find(|member| *member != leader).unwrap(), group.now_ms);
+    let node = group.nodes.get_mut(&leader).unwrap();
+    let term = node.term();
+    let progress = node.raft.raft.mut_prs().get_mut(follower).unwrap();
+    progress.become_probe();
+    let matched = progress.matched;
+    let mut old =
+        Message { from: follower, to: leader, term, index: matched, reject: true, ..Message::default() };
+    old.set_msg_type(MessageType::MsgAppendResponse);
+    node.handle(Event::Message(Box::new(old)), now_ms);
+    let progress = node.raft.raft.prs().get(follower).unwrap();
+    assert!(progress.next_idx > progress.matched && progress.matched == matched);
+    group.settle();
+    group.tell(leader, Event::Commit { ticket: 9, txn: Txn::put("z", "v") });
+    group.pass(1000);
+    assert!(group.hashes().iter().all(|hash| *hash == group.hashes()[0]), "the follower goes on");
+}
