@@ -62,7 +62,7 @@ pub(crate) fn server_config(
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(rotating.clone());
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), store::PEER_PROTOCOL.to_vec()];
     Ok((Arc::new(config), rotating, issued.renew_at()))
 }
 
