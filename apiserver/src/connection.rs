@@ -12,7 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::tunnel::tunnel_server::TunnelServer;
-use store::PeerId;
+use store::{PEER_PROTOCOL, PeerId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
@@ -186,6 +186,7 @@ impl Acceptor {
     async fn serve_http(&self, stream: TlsStream<TcpStream>, stranger: Stranger) {
         let (_, session) = stream.get_ref();
         let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let is_of_store = session.alpn_protocol() == Some(PEER_PROTOCOL);
         let subject = session.peer_certificates().and_then(|chain| tls::certificate_subject(chain.first()?));
         let peer = match subject {
             Some(subject) => {
@@ -199,6 +200,13 @@ impl Acceptor {
             Peer::Known(caller) => Machine::of(&caller.user),
             Peer::Unknown(_) => Machine::default(),
         };
+        if is_of_store {
+            match machine.member {
+                Some(member) => self.shell.store.take_stream(member, stream.into()),
+                None => tracing::debug!("a stream for the store came from none of its members"),
+            }
+            return;
+        }
         let (shell, peer) = (self.shell.clone(), Arc::new(peer));
         let service = service_fn(move |request: Request<Incoming>| {
             let (shell, peer, machine) = (shell.clone(), peer.clone(), machine.clone());

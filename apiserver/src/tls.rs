@@ -142,7 +142,7 @@ impl Current {
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
             .with_single_cert(issued.chain(), issued.key_der())?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), store::PEER_PROTOCOL.to_vec()];
         let certificate =
             Certificate { renew_at: issued.renew_at(), not_after: issued.not_after, issuer: issued.issuer };
         Ok(Current { config: Arc::new(config), certificate })

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use proto::peer::peer_server::PeerServer;
@@ -13,10 +12,14 @@ use store_core::history::Compacted;
 use store_core::members::Member;
 use store_core::node::{Change, ChangeRefusal, Event};
 use store_core::{Outcome, Snapshot, Txn};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
+use tokio_rustls::TlsStream;
 
+use crate::connector::SharedConnector;
 use crate::driver;
-use crate::membership::{self, ChangeError, Leadership, MemberStatus, SharedConnector, View};
+use crate::membership::{self, ChangeError, Leadership, MemberStatus, PeerId, View};
 use crate::peer_service::PeerService;
 use crate::peers::{self, Addresses};
 use crate::published::{Observer, Published};
@@ -47,7 +50,7 @@ pub struct Store {
 
 struct Inner {
     published: Arc<Published>,
-    requests: Sender<Request>,
+    requests: UnboundedSender<Request>,
     max_txn_bytes: usize,
     leadership: watch::Receiver<Leadership>,
     service: PeerService,
@@ -58,7 +61,7 @@ struct Inner {
 /// What a started store is reached by.
 pub(crate) struct Started {
     pub(crate) published: Arc<Published>,
-    pub(crate) requests: Sender<Request>,
+    pub(crate) requests: UnboundedSender<Request>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) service: PeerService,
     pub(crate) addresses: Arc<Addresses>,
@@ -174,6 +177,13 @@ impl Store {
     /// puts the caller's [`PeerId`](crate::PeerId) into the request's extensions.
     pub fn peer_service(&self) -> PeerServer<PeerService> {
         self.inner.service.clone().server()
+    }
+
+    /// Takes in the stream of messages that a member sends over a connection whose protocol is
+    /// [`PEER_PROTOCOL`](crate::PEER_PROTOCOL). The caller has found who it is by the client certificate, and has read
+    /// nothing from it.
+    pub fn take_stream(&self, peer: PeerId, stream: TlsStream<TcpStream>) {
+        self.inner.service.take_stream(peer, stream);
     }
 
     /// The group's members, by id. Asks the others how far they have come, and waits for them no longer than a second.

@@ -1,7 +1,5 @@
 //! The group as callers see it: its members, who leads, and how changes fail.
 
-use std::sync::Arc;
-
 use store_core::members::Member;
 pub use store_core::members::Role;
 use store_core::node::{Change, ChangeRefusal, Node};
@@ -89,19 +87,6 @@ pub enum ChangeError {
     #[error("the store is closed")]
     Closed,
 }
-
-/// How peers are reached. The caller owns certificates and addresses.
-pub trait Connector: Send + Sync + 'static {
-    /// A channel to the peer at `address`, over TLS that proves this member to the peer and checks the peer.
-    ///
-    /// Called anew for each attempt to connect, so that renewed certificates are read. Must not wait: the channel
-    /// connects when it is first used ([`tonic::transport::Endpoint::connect_with_connector_lazy`]). Begin with
-    /// [`endpoint`], which has the settings that peers need.
-    fn connect(&self, address: &str) -> tonic::transport::Channel;
-}
-
-/// A connector that is shared.
-pub type SharedConnector = Arc<dyn Connector>;
 
 /// Who calls the peer service: the server that mounts [`Store::peer_service`](crate::Store::peer_service) puts it
 /// into each request's extensions, from the client certificate that it has checked. Requests without it are refused.

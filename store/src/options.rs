@@ -10,7 +10,7 @@ use store_core::history::Limits;
 use store_core::members::Member;
 
 use crate::FatalError;
-use crate::membership::SharedConnector;
+use crate::connector::SharedConnector;
 
 /// What happens when the store cannot go on.
 pub(crate) type FatalHandler = Arc<dyn Fn(&FatalError) + Send + Sync>;

@@ -174,8 +174,17 @@ impl Sealer {
 
 /// Reads a checkpoint, and checks it against its own count and hash.
 pub fn read(reader: &mut dyn DiskReader, keys: &Keys) -> Result<(Header, Image), CheckpointError> {
+    read_beside(reader, keys, &Snapshot::default())
+}
+
+/// Reads a checkpoint while another state is held: what is the same in both takes no memory of its own.
+pub(crate) fn read_beside(
+    reader: &mut dyn DiskReader,
+    keys: &Keys,
+    held: &Snapshot,
+) -> Result<(Header, Image), CheckpointError> {
     let mut objects = Vec::new();
-    let (header, meta) = visit(reader, keys, |key, entry| objects.push((key, entry)))?;
+    let (header, meta) = visit(reader, keys, |key, entry| objects.push(held.shared(key, entry)))?;
     let data_bytes = objects.iter().map(|(key, entry)| (key.len() + entry.value.len()) as u64).sum();
     let facts = meta.image;
     let snapshot = Snapshot { objects: objects.into_iter().collect(), data_bytes, ..facts.snapshot };

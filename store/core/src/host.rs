@@ -29,6 +29,8 @@ pub struct Host {
     keys: Keys,
     rng: ChaCha20Rng,
     checkpoints: Vec<u64>,
+    /// The newest sync that the node waits for.
+    unsynced: Option<u64>,
     done: Vec<Output>,
 }
 
@@ -163,12 +165,14 @@ impl Host {
         let wants_checkpoint = recovered.uses_retired_key || files.segments() >= MANY_SEGMENTS;
         let node = Node::new(settings.node, recovered, settings.boot, rng.next_u64(), now_ms)
             .map_err(|error| HostError::Raft(error.to_string()))?;
-        let mut host = Self { node, files, disk, keys, rng, checkpoints, done: Vec::new() };
-        host.run(now_ms)?;
+        let mut host = Self { node, files, disk, keys, rng, checkpoints, unsynced: None, done: Vec::new() };
+        host.run()?;
+        host.finish(now_ms)?;
         let (Start::First(described) | Start::Join(described)) = &settings.start;
         if !described.name.is_empty() {
             host.node.describe(described.clone());
-            host.run(now_ms)?;
+            host.run()?;
+            host.finish(now_ms)?;
         }
         host.release(index)?;
         if wants_checkpoint {
@@ -189,7 +193,16 @@ impl Host {
 
     /// Hands the node what has come together, transactions first; one sync covers all that follows from it.
     pub fn take_in(&mut self, txns: Vec<(u64, Txn)>, events: Vec<Event>, now_ms: i64) -> Result<(), Stopped> {
+        self.begin(txns, events, now_ms)?;
+        self.finish(now_ms)
+    }
+
+    /// The first half of [`Self::take_in`]: everything up to the sync. A shell that sends what is in the outputs before
+    /// it goes on with [`Self::sync`] has its peers write and sync while this member does.
+    pub fn begin(&mut self, txns: Vec<(u64, Txn)>, events: Vec<Event>, now_ms: i64) -> Result<(), Stopped> {
         let bytes: usize = txns.iter().map(|(_, txn)| txn.size() + txn.ops.len() * 16 + 64).sum();
+        // What waits in the node keeps the room that was found for it.
+        let bytes = bytes + self.node.gathered_bytes();
         if txns.is_empty() || self.reserve(bytes)? {
             for (ticket, txn) in txns {
                 self.node.handle(Event::Commit { ticket, txn }, now_ms);
@@ -209,7 +222,21 @@ impl Host {
             }
             // Another member's writes are not taken without room: it proposes them again.
         }
-        self.run(now_ms)
+        self.run()
+    }
+
+    /// Makes durable what was appended, and carries out what follows; `false`: there was nothing left to sync.
+    pub fn sync(&mut self, now_ms: i64) -> Result<bool, Stopped> {
+        let Some(number) = self.unsynced.take() else { return Ok(false) };
+        self.files.sync()?;
+        self.node.handle(Event::Persisted { number }, now_ms);
+        self.run()?;
+        Ok(true)
+    }
+
+    fn finish(&mut self, now_ms: i64) -> Result<(), Stopped> {
+        while self.sync(now_ms)? {}
+        Ok(())
     }
 
     /// How much an event may make a leader write of its own accord.
@@ -251,7 +278,7 @@ impl Host {
     /// What takes in a state that another member sends, whose texts are of that version.
     pub fn receiver(&mut self, version: u32) -> Result<Receiver, CheckpointError> {
         let rng = ChaCha20Rng::from_rng(&mut self.rng);
-        Receiver::new(self.disk.clone(), self.keys.clone(), rng, version)
+        Receiver::new(self.disk.clone(), self.keys.clone(), rng, self.snapshot().clone(), version)
     }
 
     /// What has come together for the shell to do.
@@ -269,14 +296,11 @@ impl Host {
         self.node.state().snapshot()
     }
 
-    fn run(&mut self, now_ms: i64) -> Result<(), Stopped> {
+    fn run(&mut self) -> Result<(), Stopped> {
         while let Some(action) = self.node.poll_action() {
             match action {
                 Action::Append(record) => self.files.append(&record)?,
-                Action::Sync { number } => {
-                    self.files.sync()?;
-                    self.node.handle(Event::Persisted { number }, now_ms);
-                }
+                Action::Sync { number } => self.unsynced = Some(number),
                 Action::Send(messages) => self.done.push(Output::Send(messages)),
                 Action::SendState { message, image } => self.done.push(Output::SendState { message, image }),
                 Action::Install { file, index } => self.install(&file, index)?,
@@ -295,7 +319,7 @@ impl Host {
     }
 
     fn begin_checkpoint(&mut self, image: Box<Image>) -> Result<(), Stopped> {
-        match self.files.roll(0) {
+        match self.files.roll(log::size_bound(self.node.gathered_bytes(), 16)) {
             // The log goes on in its old segment, which then goes with a later checkpoint.
             Ok(()) | Err(FilesError::Disk(DiskError::Full)) => {}
             Err(error) => return Err(error.into()),

@@ -6,6 +6,7 @@
 mod apply;
 mod changes;
 mod flight;
+mod gather;
 mod interface;
 mod lead;
 mod pump;
@@ -14,8 +15,7 @@ mod reads;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, Message, MessageType};
+use raft::eraftpb::{ConfState, Message, MessageType};
 use raft::{Config, RawNode, SnapshotStatus, StateRole};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -30,6 +30,7 @@ pub use interface::{Action, Change, ChangeRefusal, Event, Published, Refusal, Se
 
 use changes::Changes;
 use flight::Flights;
+use gather::Gather;
 use lead::{Lead, Slowness};
 use raft_log::RaftLog;
 use reads::Reads;
@@ -53,6 +54,7 @@ pub struct Node {
     settings: Settings,
     boot: u64,
     flights: Flights,
+    gather: Gather,
     reads: Reads,
     changes: Changes,
     lead: Lead,
@@ -69,6 +71,7 @@ pub struct Node {
     election: Election,
     rng: ChaCha20Rng,
     tick: u64,
+    now_ms: i64,
     next_tick_ms: i64,
     next_expiry_ms: i64,
     log_bytes: u64,
@@ -126,6 +129,7 @@ impl Node {
             settings,
             boot,
             flights: Flights::new(settings.member, boot, settings.under_way),
+            gather: Gather::default(),
             reads: Reads::default(),
             changes: Changes::default(),
             lead: Lead::default(),
@@ -139,6 +143,7 @@ impl Node {
             election: Election::default(),
             rng,
             tick: 0,
+            now_ms,
             next_tick_ms: now_ms + settings.tick_ms,
             next_expiry_ms: now_ms,
             log_bytes,
@@ -169,6 +174,7 @@ impl Node {
 
     /// Takes in one event. `now_ms` is the time, in milliseconds of the Unix epoch.
     pub fn handle(&mut self, event: Event, now_ms: i64) {
+        self.now_ms = now_ms;
         match event {
             Event::Commit { ticket, txn } => self.flights.wait(ticket, txn, self.tick),
             Event::Read { ticket } => self.read(ticket),
@@ -201,21 +207,37 @@ impl Node {
         if self.halted {
             return self.actions.pop_front();
         }
+        self.advance();
+        if self.actions.is_empty() {
+            // Also what came up on the way goes now.
+            self.advance();
+        }
+        self.consider_checkpoint();
+        self.actions.pop_front()
+    }
+
+    fn advance(&mut self) {
+        if self.leads() && self.followed == (self.settings.member, self.term()) {
+            // Before what is committed is applied: that may end this member, and others must not learn of it later only.
+            self.propose_waiting();
+            self.consider_telling();
+        }
         self.pump();
         self.propose_waiting();
         self.ask_reads();
         self.pursue_changes();
         self.pump();
-        self.consider_checkpoint();
-        self.actions.pop_front()
+        self.consider_telling();
+        self.pump();
     }
 
     /// When the node wants an [`Event::Tick`] at the latest. A group of one without expiring keys never does.
     pub fn poll_timeout(&self) -> Option<i64> {
         let tick = self.ticks().then_some(self.next_tick_ms);
+        let tell = self.tell_at_ms();
         let expiry = self.state.next_expiry_ms().filter(|_| self.leads());
         let expiry = expiry.map(|at| at.max(self.next_expiry_ms));
-        tick.into_iter().chain(expiry).min()
+        tick.into_iter().chain(expiry).chain(tell).min()
     }
 
     /// Whether this member leads.
@@ -309,6 +331,7 @@ impl Node {
             _ => {}
         }
         let (from, responds) = (message.from, message.get_msg_type() == MessageType::MsgAppendResponse);
+        let Some(message) = self.gather_from(message) else { return };
         // An error means that Raft has no use for the message.
         drop(self.raft.step(message));
         if responds && let Some(progress) = self.raft.raft.mut_prs().get_mut(from) {
@@ -336,33 +359,6 @@ impl Node {
             self.election.ticks = least + self.rng.random_range(1..=3);
             self.randomize_election();
         }
-    }
-
-    fn propose_waiting(&mut self) {
-        while self.leader().is_some()
-            && let Some((sequence, data)) = self.flights.launch(self.tick)
-        {
-            self.propose(sequence, data);
-        }
-    }
-
-    fn propose(&mut self, sequence: u64, data: Bytes) {
-        if !self.propose_data(data) {
-            self.flights.dropped(sequence);
-        }
-    }
-
-    /// Proposes something that is not tried again.
-    fn propose_once(&mut self, bodies: Vec<Body>) {
-        let (_, data) = self.flights.seal(bodies);
-        self.propose_data(data);
-    }
-
-    fn propose_data(&mut self, data: Bytes) -> bool {
-        let mut message = Message { from: self.settings.member, ..Message::default() };
-        message.set_msg_type(MessageType::MsgPropose);
-        message.set_entries(vec![Entry { data, ..Entry::default() }].into());
-        self.raft.step(message).is_ok()
     }
 
     fn pass_time(&mut self, now_ms: i64) {
@@ -495,6 +491,10 @@ fn config(settings: &Settings, applied: u64) -> Config {
         pre_vote: true,
         max_size_per_msg: 1 << 20,
         max_inflight_msgs: 64,
+        // What is proposed at once goes in one message, and is acknowledged once.
+        batch_append: true,
+        // The node tells followers itself.
+        skip_bcast_commit: true,
         max_committed_size_per_ready: 8 << 20,
         ..Config::default()
     }

@@ -215,6 +215,11 @@ pub struct Settings {
     pub transfer_bytes: usize,
     /// How many commands of this member may be under way at once; at most half of what a session remembers.
     pub under_way: usize,
+    /// How many rounds of entries a leader has under way at once; what is proposed meanwhile waits for the next.
+    pub rounds: usize,
+    /// How long a leader waits for the next entries, which tell followers that those before are committed, in
+    /// milliseconds. After one that came alone it does not wait.
+    pub tell_ms: i64,
     /// After how many ticks a writer, reader or change that waits is given up.
     pub patience_ticks: u64,
     /// The ticks between two marks at which members compare their states.
@@ -235,6 +240,8 @@ impl Settings {
             catch_up_bytes: 16 << 20,
             transfer_bytes: 256 << 20,
             under_way: 4,
+            rounds: 2,
+            tell_ms: 5,
             patience_ticks: 200,
             mark_ticks: 100,
         }

@@ -35,6 +35,8 @@ pub(super) struct Lead {
     /// When the last mark was made, and at which revision.
     mark: Option<(u64, u64)>,
     described: Option<u64>,
+    /// How far each member was told that the log is committed.
+    pub(super) told: BTreeMap<u64, u64>,
 }
 
 // === impl Node ===

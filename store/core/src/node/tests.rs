@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use raft::eraftpb::HardState;
+use raft::{GetEntriesContext, Storage as _};
 
 use super::*;
 use crate::command::{self, Command, Origin};
@@ -192,6 +193,60 @@ fn three_members_replicate_and_survive_a_lost_leader() {
         (group.trace, first, second)
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn what_comes_while_rounds_are_under_way_goes_together_in_the_next() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    let (node, now_ms) = (group.nodes.get_mut(&leader).unwrap(), group.now_ms);
+    let mut appended = Vec::new();
+    for ticket in 0..6 {
+        node.handle(Event::Commit { ticket, txn: Txn::put(format!("k{ticket}"), "v") }, now_ms);
+        while let Some(action) = node.poll_action() {
+            match action {
+                Action::Append(record) => appended.push(record.entries.len()),
+                Action::Sync { number } => node.handle(Event::Persisted { number }, now_ms),
+                // Lost, so that no round comes to its end.
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(appended, vec![1; node.settings.rounds]);
+    let before = node.raft.raft.raft_log.last_index();
+    group.pass(500);
+    assert_eq!(group.answers.len(), 6);
+    let log = group.nodes[&leader].raft.store();
+    let entries = log.entries(before + 1, before + 2, None, GetEntriesContext::empty(false)).unwrap();
+    let commands = command::decode(&entries[0].data).unwrap();
+    assert_eq!(commands[0].bodies.len(), 6 - appended.len(), "what waited is one command");
+}
+
+#[test]
+fn who_waits_for_a_write_learns_of_it_at_once_and_others_in_a_moment() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    let mut others = (1..=3).filter(|member| *member != leader);
+    let (waits, other) = (others.next().unwrap(), others.next().unwrap());
+    let revisions = |group: &Group| {
+        [leader, waits, other].map(|member| group.nodes[&member].state().snapshot().revision())
+    };
+    let put = |ticket| Event::Commit { ticket, txn: Txn::put("k", "v") };
+    group.tell(waits, put(1));
+    assert_eq!(group.answers.len(), 1);
+    group.pass(100);
+    group.tell(leader, put(2));
+    assert_eq!(revisions(&group), [3, 3, 3], "one that comes alone is told at once");
+    group.tell(leader, put(3));
+    assert_eq!(revisions(&group), [4, 3, 3], "the next is waited for");
+    group.tell(waits, put(4));
+    assert_eq!((revisions(&group), group.answers.len()), ([5, 5, 5], 4));
+    group.tell(leader, put(5));
+    assert_eq!(revisions(&group), [6, 5, 5]);
+    group.pass(10);
+    assert_eq!(revisions(&group), [6, 6, 6]);
 }
 
 #[test]
