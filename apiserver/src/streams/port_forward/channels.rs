@@ -1,7 +1,6 @@
 //! Forwarded ports over the channels of a WebSocket: one connection a port, with a channel for data and the next one for
 //! errors. The first two bytes of each channel are the port, the less significant byte first.
 
-use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _, stream::SplitStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
