@@ -31,4 +31,5 @@ pub use body::{Body, BodyError};
 pub use peers::PeerConnector;
 pub use server::{Options, Server, StartError};
 pub use service::{Identity, InProcess};
+pub use streams::spdy::wire as spdy;
 pub use tls::TlsError;

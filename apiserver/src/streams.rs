@@ -19,7 +19,7 @@ mod logs;
 mod port_forward;
 mod proxy;
 mod remote;
-mod spdy;
+pub(crate) mod spdy;
 mod websocket;
 
 /// Opens what the plan asks for and answers with its beginning; the streams go on by themselves. `body` is what a proxied

@@ -27,7 +27,7 @@ use tracing::{error, warn};
 
 use crate::join::SERVER_NAME;
 use crate::networks::Networks;
-use crate::{layout, lock, pod_routes};
+use crate::{layout, lock, pod_routes, roles};
 
 /// What pods may name without any registry.
 pub const DEMO_IMAGE: &str = "orlop.dev/demo";
@@ -123,12 +123,15 @@ enum Master {
 /// Runs an agent process until it is told to end.
 pub async fn run(arguments: Agent) -> Result<()> {
     match &arguments.file {
-        Some(path) => run_as(path, Master::Parent).await,
-        None => run_as(&join::prepare(&arguments.host).await?, Master::Signals).await,
+        Some(path) => run_as(path, Master::Parent, false).await,
+        None => {
+            let path = join::prepare(&arguments.host).await?;
+            run_as(&path, Master::Signals, arguments.host.disable_proxy).await
+        }
     }
 }
 
-async fn run_as(path: &Path, master: Master) -> Result<()> {
+async fn run_as(path: &Path, master: Master, without_proxy: bool) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let file: AgentFile =
         serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
@@ -147,7 +150,9 @@ async fn run_as(path: &Path, master: Master) -> Result<()> {
                 _ = told_to_end(master) => { shutdown.cancel(); Ok(()) }
             }
         }
-        Role::Embedded { .. } => Node::start(path, &file, client, shutdown).await?.run(master).await,
+        Role::Embedded { .. } => {
+            Node::start(path, &file, client, without_proxy, shutdown).await?.run(master).await
+        }
     }
 }
 
@@ -233,6 +238,7 @@ impl Node {
         path: &Path,
         file: &AgentFile,
         client: Client,
+        without_proxy: bool,
         shutdown: CancellationToken,
     ) -> Result<Node> {
         let Role::Embedded { name, address, netns, cgroup_root, state_dir, images } = &file.role else {
@@ -258,19 +264,12 @@ impl Node {
             routes.await;
             Ok(())
         });
-        let proxy = proxy::Config {
-            node_name: name.clone(),
-            netns: netns.clone(),
-            node_address: Some(*address),
-            pods: file.networks.pods.parse().map_err(anyhow::Error::msg)?,
-            services: file.networks.services.parse().map_err(anyhow::Error::msg)?,
-            dns: file.networks.dns,
-            domain: file.networks.domain.clone(),
-            upstream: proxy::dns::upstream(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
-        };
-        let proxy_client = client.with_user_agent("kube-proxy");
-        let proxy = proxy::run(proxy, proxy_client, informers.clone(), node.shutdown.clone());
-        node.spawn("the proxy", async move { Ok(proxy.await?) });
+        if !without_proxy {
+            let config = roles::proxy_config(name.clone(), &file.networks, Some(*address), netns.clone())?;
+            let client = client.with_user_agent("kube-proxy");
+            let proxy = proxy::run(config, client, informers.clone(), node.shutdown.clone());
+            node.spawn("the proxy", async move { Ok(proxy.await?) });
+        }
         let (tunnels, known) = watch::channel(servers::tunnels(file));
         let slices = informers.get::<EndpointSlice>(client::Scope::all());
         let followed = servers::follow(path.to_owned(), file.clone(), client.clone(), slices, tunnels);

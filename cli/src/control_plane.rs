@@ -13,7 +13,7 @@ use store_core::crypt::Key;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::components::{Components, client_of};
+use crate::components::{Components, Disabled, client_of};
 use crate::layout::Layout;
 use crate::networks::Networks;
 
@@ -38,6 +38,8 @@ pub struct Options {
     pub networks: Networks,
     /// How patient the cluster is with silent nodes.
     pub node_lifecycle: NodeLifecycleOptions,
+    /// What runs in processes of its own.
+    pub disabled: Disabled,
 }
 
 /// A running control plane.
@@ -55,7 +57,8 @@ impl ControlPlane {
     /// Opens the store, serves the API, writes the administrator's kubeconfig, and stands for running scheduler and
     /// controllers. Waits for the other servers where there are some.
     pub async fn start(options: Options) -> Result<ControlPlane> {
-        let Options { layout, member, start, listen, advertise, url, networks, node_lifecycle } = options;
+        let Options { layout, member, start, listen, advertise, url, networks, node_lifecycle, disabled } =
+            options;
         let authority = Arc::new(Authority::load_or_create(&layout.pki())?);
         let (Start::First { name, .. } | Start::Join { name, .. }) = &start;
         let name = name.clone();
@@ -94,6 +97,7 @@ impl ControlPlane {
             networks,
             node_lifecycle,
             server: name,
+            disabled,
         };
         let (stopping, failed) = (CancellationToken::new(), CancellationToken::new());
         let (told, over) = (stopping.clone(), failed.clone().drop_guard());

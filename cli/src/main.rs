@@ -5,14 +5,17 @@ mod components;
 mod control_plane;
 mod demo;
 mod doctor;
+mod elected;
 mod image;
 mod join;
+mod kubeconfig;
 mod layout;
 mod lock;
 mod networks;
 mod pod_routes;
 mod recover;
 mod reset;
+mod roles;
 mod server;
 mod up;
 mod verbs;
@@ -47,6 +50,14 @@ enum Command {
     Server(Box<server::Server>),
     /// Run this host as a node of a cluster, in the foreground.
     Agent(Box<agent::Agent>),
+    /// Run the scheduler as a process of its own.
+    Scheduler(roles::Scheduler),
+    /// Run the controllers as a process of their own.
+    Controller(roles::Controller),
+    /// Run the service proxy and DNS of this host as a process of its own.
+    Proxy(roles::Proxy),
+    /// Print a kubeconfig for a user, on a host that has the cluster's authority.
+    Kubeconfig(kubeconfig::Kubeconfig),
     /// Check whether this host can run a node.
     Doctor,
     /// End and remove what a node that was stopped has left running on this host: containers, mounts, rules.
@@ -90,6 +101,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             served(server::run(*arguments))
         }
         Command::Agent(arguments) => served(agent::run(*arguments)),
+        Command::Scheduler(arguments) => served(roles::scheduler(arguments)),
+        Command::Controller(arguments) => served(roles::controller(arguments)),
+        Command::Proxy(arguments) => served(roles::proxy(arguments)),
+        Command::Kubeconfig(arguments) => kubeconfig::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Reset(arguments) => reset::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Doctor => Ok(show_checks(&doctor::run())),
         Command::Image(image) => image::run(&image).map(|()| ExitCode::SUCCESS),

@@ -15,6 +15,7 @@ use store::Start;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::components::Disabled;
 use crate::control_plane::{self, ControlPlane};
 use crate::join::{Invitation, JoinToken};
 use crate::layout::{self, Layout};
@@ -55,6 +56,8 @@ pub struct Server {
     /// Addresses of services, in a new cluster.
     #[arg(long, value_name = "CIDR")]
     pub service_network: Option<String>,
+    #[command(flatten)]
+    pub disabled: Disabled,
     /// The network namespace to live in; `orlop up` names it.
     #[arg(long, hide = true)]
     pub netns: Option<PathBuf>,
@@ -185,6 +188,7 @@ async fn start(arguments: &Server, layout: Layout, file: &ServerFile) -> Result<
         url,
         networks: file.networks.clone(),
         node_lifecycle: NodeLifecycleOptions::default(),
+        disabled: arguments.disabled,
     })
     .await
 }

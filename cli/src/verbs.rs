@@ -38,7 +38,7 @@ mod taint;
 pub mod token;
 mod top;
 mod wait;
-mod watching;
+pub mod watching;
 mod yaml;
 
 use std::ffi::OsString;

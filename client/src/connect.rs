@@ -26,6 +26,9 @@ pub enum ConnectError {
     /// The certificate authority's file has no certificate.
     #[error("the certificate authority is not PEM: {0}")]
     Authority(String),
+    /// A client inside the process is who it was made for.
+    #[error("a client inside the process does not prove itself by a token")]
+    InProcess,
     /// The list of servers is empty.
     #[error("there is no server to connect to")]
     NoServer,
@@ -94,6 +97,10 @@ pub(crate) fn certificate_auth(cert_pem: &str, key_pem: &str) -> Result<AuthInfo
         "client-certificate-data": STANDARD.encode(cert_pem),
         "client-key-data": STANDARD.encode(key_pem),
     }))?)
+}
+
+pub(crate) fn token_auth(token: &str) -> Result<AuthInfo, ConnectError> {
+    Ok(serde_json::from_value(json!({"token": token}))?)
 }
 
 fn authorities(pem: &str) -> Result<Vec<Vec<u8>>, ConnectError> {

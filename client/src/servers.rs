@@ -43,6 +43,16 @@ impl Network {
         servers[self.current.load(Ordering::Relaxed) % servers.len()].clone()
     }
 
+    /// The way to the same servers with another identity, by connections of its own.
+    pub(crate) fn with_identity(&self, identity: AuthInfo) -> Result<Self, ConnectError> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        config.auth_info = identity;
+        let urls: Vec<Uri> = self.servers.load().iter().map(|(url, _)| url.clone()).collect();
+        let servers = ArcSwap::from_pointee(connect(&config, &urls)?);
+        let current = AtomicUsize::new(self.current.load(Ordering::Relaxed));
+        Ok(Self { config: Mutex::new(config), servers, current })
+    }
+
     /// New requests prove another identity, by new connections.
     pub(crate) fn replace_identity(&self, identity: AuthInfo) -> Result<(), ConnectError> {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);

@@ -138,6 +138,30 @@ impl Client {
         }
     }
 
+    /// A client of its own, to the servers that this one knows now, that proves itself by a bearer token alone. See
+    /// [`Client::replace_token`] for its renewal. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// [`ConnectError::InProcess`](crate::ConnectError::InProcess) inside the process; when the token cannot be used.
+    pub fn with_token(&self, token: &str) -> Result<Self, crate::ConnectError> {
+        let Way::Network(network) = &self.inner.way else { return Err(crate::ConnectError::InProcess) };
+        let network = network.with_identity(crate::connect::token_auth(token)?)?;
+        let mut inner = Inner::clone(&self.inner);
+        inner.way = Way::Network(Arc::new(network));
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Replaces the bearer token of this client and all its clones. Requests under way are not disturbed.
+    ///
+    /// # Errors
+    /// As [`Client::with_token`]; the old one stays.
+    pub fn replace_token(&self, token: &str) -> Result<(), crate::ConnectError> {
+        match &self.inner.way {
+            Way::Network(network) => network.replace_identity(crate::connect::token_auth(token)?),
+            Way::Process(_) => Err(crate::ConnectError::InProcess),
+        }
+    }
+
     /// Names the servers of the cluster, as URLs: a request that cannot reach one of them goes to the next. Does nothing
     /// to a client inside the process.
     ///

@@ -131,11 +131,20 @@ impl Hosts {
     /// # Errors
     /// When it does not become ready.
     pub fn server(&self, host: usize, name: &str, join: Option<(&str, &str)>) -> Result<Process> {
+        match join {
+            Some((server, token)) => self.server_with(host, name, &["--join", server, "--token", token]),
+            None => self.server_with(host, name, &[]),
+        }
+    }
+
+    /// Starts a server with further flags.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn server_with(&self, host: usize, name: &str, flags: &[&str]) -> Result<Process> {
         let dir = self.data_dir(name).to_string_lossy().into_owned();
         let mut arguments = vec!["server", "--name", name, "--data-dir", &dir];
-        if let Some((server, token)) = join {
-            arguments.extend(["--join", server, "--token", token]);
-        }
+        arguments.extend(flags);
         let mut process = self.start(host, name, &arguments)?;
         let ready = process.said().matches("is ready at").count();
         eventually("the server is ready", || {
@@ -151,9 +160,32 @@ impl Hosts {
     /// # Errors
     /// When it cannot be started.
     pub fn agent(&self, host: usize, name: &str, server: &str, token: &str) -> Result<Process> {
+        self.agent_with(host, name, &["--join", server, "--token", token])
+    }
+
+    /// Starts an agent with further flags.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn agent_with(&self, host: usize, name: &str, flags: &[&str]) -> Result<Process> {
         let dir = self.data_dir(name).to_string_lossy().into_owned();
-        let arguments = ["agent", "--name", name, "--data-dir", &dir, "--join", server, "--token", token];
+        let mut arguments = vec!["agent", "--name", name, "--data-dir", &dir];
+        arguments.extend(flags);
         self.start(host, name, &arguments)
+    }
+
+    /// The kubeconfig of a user, made at a server, for clients on other hosts of the bridge.
+    ///
+    /// # Errors
+    /// When the server's authority does not make it.
+    pub fn kubeconfig_of(&self, host: usize, name: &str, user: &str) -> Result<PathBuf> {
+        let dir = self.data_dir(name).to_string_lossy().into_owned();
+        let server = format!("https://{}:{PORT}", self.address(host));
+        let arguments = ["kubeconfig", "--client-name", user, "--data-dir", &dir, "--server", &server];
+        let text = self.orlop_ok(host, &arguments)?;
+        let path = self.folder.path().join(format!("{}.kubeconfig", user.replace(':', "-")));
+        std::fs::write(&path, text)?;
+        Ok(path)
     }
 
     /// The kubeconfig of a server, for clients on other hosts of the bridge.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use client::core::cache::Change;
 use client::core::clock::Moment;
-use client::core::election::Role;
 use client::core::events::{EventNote, EventType};
 use client::core::object::{Object, ObjectKey};
 use client::core::plan::PatchKind;
@@ -17,7 +16,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use scheduler_core::{Causes, Cluster, Decision, NodeChange, PodInfo, Queue, Report};
 use serde_json::json;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, Error};
@@ -41,7 +40,6 @@ pub(crate) struct Host {
     name: String,
     client: Client,
     recorder: Recorder,
-    election: Option<watch::Receiver<Role>>,
     cluster: Cluster,
     queue: Queue,
     rng: StdRng,
@@ -62,18 +60,12 @@ struct Bound {
 // === impl Host ===
 
 impl Host {
-    pub(crate) fn new(
-        config: &Config,
-        client: Client,
-        recorder: Recorder,
-        election: Option<watch::Receiver<Role>>,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, client: Client, recorder: Recorder) -> Self {
         let (bound, outcomes) = mpsc::unbounded_channel();
         Self {
             name: config.name.clone(),
             client,
             recorder,
-            election,
             cluster: Cluster::new(),
             queue: Queue::new(),
             rng: config.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64),
@@ -93,16 +85,13 @@ impl Host {
     ) -> Result<(), Error> {
         while !shutdown.is_cancelled() {
             self.take_all(&mut sources);
-            if self.is_leading() {
-                self.decide(&sources.pods);
-            }
+            self.decide(&sources.pods);
             if self.can_decide() {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let timeout = if self.is_leading() { self.queue.poll_timeout() } else { None };
             // With all bindings under way, time alone changes nothing.
-            let timeout = timeout.filter(|_| self.in_flight < self.limit);
+            let timeout = self.queue.poll_timeout().filter(|_| self.in_flight < self.limit);
             tokio::select! {
                 change = sources.node_changes.next() => self.node(change.ok_or(Error::CacheEnded("nodes"))?),
                 change = sources.namespace_changes.next() => {
@@ -111,7 +100,6 @@ impl Host {
                 change = sources.pod_changes.next() => self.pod(change.ok_or(Error::CacheEnded("pods"))?),
                 Some(outcome) = self.outcomes.recv() => self.settle(outcome),
                 () = clock::sleep_until(timeout) => {}
-                () = role_changed(&mut self.election) => {}
                 () = shutdown.cancelled() => {}
             }
         }
@@ -126,12 +114,8 @@ impl Host {
         }
     }
 
-    fn is_leading(&self) -> bool {
-        self.election.as_ref().is_none_or(|role| matches!(*role.borrow(), Role::Leader { .. }))
-    }
-
     fn can_decide(&self) -> bool {
-        self.queue.has_ready() && self.in_flight < self.limit && self.is_leading()
+        self.queue.has_ready() && self.in_flight < self.limit
     }
 
     fn take_all(&mut self, sources: &mut Sources) {
@@ -282,17 +266,6 @@ impl Host {
             action: action.to_owned(),
             message,
         });
-    }
-}
-
-async fn role_changed(election: &mut Option<watch::Receiver<Role>>) {
-    let changed = match election {
-        Some(role) => role.changed().await,
-        None => std::future::pending().await,
-    };
-    if changed.is_err() {
-        // The candidate has stopped: its last role stands, and nothing more is to come.
-        std::future::pending::<()>().await;
     }
 }
 

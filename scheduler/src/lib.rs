@@ -4,7 +4,6 @@ mod host;
 
 use std::time::Duration;
 
-use client::core::election;
 use client::events::Recorder;
 use client::{Client, Informers, Scope};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -19,8 +18,6 @@ pub struct Config {
     pub in_flight: usize,
     /// Seed of the choice between equal nodes; `None`: from the system.
     pub seed: Option<u64>,
-    /// Where several schedulers stand by, the lease that decides which one works.
-    pub election: Option<election::Config>,
 }
 
 /// Why the scheduler ended by itself.
@@ -35,11 +32,12 @@ pub enum Error {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { name: "default-scheduler".to_owned(), in_flight: 128, seed: None, election: None }
+        Self { name: "default-scheduler".to_owned(), in_flight: 128, seed: None }
     }
 }
 
-/// Runs until `shutdown`. Bindings that are under way then are given a moment to end.
+/// Runs until `shutdown`. Bindings that are under way then are given a moment to end. Where several processes could run it,
+/// the caller runs it only while it holds the lease.
 ///
 /// # Errors
 /// When the caches end while the scheduler still runs.
@@ -53,10 +51,6 @@ pub async fn run(
     let nodes = informers.get::<Node>(Scope::all());
     let namespaces = informers.get::<Namespace>(Scope::all());
     let recorder = Recorder::new(&client, &config.name, None);
-    let election = config
-        .election
-        .clone()
-        .map(|election| client::election::stand(client.clone(), election, shutdown.clone()));
     let synced = async { tokio::join!(pods.synced(), nodes.synced(), namespaces.synced()) };
     tokio::select! {
         _ = synced => {}
@@ -68,7 +62,7 @@ pub async fn run(
         namespace_changes: namespaces.subscribe(),
         pods,
     };
-    let mut host = host::Host::new(&config, client, recorder.clone(), election);
+    let mut host = host::Host::new(&config, client, recorder.clone());
     host.run(sources, &shutdown).await?;
     // What cannot be written in this time is lost: bindings are safe, only their events are not.
     let _ = tokio::time::timeout(Duration::from_secs(2), async {

@@ -1,7 +1,8 @@
 //! Project automation: `tidy` and `layers` hold the shape of the code, `codegen` makes the schema engine's table,
-//! `sim-sweep` and `sim-bugs` run the simulator at large.
+//! `sim-sweep` and `sim-bugs` run the simulator at large, `fuzz` the fuzz targets.
 
 mod codegen;
+mod fuzz;
 mod layers;
 mod sim;
 mod sources;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         "layers" => layers::check(),
         "codegen" => codegen::run(arguments.get(1..).unwrap_or_default()).map(|()| Vec::new()),
         "sim-sweep" => sim::sweep(arguments.get(1..).unwrap_or_default()),
+        "fuzz" => fuzz::run(arguments.get(1..).unwrap_or_default()),
         "sim-bugs" => sim::bugs(arguments.get(1..).unwrap_or_default()),
         _ => {
             eprintln!(
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
             eprintln!(
                 "       | sim-sweep --minutes M [--from SEED] | sim-bugs [--trials N] [--limit N] [--only NAME,NAME]"
             );
+            eprintln!("       | fuzz [--minutes M] [--only NAME]");
             return ExitCode::from(2);
         }
     };

@@ -270,7 +270,8 @@ fn finish(mut command: Command) -> Result<()> {
     Ok(())
 }
 
-fn option<T: std::str::FromStr>(arguments: &[String], name: &str) -> Result<Option<T>> {
+/// The value that follows a flag.
+pub(crate) fn option<T: std::str::FromStr>(arguments: &[String], name: &str) -> Result<Option<T>> {
     let Some(at) = arguments.iter().position(|argument| argument == name) else { return Ok(None) };
     let value = arguments.get(at + 1).with_context(|| format!("{name} needs a value"))?;
     value.parse().map(Some).map_err(|_| anyhow::anyhow!("{name} {value}: not a value of the right kind"))

@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::respond::header_has;
 
 mod dictionary;
-pub(super) mod wire;
+pub mod wire;
 
 pub(super) use wire::{Frame, Reader, WireError, Writer};
 

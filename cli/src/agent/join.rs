@@ -41,6 +41,9 @@ pub struct Host {
     /// The address at which other nodes reach this one; found out unless given
     #[arg(long)]
     address: Option<Ipv4Addr>,
+    /// Run no service proxy and DNS: `orlop proxy` does
+    #[arg(long)]
+    pub disable_proxy: bool,
 }
 
 /// Joins the cluster, unless this host has already. Returns where the agent's file is.

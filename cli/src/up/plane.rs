@@ -12,6 +12,7 @@ use nodeagent::network::fabric::Fabric;
 use store::Start;
 
 use super::servers::Servers;
+use crate::components::Disabled;
 use crate::control_plane::{self, ControlPlane};
 use crate::layout::Layout;
 use crate::networks::Networks;
@@ -54,6 +55,7 @@ impl Plane {
             url: local,
             networks: networks.clone(),
             node_lifecycle,
+            disabled: Disabled::default(),
         })
         .await?;
         Ok(Plane::Here { server: Box::new(server), address })

@@ -152,6 +152,9 @@ const NODE_PROXIER: &[Rule] = &[
     EVENTS,
 ];
 
+/// In kube-node-lease: a proxy tells there which revision of the services is in effect on its node.
+const OBSERVED: &[Rule] = &[(&["coordination.k8s.io"], &["leases"], &["patch"])];
+
 const DNS: &[Rule] = &[
     (&[""], &["endpoints", "services", "pods", "namespaces"], READ),
     (&["discovery.k8s.io"], &["endpointslices"], READ),
@@ -312,6 +315,9 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
 pub(super) fn all() -> Vec<(&'static str, Value)> {
     let mut all = cluster_roles();
     all.extend(bindings());
+    let mut observed = binding("system:orlop:proxy-observed", "system:orlop:proxy-observed", kube_proxy());
+    observed["metadata"]["namespace"] = "kube-node-lease".into();
+    all.push(("RoleBinding", observed));
     for (name, rules) in CONTROLLERS {
         let role = format!("system:controller:{name}");
         let more = [EVENTS, LEADER];
@@ -389,6 +395,7 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
         ("system:kube-controller-manager", table(&[CONTROLLER_MANAGER]), json!({})),
         ("system:kube-scheduler", table(&[SCHEDULER]), json!({})),
         ("system:node-proxier", table(&[NODE_PROXIER]), json!({})),
+        ("system:orlop:proxy-observed", table(&[OBSERVED]), json!({})),
         ("system:kube-dns", table(&[DNS]), json!({})),
         ("system:orlop:join-node", vec![posts(cluster::JOIN_NODE)], json!({})),
         ("system:orlop:join-server", vec![posts(cluster::JOIN_SERVER)], json!({})),
@@ -409,10 +416,6 @@ fn bindings() -> Vec<(&'static str, Value)> {
         {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:unauthenticated"},
     ]);
     let dns = json!([{"kind": "ServiceAccount", "name": "kube-dns", "namespace": "kube-system"}]);
-    // Nodes run the service proxy and cluster DNS in their own process.
-    let proxies = json!([
-        {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "system:kube-proxy"},
-    ]);
     [
         ("cluster-admin", "cluster-admin", group("system:masters")),
         ("system:basic-user", "system:basic-user", group("system:authenticated")),
@@ -426,7 +429,7 @@ fn bindings() -> Vec<(&'static str, Value)> {
         ),
         ("system:kube-scheduler", "system:kube-scheduler", user("system:kube-scheduler")),
         ("system:monitoring", "system:monitoring", group("system:monitoring")),
-        ("system:node-proxier", "system:node-proxier", proxies),
+        ("system:node-proxier", "system:node-proxier", kube_proxy()),
         ("system:orlop:join-node", "system:orlop:join-node", group(cluster::NODE_BOOTSTRAPPERS)),
         ("system:orlop:join-server", "system:orlop:join-server", group(cluster::SERVER_BOOTSTRAPPERS)),
         ("system:orlop:renew-certificate", "system:orlop:renew-certificate", group(user::NODES)),
@@ -440,6 +443,11 @@ fn bindings() -> Vec<(&'static str, Value)> {
     .into_iter()
     .map(|(name, role, subjects)| ("ClusterRoleBinding", binding(name, role, subjects)))
     .collect()
+}
+
+/// A proxy in a process of its own; that of a node agent has the node's identity.
+fn kube_proxy() -> Value {
+    json!([{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "system:kube-proxy"}])
 }
 
 fn rule((groups, resources, verbs): &Rule) -> Value {

@@ -1,4 +1,6 @@
 //! SPDY/3.1 frames: the few that Kubernetes uses.
+//!
+//! The reader is public for the fuzz targets: it is what takes a stranger's bytes first.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
@@ -27,34 +29,58 @@ pub(in crate::streams) const REFUSED: u32 = 3;
 
 /// A frame that matters.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::streams) enum Frame {
+pub enum Frame {
     /// The client opens a stream.
-    Open { stream: u32, headers: Vec<(String, String)>, fin: bool },
+    Open {
+        /// Its number.
+        stream: u32,
+        /// Its headers.
+        headers: Vec<(String, String)>,
+        /// The client sends nothing on it.
+        fin: bool,
+    },
     /// Bytes of a stream.
-    Data { stream: u32, bytes: Bytes, fin: bool },
+    Data {
+        /// The stream's number.
+        stream: u32,
+        /// The bytes.
+        bytes: Bytes,
+        /// They are the last.
+        fin: bool,
+    },
     /// The client gives a stream up.
-    Reset { stream: u32 },
+    Reset {
+        /// Its number.
+        stream: u32,
+    },
     /// To be sent back as it is.
-    Ping { id: u32 },
+    Ping {
+        /// What it carries.
+        id: u32,
+    },
     /// Nothing that matters.
     Other,
 }
 
 /// Why a connection cannot be read any more.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::streams) enum WireError {
+pub enum WireError {
+    /// The connection failed.
     #[error("the connection failed")]
     Io(#[from] std::io::Error),
+    /// A control frame beyond reason.
     #[error("a frame of {0} bytes is too large")]
     TooLarge(usize),
+    /// Headers that do not decompress, or are none.
     #[error("a header block cannot be read")]
     Headers,
+    /// A control frame without what its kind has.
     #[error("a frame is too short")]
     Short,
 }
 
 /// Reads frames.
-pub(in crate::streams) struct Reader<R> {
+pub struct Reader<R> {
     io: R,
     headers: Decompress,
     knows_dictionary: bool,
@@ -78,12 +104,16 @@ pub(in crate::streams) struct Writer {
 // === impl Reader ===
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(in crate::streams) fn new(io: R) -> Reader<R> {
+    /// Reads what comes from `io`, from its first byte on.
+    pub fn new(io: R) -> Reader<R> {
         Reader { io, headers: Decompress::new(true), knows_dictionary: false, rest: None }
     }
 
     /// The next frame; `None` when the client closed the connection between two frames.
-    pub(in crate::streams) async fn next(&mut self) -> Result<Option<Frame>, WireError> {
+    ///
+    /// # Errors
+    /// When the connection fails, or carries something else than frames: nothing can be read after that.
+    pub async fn next(&mut self) -> Result<Option<Frame>, WireError> {
         if let Some(rest) = self.rest.take() {
             return self.piece(rest).await.map(Some);
         }
