@@ -166,6 +166,7 @@ impl Origin<'_> {
             stored: true,
             stored_as: (!only).then(|| (group.clone(), storage)),
             idle: false,
+            deprecation: deprecation(version, &group, &name, &kind),
             custom: Some(Arc::new(self.custom(at, version, type_name(&group, &name, &kind)))),
             group,
             version: name,
@@ -190,6 +191,13 @@ impl Origin<'_> {
             schemas: OnceLock::new(),
         }
     }
+}
+
+/// What users of a version are told that should not be used any more.
+fn deprecation(version: &Value, group: &str, name: &str, kind: &str) -> Option<Name> {
+    let own = version["deprecationWarning"].as_str().map(str::to_owned);
+    let warning = || own.unwrap_or_else(|| format!("{group}/{name} {kind} is deprecated"));
+    (version["deprecated"] == true).then(warning).map(Name::Owned)
 }
 
 /// The name under which a type is published: `com.example.v1.Widget`.

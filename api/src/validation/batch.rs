@@ -1,6 +1,6 @@
 //! Checks jobs, stateful sets, and what scales and protects workloads.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Errors, Path, entries, given, labels, list, pod, text, workload};
 use crate::field::{ErrorKind, FieldError};
@@ -41,7 +41,27 @@ pub fn check_stateful_set(object: &Value, errors: &mut Errors) {
         errors.reasons(&root.field("serviceName"), service, name::dns1123_label(service));
     }
     workload::check_selector(spec, &root, "statefulset", errors);
-    workload::check_template(spec, &root, errors);
+    workload::check_template(&with_claims(spec), &root, errors);
+}
+
+/// A StatefulSet's spec as its pods see it: each claim is a volume, in the place of one that has its name.
+fn with_claims(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let claims: Vec<Value> =
+        list(&spec["volumeClaimTemplates"]).iter().map(|claim| claim["metadata"]["name"].clone()).collect();
+    if claims.is_empty() || !spec["template"]["spec"].is_object() {
+        return spec;
+    }
+    let mut volumes = list(&spec["template"]["spec"]["volumes"]).to_vec();
+    for name in claims {
+        let volume = json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+        match volumes.iter_mut().find(|volume| volume["name"] == name) {
+            Some(named) => *named = volume,
+            None => volumes.push(volume),
+        }
+    }
+    spec["template"]["spec"]["volumes"] = volumes.into();
+    spec
 }
 
 pub fn check_replication_controller(object: &Value, errors: &mut Errors) {

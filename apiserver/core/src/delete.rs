@@ -85,13 +85,9 @@ fn validate(call: &Call<'_>, old: &Value) -> Result<Vec<String>, Refused> {
     policies::validate(call, &Write { operation: Operation::Delete, name, object: &Value::Null, old })
 }
 
-/// Plans the removal of a stored object; `shown` is its last state.
-pub(crate) fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn) -> Prepared {
-    txn.ops.insert(0, Op::Delete { key: call.key(meta(shown, "name")) });
-    if call.is("", "services") {
-        service::release(shown, &mut txn);
-    }
-    definition::release(call, shown, &mut txn);
+/// Plans the removal of a stored object.
+fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn) -> Prepared {
+    remove(call, shown, &mut txn);
     let reply = if ANSWERS_OBJECT.contains(&&*call.resource.plural) && call.subresource() != "eviction" {
         let mut last = shown.clone();
         let value: Stored = object::encode(&mut last);
@@ -100,6 +96,24 @@ pub(crate) fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn
         Reply::fixed(removed(call, entry, shown))
     };
     Prepared::Commit(Commit { txn, reply })
+}
+
+/// Plans the removal of an object whose deletion waited for what an update took away. The one who made the update is
+/// answered with the object, at the revision that it had, and not with a deletion.
+pub(crate) fn finish_update(call: &Call<'_>, entry: &Entry, mut last: Value, mut txn: Txn) -> Prepared {
+    remove(call, &last, &mut txn);
+    object::set(meta_mut(&mut last), "resourceVersion", entry.revision.to_string().into());
+    let reply = Reply::fixed(call.output().object(StatusCode::OK, &last.to_string().into()));
+    Prepared::Commit(Commit { txn, reply })
+}
+
+/// Takes an object, whose last state is `last`, and what it holds out of the store.
+fn remove(call: &Call<'_>, last: &Value, txn: &mut Txn) {
+    txn.ops.insert(0, Op::Delete { key: call.key(meta(last, "name")) });
+    if call.is("", "services") {
+        service::release(last, txn);
+    }
+    definition::release(call, last, txn);
 }
 
 fn removed(call: &Call<'_>, entry: &Entry, shown: &Value) -> Response {

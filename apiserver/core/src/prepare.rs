@@ -99,7 +99,11 @@ fn plan(
         false => negotiate::accept(&request.headers, kinds::has_protobuf(resource))?,
     };
     let call = Call { world: *world, request, user, now, resource, served: &served, accepted, place };
-    if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
+    let planned = if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) };
+    match &resource.deprecation {
+        Some(warning) => planned.map(|prepared| prepared.warned(warning)),
+        None => planned,
+    }
 }
 
 /// Whether the path addresses the resource in its scope.

@@ -102,6 +102,20 @@ pub const JSON: &str = "application/json";
 // === impl Prepared ===
 
 impl Prepared {
+    /// The same, with a warning where it is answered in one piece.
+    pub(crate) fn warned(self, text: &str) -> Prepared {
+        match self {
+            Prepared::Respond(mut response) => {
+                response.warn(text);
+                Prepared::Respond(response)
+            }
+            Prepared::Commit(Commit { txn, reply }) => {
+                Prepared::Commit(Commit { txn, reply: reply.warned(text) })
+            }
+            other => other,
+        }
+    }
+
     /// The same, answered in protobuf.
     pub(crate) fn into_protobuf(self) -> Prepared {
         match self {
@@ -233,6 +247,29 @@ impl Reply {
     /// An answer made of the operations' revisions.
     pub fn made(finish: impl FnOnce(&[u64]) -> Response + Send + 'static) -> Reply {
         Reply { kind: ReplyKind::Made(Box::new(finish)), protobuf: false }
+    }
+
+    /// The same, with a warning.
+    fn warned(self, text: &str) -> Reply {
+        let kind = match self.kind {
+            ReplyKind::Fixed(mut response) => {
+                response.warn(text);
+                ReplyKind::Fixed(response)
+            }
+            ReplyKind::Stored { op, value, status, mut headers } => {
+                headers.extend(warning(text));
+                ReplyKind::Stored { op, value, status, headers }
+            }
+            ReplyKind::Made(finish) => {
+                let header = warning(text);
+                ReplyKind::Made(Box::new(move |revisions| {
+                    let mut response = finish(revisions);
+                    response.headers.extend(header);
+                    response
+                }))
+            }
+        };
+        Reply { kind, ..self }
     }
 
     /// The answer to `outcome`.

@@ -152,7 +152,7 @@ pub(crate) fn replace_owned(
         return Ok(respond(call, StatusCode::OK, new.to_string().into(), headers));
     }
     if delete::ends_with(call, &new) {
-        return Ok(delete::finish(call, entry, &new, txn));
+        return Ok(delete::finish_update(call, entry, new, txn));
     }
     let value = aside.encode(&mut new);
     let key = call.key(call.name());

@@ -16,6 +16,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         short_names: &["cs"],
         verbs: &[Verb::Get, Verb::List],
         stored: false,
+        deprecation: Some("v1 ComponentStatus is deprecated in v1.19+"),
         ..CLUSTER
     },
     Entry { kind: "LimitRange", plural: "limitranges", short_names: &["limits"], ..STORED },
