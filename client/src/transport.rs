@@ -139,7 +139,7 @@ impl Client {
         match &self.inner.way {
             Way::Network(network) => {
                 let identity = crate::connect::certificate_auth(cert_pem, key_pem)?;
-                network.replace_identity(identity, crate::connect::authorities(ca_pem)?)
+                network.replace_identity(identity, Some(crate::connect::authorities(ca_pem)?))
             }
             Way::Process(_) => Ok(()),
         }
@@ -164,7 +164,7 @@ impl Client {
     /// As [`Client::with_token`]; the old one stays.
     pub fn replace_token(&self, token: &str) -> Result<(), crate::ConnectError> {
         match &self.inner.way {
-            Way::Network(network) => network.replace_identity(crate::connect::token_auth(token)?),
+            Way::Network(network) => network.replace_identity(crate::connect::token_auth(token)?, None),
             Way::Process(_) => Err(crate::ConnectError::InProcess),
         }
     }
