@@ -107,13 +107,12 @@ async fn elected(role: &mut watch::Receiver<election::Role>) -> Option<i32> {
 
 /// Waits for the next word, where there is somebody who may say it.
 async fn told(outdated: &mut Option<watch::Receiver<()>>) {
-    let said = match outdated {
-        Some(word) => word.changed().await.is_ok(),
-        None => false,
-    };
-    if !said {
-        std::future::pending::<()>().await;
+    if let Some(word) = outdated
+        && word.changed().await.is_ok()
+    {
+        return;
     }
+    std::future::pending().await
 }
 
 /// Waits until this candidate's term is over.

@@ -53,7 +53,7 @@ impl Network {
         Ok(Self { config: Mutex::new(config), servers, current })
     }
 
-    /// New requests prove another identity and accept these authorities (`None`: the same as before), by new connections.
+    /// New requests prove another identity, and accept these authorities or, without, those of before, by new connections.
     pub(crate) fn replace_identity(
         &self,
         identity: AuthInfo,

@@ -141,6 +141,8 @@ fn of_a_signing_request_only_the_key_counts() {
     let authority = Authority::load_or_create(dir.path()).expect("created");
     let key = KeyPair::generate().expect("key");
     let mut asked = ca_params();
+    // A request has no issuer yet.
+    asked.use_authority_key_identifier_extension = false;
     asked.distinguished_name.push(DnType::OrganizationName, "system:masters");
     let request = asked.serialize_request(&key).expect("request").pem().expect("PEM");
     let pem = authority.sign_client(&request, "ada", "crew", COMPONENT_LIFETIME).expect("signed");
