@@ -106,6 +106,8 @@ pub struct Resource {
     pub stored_as: Option<(Name, Name)>,
     /// Whether objects are kept and nothing in the cluster acts on them: who makes one is told.
     pub idle: bool,
+    /// What everyone who uses it is told, where it should not be used any more.
+    pub deprecation: Option<Name>,
     /// What its definition says, where it is a custom resource.
     pub custom: Option<Arc<Custom>>,
 }

@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 use crate::catalogue::{ALL_VERBS, Name, Resource, Scope, Subresource, Verb};
 use crate::field::FieldError;
 use crate::json_path::JsonPath;
-use crate::schema::structural::{RuleFault, rule_fault};
 use crate::schema::{self, Schemas};
 
+mod approval;
 mod names;
 
+pub use approval::Approval;
 pub use names::{Claims, settle, terminating};
 
 /// The group of definitions.
@@ -167,6 +168,7 @@ impl Origin<'_> {
             stored: true,
             stored_as: (!only).then(|| (group.clone(), storage)),
             idle: false,
+            deprecation: deprecation(version, &group, &name, &kind),
             custom: Some(Arc::new(self.custom(at, version, type_name(&group, &name, &kind)))),
             group,
             version: name,
@@ -198,6 +200,13 @@ impl Origin<'_> {
             schemas: OnceLock::new(),
         }
     }
+}
+
+/// What users of a version are told that should not be used any more.
+fn deprecation(version: &Value, group: &str, name: &str, kind: &str) -> Option<Name> {
+    let own = version["deprecationWarning"].as_str().map(str::to_owned);
+    let warning = || own.unwrap_or_else(|| format!("{group}/{name} {kind} is deprecated"));
+    (version["deprecated"] == true).then(warning).map(Name::Owned)
 }
 
 /// The name under which a type is published: `com.example.v1.Widget`.
@@ -300,37 +309,6 @@ impl Scale {
             status: path("statusReplicasPath")?,
             selector: path("labelSelectorPath").filter(|path| !path.is_empty()),
         })
-    }
-}
-
-/// What a definition asks for and is not served yet, one line each.
-pub fn unserved(definition: &Value) -> Vec<String> {
-    let mut lines = Vec::new();
-    for version in items(&definition["spec"]["versions"]) {
-        rules(&version["schema"]["openAPIV3Schema"], &mut |rule| {
-            let text = text(&rule["rule"]);
-            if let Some(RuleFault::Unserved(why)) = rule_fault(text) {
-                lines.push(format!(
-                    "a rule of version {} is not checked ({why}): {text}",
-                    self::text(&version["name"]),
-                ));
-            }
-        });
-    }
-    lines
-}
-
-/// Every rule of a schema.
-fn rules(schema: &Value, take: &mut dyn FnMut(&Value)) {
-    match schema {
-        Value::Object(map) => {
-            items(&schema["x-kubernetes-validations"]).iter().for_each(&mut *take);
-            map.iter()
-                .filter(|(name, _)| !matches!(name.as_str(), "default" | "enum"))
-                .for_each(|(_, below)| rules(below, take));
-        }
-        Value::Array(several) => several.iter().for_each(|below| rules(below, take)),
-        _ => {}
     }
 }
 

@@ -5,26 +5,58 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+pub(crate) mod found;
+
+/// Documents are not nested deeper than this. Well below what a reader of the stored text takes (128): fields that the
+/// server adds, as who owns what, repeat the nesting of the document some levels further down.
+pub const MAX_DEPTH: usize = 100;
+
 /// A document and the paths of the fields that it has twice; the last value counts, as in Go.
 #[derive(Debug)]
 pub struct Parsed {
     /// The document.
     pub value: Value,
-    /// Paths of fields that occur more than once.
+    /// Paths of fields that occur more than once; the first hundred.
     pub duplicates: Vec<String>,
 }
 
-/// Parses one JSON document. Nesting is bounded at 128 levels.
+/// Parses one JSON document, nested at most [`MAX_DEPTH`] levels.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, serde_json::Error> {
     let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Seed(&mut duplicates).deserialize(&mut deserializer)?;
+    let value = Seed { duplicates: &mut duplicates, depth: 0 }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(Parsed { value, duplicates })
 }
 
+/// How many lists and objects are around the innermost value.
+pub fn depth(value: &Value) -> usize {
+    let below = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(map) => map.values().map(depth).max(),
+        _ => return 0,
+    };
+    below.unwrap_or(0) + 1
+}
+
 /// Builds a value, adding to the duplicates found.
-struct Seed<'a>(&'a mut Vec<String>);
+struct Seed<'a> {
+    duplicates: &'a mut Vec<String>,
+    /// How many lists and objects are around it.
+    depth: usize,
+}
+
+// === impl Seed ===
+
+impl Seed<'_> {
+    /// The seed of what is in a list or an object.
+    fn below<E: serde::de::Error>(&mut self) -> Result<Seed<'_>, E> {
+        match self.depth < MAX_DEPTH {
+            true => Ok(Seed { duplicates: self.duplicates, depth: self.depth + 1 }),
+            false => Err(E::custom("exceeded max depth")),
+        }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Value;
@@ -69,37 +101,30 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(Value::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut access: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
         loop {
-            let before = self.0.len();
-            match access.next_element_seed(Seed(&mut *self.0))? {
+            let before = self.duplicates.len();
+            match access.next_element_seed(self.below()?)? {
                 Some(item) => items.push(item),
                 None => return Ok(Value::Array(items)),
             }
-            prefix(self.0, before, &format_args!("[{}]", items.len() - 1));
+            found::put_before(&mut self.duplicates[before..], &format_args!("[{}]", items.len() - 1));
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(name) = access.next_key::<String>()? {
-            let before = self.0.len();
-            let value = access.next_value_seed(Seed(&mut *self.0))?;
-            prefix(self.0, before, &name);
+            let before = self.duplicates.len();
+            let value = access.next_value_seed(self.below()?)?;
+            found::put_before(&mut self.duplicates[before..], &name);
             if map.contains_key(&name) {
-                self.0.push(name.clone());
+                found::note(self.duplicates, &name);
             }
             map.insert(name, value);
         }
         Ok(Value::Object(map))
-    }
-}
-
-fn prefix(paths: &mut [String], from: usize, segment: &dyn fmt::Display) {
-    for path in &mut paths[from..] {
-        let dot = if path.starts_with('[') { "" } else { "." };
-        *path = format!("{segment}{dot}{path}");
     }
 }
 
@@ -126,6 +151,18 @@ mod tests {
 
     #[test]
     fn bounds_nesting() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let deepest = parse(nested(MAX_DEPTH).as_bytes()).expect("valid");
+        assert_eq!(depth(&deepest.value), MAX_DEPTH);
+        assert!(parse(nested(MAX_DEPTH + 1).as_bytes()).is_err());
         assert!(parse("[".repeat(100_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn doubled_fields_below_a_large_key_cost_little() {
+        let text = format!(r#"{{"{}":{{{}"a":1}}}}"#, "k".repeat(1 << 20), r#""a":1,"#.repeat(100_000));
+        let parsed = parse(text.as_bytes()).expect("valid");
+        assert_eq!(parsed.duplicates.len(), found::MAX_FOUND);
+        assert!(parsed.duplicates.iter().all(|path| path.len() < 2048));
     }
 }

@@ -1,7 +1,7 @@
 //! The vocabulary: catalogue, schemas, defaults, validation, selectors, patches, transcoding, printing.
 
 pub mod catalogue;
-pub mod condition;
+pub mod cel;
 pub mod conversion;
 pub mod cron;
 pub mod defaults;
@@ -14,8 +14,10 @@ pub mod managed_fields;
 pub mod name;
 pub mod openapi;
 pub mod patch;
+pub mod policy;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod schema;
 pub mod selector;
 pub mod status;

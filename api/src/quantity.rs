@@ -81,6 +81,11 @@ impl Quantity {
         self.nanos % NANO == 0
     }
 
+    /// The next whole number that is not less.
+    pub fn rounded_up(&self) -> Self {
+        Self { nanos: (self.nanos + NANO - 1).div_euclid(NANO) * NANO, format: self.format }
+    }
+
     /// The family of suffixes.
     pub fn format(&self) -> Format {
         self.format

@@ -194,7 +194,7 @@ impl Schemas {
     }
 
     /// The tree of a custom resource, if `id` is its type.
-    fn tree(&self, id: TypeId) -> Option<&structural::Node> {
+    pub(crate) fn tree(&self, id: TypeId) -> Option<&structural::Node> {
         self.root.as_deref().filter(|_| id == Schemas::first_custom())
     }
 

@@ -6,11 +6,13 @@ use serde_json::{Map, Value, json};
 use crate::catalogue::Resource;
 
 mod kept;
+mod pod;
 pub mod qos;
 pub mod scale;
 mod service;
 
 pub use kept::approval_update;
+pub use pod::{ephemeral_update, resize_update};
 
 type Object = Map<String, Value>;
 

@@ -13,9 +13,11 @@ mod metadata;
 mod networking;
 mod node;
 mod pod;
+mod pod_parts;
 mod probes;
 mod quota;
 mod rbac;
+mod rules;
 mod scheduling;
 mod service;
 mod slices;
@@ -39,6 +41,25 @@ pub fn create(resource: &Resource, object: &Value) -> Vec<FieldError> {
     match &resource.custom {
         Some(custom) => errors.0.extend(custom.check(object, None)),
         None => check_kind(resource, object, &mut errors),
+    }
+    if resource.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        extension::check_approval(object, None, &mut errors);
+    }
+    if resource.is("", "pods") {
+        pod_parts::check_create(object, &mut errors);
+    }
+    errors.0
+}
+
+/// Checks a pod that was changed through a path of one of its parts.
+pub fn pod_part_update(resource: &Resource, part: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    metadata::check(resource, new, &mut errors);
+    metadata::check_update(new, old, &mut errors);
+    check_kind(resource, new, &mut errors);
+    match part {
+        "resize" => pod_parts::check_resize(new, old, &mut errors),
+        _ => pod_parts::check_ephemeral_update(new, old, &mut errors),
     }
     errors.0
 }

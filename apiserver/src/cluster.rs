@@ -1,23 +1,22 @@
 //! Carries `/orlop/v1`: machines that join, certificates that are renewed, the servers of the cluster.
 
 use apiserver_core::cluster::{
-    self, BackupFacts, BackupRequest, Member, NodeAnswer, NodeRequest, ServerAnswer, ServerRequest,
-    check_name, check_node_name,
+    self, BackupFacts, BackupRequest, Member, NodeAnswer, NodeRequest, RotationRequest, ServerAnswer,
+    ServerRequest, check_name, check_node_name,
 };
 use apiserver_core::failure::Refused;
 use apiserver_core::{Request, Response as CoreResponse, failure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use store::backup::Backup;
+use store::backup::{self, Backup};
 use store::{ChangeError, MemberStatus, Role};
 
 use crate::body::{Body, BodyError};
+use crate::keyring;
 use crate::pki::{COMPONENT_LIFETIME, PkiError};
 use crate::respond::IntoHttp as _;
 use crate::shell::{Caller, Shell};
@@ -48,17 +47,23 @@ impl Shell {
         let asked: BackupRequest = read(request)?;
         let key =
             hex_key(&asked.key).ok_or_else(|| failure::bad_request("key: must be 64 hexadecimal digits"))?;
+        let format = asked.format.unwrap_or(backup::FORMAT);
+        if !(backup::OLDEST_FORMAT..=backup::FORMAT).contains(&format) {
+            let message = format!("format: must be between {} and {}", backup::OLDEST_FORMAT, backup::FORMAT);
+            return Err(failure::bad_request(&message));
+        }
+        let keyring = self.authority.keyring();
         let facts = BackupFacts {
             created: jiff::Timestamp::now().to_string(),
-            authority: self.authority.ca_pem().to_owned(),
-            authority_key: self.authority.ca_key_pem(),
-            token_seed: STANDARD.encode(self.authority.service_account_seed()),
+            authority: keyring.authority.current.certificate,
+            authority_key: keyring.authority.current.key,
+            token_seed: keyring.token_key.current.seed,
             cluster: self.cluster.clone(),
         };
         let facts = serde_json::to_vec(&facts).map_err(|error| failure::internal(&error.to_string()))?;
         let image = self.store.image().await;
         let image = image.map_err(|error| api::status::Status::unavailable(error.to_string()))?;
-        let backup = Backup::new(*image, &facts, key, rand::random());
+        let backup = Backup::new(*image, format, &facts, key, rand::random());
         let backup = backup.map_err(|error| failure::internal(&error.to_string()))?;
         let pieces = futures::stream::try_unfold(backup, |mut backup| async move {
             let made = tokio::task::spawn_blocking(move || {
@@ -76,7 +81,7 @@ impl Shell {
         let of_member = path.strip_prefix(cluster::MEMBERS).map(|rest| rest.trim_start_matches('/'));
         match (&request.info.method, path, of_member) {
             (&Method::GET, cluster::AUTHORITY, _) => {
-                Ok(CoreResponse::text(StatusCode::OK, self.authority.ca_pem().to_owned()))
+                Ok(CoreResponse::text(StatusCode::OK, self.authority.ca_pem()))
             }
             (&Method::POST, cluster::JOIN_NODE, _) => self.join_node(&read(request)?).await,
             (&Method::POST, cluster::JOIN_SERVER, _) => self.join_server(read(request)?).await,
@@ -85,6 +90,9 @@ impl Shell {
                 Ok(document(&self.store.members().await.into_iter().map(shown).collect::<Vec<_>>()))
             }
             (method, _, Some(rest)) if !rest.is_empty() => self.change_member(method, rest).await,
+            (method, path, _) if path.starts_with(cluster::KEYRING) => {
+                self.keyring(method, path[cluster::KEYRING.len()..].trim_start_matches('/'), request).await
+            }
             (
                 _,
                 cluster::AUTHORITY
@@ -125,7 +133,12 @@ impl Shell {
             PkiError::Request { source } => failure::bad_request(&format!("signingRequest: {source}")),
             other => failure::internal(&other.to_string()),
         })?;
-        let answer = NodeAnswer { certificate, cluster: self.cluster.clone(), servers: self.servers().await };
+        let answer = NodeAnswer {
+            certificate,
+            cluster: self.cluster.clone(),
+            servers: self.servers().await,
+            authorities: self.authority.ca_pem(),
+        };
         Ok(document(&answer))
     }
 
@@ -149,12 +162,8 @@ impl Shell {
             None => {}
         }
         let member = self.store.add_member(request.name, request.address).await.map_err(refused)?;
-        let answer = ServerAnswer {
-            member,
-            authority_key: self.authority.ca_key_pem(),
-            token_seed: STANDARD.encode(self.authority.service_account_seed()),
-            cluster: self.cluster.clone(),
-        };
+        let answer =
+            ServerAnswer { member, keyring: self.authority.keyring(), cluster: self.cluster.clone() };
         Ok(document(&answer))
     }
 
@@ -172,16 +181,42 @@ impl Shell {
             _ => return Err(failure::no_such_path()),
         };
         done.map_err(refused)?;
-        Ok(CoreResponse::document(
-            StatusCode::OK,
-            &json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
-        ))
+        Ok(success())
+    }
+
+    /// `GET`, `POST KEY/rotate`, `POST KEY/drop-old`.
+    async fn keyring(&self, method: &Method, rest: &str, request: &Request) -> Result<CoreResponse, Refused> {
+        match (method, rest.split_once('/')) {
+            (&Method::GET, None) if rest.is_empty() => {
+                let keyring = self.authority.keyring();
+                return Ok(document(&keyring.status(&keyring::holders(self).await)));
+            }
+            (&Method::POST, Some((kind, "rotate"))) => {
+                keyring::change(self, kind, &read(request)?, false).await?;
+            }
+            (&Method::POST, Some((kind, "drop-old"))) => {
+                let nothing = RotationRequest { keep_old_seconds: 0 };
+                keyring::change(self, kind, &nothing, true).await?;
+            }
+            (_, Some((_, "rotate" | "drop-old"))) => {
+                return Err(api::status::Status::method_not_allowed_here().into());
+            }
+            _ => return Err(failure::no_such_path()),
+        }
+        Ok(success())
     }
 
     /// `HOST:PORT` of the servers.
     async fn servers(&self) -> Vec<String> {
         self.store.members().await.into_iter().map(|member| member.address).collect()
     }
+}
+
+fn success() -> CoreResponse {
+    CoreResponse::document(
+        StatusCode::OK,
+        &json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
+    )
 }
 
 /// Reads 64 hexadecimal digits.
@@ -233,9 +268,11 @@ fn refused(error: ChangeError) -> Refused {
         ChangeError::NoSuchMember { .. } => {
             Box::new(CoreResponse::failure(StatusCode::NOT_FOUND, "NotFound", &error.to_string()))
         }
-        ChangeError::Removed { .. } | ChangeError::LastVoter { .. } | ChangeError::NotVoter { .. } => {
-            failure::conflict(&error.to_string())
-        }
+        ChangeError::Removed { .. }
+        | ChangeError::LastVoter { .. }
+        | ChangeError::NotVoter { .. }
+        | ChangeError::Away { .. }
+        | ChangeError::Behind { .. } => failure::conflict(&error.to_string()),
         ChangeError::TimedOut => {
             Box::new(CoreResponse::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", &error.to_string()))
         }

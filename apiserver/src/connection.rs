@@ -12,22 +12,18 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::tunnel::tunnel_server::TunnelServer;
-use store::PeerId;
+use store::{PEER_PROTOCOL, PeerId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tower::Service as _;
 
 use crate::body::{Body, BodyError};
 use crate::shell::{Peer, Shell};
+use crate::strangers::{Stranger, Strangers};
 use crate::tunnel::{self, NodeName};
 use crate::{peers, tls};
 
-/// Connections at once, of all clients.
-const MAX_CONNECTIONS: usize = 16 * 1024;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long HTTP/1.1 waits for the next request's head, and for the rest of it.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest request head.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
@@ -45,6 +41,21 @@ const MAX_ERROR_RESETS: usize = 256;
 /// How long requests under way may take when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// The bounds of connections and requests.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once, of all clients. Further ones wait to be accepted.
+    pub connections: usize,
+    /// Connections at once that have not proved who is at the other end; the oldest gives way to the next.
+    pub strangers: usize,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How long HTTP/1.1 waits for the next request's head, and for the rest of it.
+    pub head: Duration,
+    /// How long a request may take, its body included; watches and streams may go on.
+    pub request: Duration,
+}
+
 /// The settings of both protocols.
 pub(crate) struct Protocols {
     http1: http1::Builder,
@@ -54,18 +65,34 @@ pub(crate) struct Protocols {
 /// What a connection is served with.
 pub(crate) struct Acceptor {
     pub(crate) shell: Arc<Shell>,
-    pub(crate) tls: TlsAcceptor,
+    pub(crate) tls: Arc<tls::Tls>,
     pub(crate) protocols: Protocols,
+    pub(crate) strangers: Strangers,
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 16 * 1024,
+            strangers: 4 * 1024,
+            handshake: Duration::from_secs(10),
+            // As long as Kubernetes' clients keep a connection that they do not use, and some.
+            head: Duration::from_secs(120),
+            request: Duration::from_secs(60),
+        }
+    }
 }
 
 // === impl Protocols ===
 
 impl Protocols {
-    pub(crate) fn new() -> Protocols {
+    pub(crate) fn new(limits: &Limits) -> Protocols {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            .header_read_timeout(limits.head)
             .max_headers(MAX_HEADERS)
             .max_header_size(MAX_HEAD);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -85,7 +112,7 @@ impl Protocols {
 
 /// Accepts connections until the server stops.
 pub(crate) async fn accept(acceptor: Arc<Acceptor>, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(acceptor.shell.limits.connections));
     let shell = acceptor.shell.clone();
     let mut closing = std::pin::pin!(shell.lingered());
     loop {
@@ -129,9 +156,11 @@ impl Acceptor {
     async fn serve(&self, stream: TcpStream) {
         // Answers are written whole; waiting for more would only delay them. It is not needed for correctness.
         let _ = stream.set_nodelay(true);
-        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream));
+        let stranger = self.strangers.enter();
+        let handshake = tokio::time::timeout(self.shell.limits.handshake, self.tls.acceptor().accept(stream));
         let stream = tokio::select! {
             () = self.shell.lingered() => return,
+            () = stranger.sent_away() => return,
             handshake = handshake => match handshake {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
@@ -146,22 +175,38 @@ impl Acceptor {
             },
         };
         self.shell.metrics.connections.inc();
-        self.serve_http(stream).await;
+        let sent_away = stranger.sent_away();
+        tokio::select! {
+            () = self.serve_http(stream, stranger) => {}
+            () = sent_away => tracing::debug!("a connection that had proved nothing gave way to others"),
+        }
         self.shell.metrics.connections.dec();
     }
 
-    async fn serve_http(&self, stream: TlsStream<TcpStream>) {
+    async fn serve_http(&self, stream: TlsStream<TcpStream>, stranger: Stranger) {
         let (_, session) = stream.get_ref();
         let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let is_of_store = session.alpn_protocol() == Some(PEER_PROTOCOL);
         let subject = session.peer_certificates().and_then(|chain| tls::certificate_subject(chain.first()?));
-        let peer = subject.map_or(Peer::Unknown, |subject| {
-            let user = apiserver_core::User::from_certificate(&subject.name, &subject.groups);
-            Peer::Known(self.shell.caller(user))
-        });
+        let peer = match subject {
+            Some(subject) => {
+                stranger.is_known();
+                let user = apiserver_core::User::from_certificate(&subject.name, &subject.groups);
+                Peer::Known(self.shell.caller(user))
+            }
+            None => Peer::Unknown(stranger),
+        };
         let machine = match &peer {
             Peer::Known(caller) => Machine::of(&caller.user),
-            Peer::Unknown => Machine::default(),
+            Peer::Unknown(_) => Machine::default(),
         };
+        if is_of_store {
+            match machine.member {
+                Some(member) => self.shell.store.take_stream(member, stream.into()),
+                None => tracing::debug!("a stream for the store came from none of its members"),
+            }
+            return;
+        }
         let (shell, peer) = (self.shell.clone(), Arc::new(peer));
         let service = service_fn(move |request: Request<Incoming>| {
             let (shell, peer, machine) = (shell.clone(), peer.clone(), machine.clone());

@@ -68,7 +68,8 @@ impl Shell {
         for _ in 0..MAX_ASKS {
             let planned = {
                 let (snapshot, derived) = (self.store.snapshot(), self.derived.load());
-                let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+                let config = self.config.load();
+                let world = World { snapshot: &snapshot, derived: &derived, config: &config };
                 convert(&world, path, &open, &answers)
             };
             match planned {

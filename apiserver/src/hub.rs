@@ -1,7 +1,8 @@
 //! The watch hub: takes every applied event once, and hands it to the watchers that it may concern.
 //!
 //! Watchers are indexed by what they watch: a resource, a namespace of it, one object, or the pods of one node. An
-//! event is encoded at most once per kind of line, whoever watches; a watcher is woken once per batch.
+//! event is encoded at most once per kind of line, whoever watches; a watcher is woken once per batch. A watcher of a custom
+//! resource is found by the key of its definition as well, and ends with it.
 //!
 //! No gap and no duplicate: a watcher is first registered, then reads the history up to the newest event, then skips
 //! what the hub delivers of it a second time.
@@ -14,7 +15,7 @@ use std::{
     },
 };
 
-use apiserver_core::watch::{EventKind, shared_line};
+use apiserver_core::watch::{Common, EventKind, common_line, takes_footing};
 use apiserver_core::{WatchPlan, scan};
 use bytes::{Bytes, BytesMut};
 use store_core::{Change, Event};
@@ -68,6 +69,8 @@ type Mailboxes = Vec<Arc<Mailbox>>;
 #[derive(Default)]
 struct Topics {
     watchers: HashMap<Topic, Mailboxes>,
+    /// Those of custom resources, by the key of the definition.
+    standing: HashMap<Bytes, Mailboxes>,
     /// How many topics are nodes: pods are only looked into when someone asks.
     nodes: usize,
 }
@@ -75,14 +78,15 @@ struct Topics {
 /// An event and the lines made of it.
 struct Shared {
     event: Arc<Event>,
-    lines: [OnceLock<Bytes>; 3],
+    /// By [`Common`], then by [`EventKind`].
+    lines: [[OnceLock<Bytes>; 3]; 2],
 }
 
 /// Events of one topic that were applied together.
 struct Batch {
     events: Vec<Arc<Shared>>,
-    /// All plain lines, one after the other.
-    plain: OnceLock<Bytes>,
+    /// All lines for watchers without selectors, one after the other, by [`Common`].
+    whole: [OnceLock<Bytes>; 2],
     bytes: usize,
 }
 
@@ -98,8 +102,9 @@ impl Hub {
     pub(crate) fn watch(self: &Arc<Self>, plan: WatchPlan) -> Result<Watcher, Forgotten> {
         let mailbox = Arc::new(Mailbox::default());
         let topic = Topic::of(&plan);
-        self.topics().add(topic.clone(), mailbox.clone());
-        let registration = Registration { hub: self.clone(), topic, mailbox };
+        let footing = plan.footing.as_ref().map(|footing| footing.key.clone());
+        self.topics().add(topic.clone(), footing.clone(), mailbox.clone());
+        let registration = Registration { hub: self.clone(), topic, footing, mailbox };
         let past = match self.history.after(plan.after) {
             Ok(past) => past,
             Err(Unavailable) => {
@@ -135,6 +140,12 @@ impl Hub {
                 }
             }
         }
+        if !topics.standing.is_empty() {
+            for event in events.iter().filter(|event| takes_footing(event)) {
+                let standing = topics.standing.get(&event.key);
+                standing.into_iter().flatten().for_each(|mailbox| mailbox.close(revision));
+            }
+        }
         // After the mailboxes: who sees this revision finds everything up to it in its mailbox.
         self.delivered.store(revision, Ordering::Release);
     }
@@ -156,12 +167,13 @@ impl Hub {
 struct Registration {
     hub: Arc<Hub>,
     topic: Topic,
+    footing: Option<Bytes>,
     mailbox: Arc<Mailbox>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.hub.topics().remove(&self.topic, &self.mailbox);
+        self.hub.topics().remove(&self.topic, self.footing.as_ref(), &self.mailbox);
     }
 }
 
@@ -180,7 +192,10 @@ impl Topic {
 // === impl Topics ===
 
 impl Topics {
-    fn add(&mut self, topic: Topic, mailbox: Arc<Mailbox>) {
+    fn add(&mut self, topic: Topic, footing: Option<Bytes>, mailbox: Arc<Mailbox>) {
+        if let Some(footing) = footing {
+            self.standing.entry(footing).or_default().push(mailbox.clone());
+        }
         let is_node = matches!(topic, Topic::Node(_));
         let mailboxes = self.watchers.entry(topic).or_default();
         if is_node && mailboxes.is_empty() {
@@ -189,7 +204,15 @@ impl Topics {
         mailboxes.push(mailbox);
     }
 
-    fn remove(&mut self, topic: &Topic, mailbox: &Arc<Mailbox>) {
+    fn remove(&mut self, topic: &Topic, footing: Option<&Bytes>, mailbox: &Arc<Mailbox>) {
+        if let Some(footing) = footing
+            && let Some(standing) = self.standing.get_mut(footing)
+        {
+            standing.retain(|other| !Arc::ptr_eq(other, mailbox));
+            if standing.is_empty() {
+                self.standing.remove(footing);
+            }
+        }
         let Some(mailboxes) = self.watchers.get_mut(topic) else { return };
         mailboxes.retain(|other| !Arc::ptr_eq(other, mailbox));
         if mailboxes.is_empty() {
@@ -242,6 +265,14 @@ fn node_of(pod: &[u8]) -> Option<Box<str>> {
     (!node.is_empty()).then(|| node.as_ref().into())
 }
 
+/// Where lines that are written in that way are kept.
+fn place(common: Common) -> usize {
+    match common {
+        Common::Json => 0,
+        Common::Protobuf => 1,
+    }
+}
+
 // === impl Shared ===
 
 impl Shared {
@@ -249,23 +280,24 @@ impl Shared {
         Shared { event, lines: Default::default() }
     }
 
-    /// The line that every plain watcher gets who sees the event as `kind`.
-    fn line(&self, kind: EventKind) -> Bytes {
+    /// The line that every watcher gets who sees the event as `kind` and has it written in that way.
+    fn line(&self, kind: EventKind, common: Common) -> Bytes {
         let at = match kind {
             EventKind::Added => 0,
             EventKind::Modified => 1,
             EventKind::Deleted => 2,
         };
-        self.lines[at].get_or_init(|| shared_line(&self.event, kind)).clone()
+        self.lines[place(common)][at].get_or_init(|| common_line(&self.event, kind, common)).clone()
     }
 
     /// The line for a watcher without selectors.
-    fn plain(&self) -> Bytes {
-        self.line(match &self.event.change {
+    fn whole(&self, common: Common) -> Bytes {
+        let kind = match &self.event.change {
             Change::Put { previous: None, .. } => EventKind::Added,
             Change::Put { .. } => EventKind::Modified,
             Change::Delete { .. } => EventKind::Deleted,
-        })
+        };
+        self.line(kind, common)
     }
 }
 
@@ -274,22 +306,22 @@ impl Shared {
 impl Batch {
     fn new(events: Vec<Arc<Shared>>) -> Batch {
         let bytes = events.iter().map(|shared| shared.event.size()).sum();
-        Batch { events, plain: OnceLock::new(), bytes }
+        Batch { events, whole: Default::default(), bytes }
     }
 
-    /// The plain lines of all events.
-    fn plain(&self) -> Bytes {
+    /// The lines of all events for a watcher without selectors.
+    fn whole(&self, common: Common) -> Bytes {
         let join = || {
             if let [only] = self.events.as_slice() {
-                return only.plain();
+                return only.whole(common);
             }
             let mut out = BytesMut::with_capacity(self.bytes);
             for shared in &self.events {
-                out.extend_from_slice(&shared.plain());
+                out.extend_from_slice(&shared.whole(common));
             }
             out.freeze()
         };
-        self.plain.get_or_init(join).clone()
+        self.whole[place(common)].get_or_init(join).clone()
     }
 
     fn first_revision(&self) -> u64 {

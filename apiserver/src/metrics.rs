@@ -247,6 +247,7 @@ fn verb(info: &RequestInfo) -> &'static str {
         Verb::DeleteCollection => "DELETECOLLECTION",
         Verb::Head => "HEAD",
         Verb::Options => "OPTIONS",
+        Verb::Other => "other",
     }
 }
 

@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_document_of_the_index_exists_and_is_known_again() {
-        let config = Config::new(SigningKey::from_seed(&[7; 32]).expect("a key"));
+        let config = Config::new(vec![SigningKey::from_seed(&[7; 32]).expect("a key")]);
         let documents = Documents::default();
         let get =
             |path: &str, headers: &HeaderMap| documents.answer(&config, &Customs::default(), path, headers);
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn documents_follow_the_definitions() {
-        let config = Config::new(SigningKey::from_seed(&[7; 32]).expect("a key"));
+        let config = Config::new(vec![SigningKey::from_seed(&[7; 32]).expect("a key")]);
         let documents = Documents::default();
         let get = |customs: &Customs, path: &str| {
             documents.answer(&config, customs, path, &HeaderMap::new()).body.to_bytes()

@@ -1,14 +1,12 @@
 //! Servers among themselves: by which certificate a server proves that it is a member, and how it reaches the others.
 
+use std::io;
 use std::sync::Arc;
 
 use apiserver_core::User;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use store::{Connector, PeerId};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint};
+use store::{Connector, PeerId, PeerTls};
 
 use crate::pki::{Authority, COMPONENT_LIFETIME};
 
@@ -18,8 +16,6 @@ const GROUP: &str = "system:orlop:servers";
 const USER_PREFIX: &str = "system:orlop:server:";
 /// A name that the certificate of every server is good for.
 const SERVER_NAME: &str = "kubernetes";
-/// Leads nowhere: what a channel to an address gets that is none.
-const NOWHERE: &str = "http://0.0.0.0:0";
 
 /// Reaches the other servers with certificates that the authority issues for each connection.
 pub struct PeerConnector {
@@ -44,39 +40,22 @@ impl PeerConnector {
         PeerConnector { authority, member }
     }
 
-    fn tls(&self) -> Result<TlsConnector, ConnectError> {
+    fn config(&self) -> Result<ClientConfig, ConnectError> {
         let user = format!("{USER_PREFIX}{}", self.member);
         let issued = self.authority.issue_client(&user, Some(GROUP), COMPONENT_LIFETIME)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.ca_der().clone())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        Ok(ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![issued.cert_der.clone()], issued.key_der())?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(TlsConnector::from(Arc::new(config)))
+            .with_root_certificates(self.authority.roots()?)
+            .with_client_auth_cert(vec![issued.cert_der.clone()], issued.key_der())?)
     }
 }
 
 impl Connector for PeerConnector {
-    fn connect(&self, address: &str) -> Channel {
-        let tls = self.tls().map_err(|error| std::io::Error::other(error).to_string());
-        let endpoint = store::endpoint(address).unwrap_or_else(|error| {
-            tracing::warn!(address, %error, "the address of a server cannot be used");
-            Endpoint::from_static(NOWHERE)
-        });
-        let address = address.to_owned();
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let (tls, address) = (tls.clone(), address.clone());
-            async move {
-                let tls = tls.map_err(std::io::Error::other)?;
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let name = ServerName::try_from(SERVER_NAME).map_err(std::io::Error::other)?;
-                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tls.connect(name, stream).await?))
-            }
-        }))
+    fn tls(&self) -> io::Result<PeerTls> {
+        let config = self.config().map_err(io::Error::other)?;
+        let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
+        Ok(PeerTls { config, name })
     }
 }
 

@@ -10,19 +10,20 @@ use std::{
     time::Duration,
 };
 
-use apiserver_core::authn::jwt::{JwtError, SigningKey};
+use apiserver_core::authn::oidc::Issuer;
 use apiserver_core::{Config, Derived, Ids, genesis};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use store::{CommitError, Event, Observer, Outcome, ReadError, Snapshot, Store, Txn};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::connection::{self, Acceptor, Protocols};
+use crate::connection::{self, Acceptor, Limits, Protocols};
 use crate::conversions::Conversions;
 use crate::hub::{History, Hub, Unavailable};
+use crate::issuers::{IssuerError, Issuers};
+use crate::keyring;
 use crate::limits::Limiter;
 use crate::measure::Measures;
 use crate::metrics::Metrics;
@@ -31,8 +32,10 @@ use crate::pki::Authority;
 use crate::servers;
 use crate::service::InProcess;
 use crate::shell::Shell;
-use crate::tls::{self, TlsError};
+use crate::strangers::Strangers;
+use crate::tls::{Tls, TlsError};
 use crate::tunnel::Registry;
+use crate::turns::Turns;
 use crate::webhooks::Webhooks;
 
 /// How often genesis is planned anew when something else writes meanwhile.
@@ -58,6 +61,10 @@ pub struct Options {
     pub addresses: Vec<IpAddr>,
     /// What every part of the cluster agrees on: told to machines that join.
     pub cluster: serde_json::Value,
+    /// The bounds of connections and requests.
+    pub limits: Limits,
+    /// Issuers outside the cluster whose ID tokens are accepted.
+    pub issuers: Vec<Issuer>,
 }
 
 /// A running API server.
@@ -80,6 +87,9 @@ pub enum StartError {
     /// The TLS configuration or certificate failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// An issuer of ID tokens cannot be asked.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// What every cluster has from the start could not be written.
     #[error("cannot write the cluster's first objects")]
     Genesis(#[from] CommitError),
@@ -95,20 +105,18 @@ pub enum StartError {
 
 impl Options {
     /// The usual settings: tokens are signed with the authority's key.
-    pub fn new(
-        listen: Vec<SocketAddr>,
-        store: Store,
-        authority: Arc<Authority>,
-    ) -> Result<Options, JwtError> {
-        let config = Config::new(SigningKey::from_seed(authority.service_account_seed())?);
-        Ok(Options {
+    pub fn new(listen: Vec<SocketAddr>, store: Store, authority: Arc<Authority>) -> Options {
+        let config = Config::new(authority.signing_keys());
+        Options {
             listen,
             store,
             authority,
             config,
             addresses: Vec::new(),
             cluster: serde_json::Value::Null,
-        })
+            limits: Limits::default(),
+            issuers: Vec::new(),
+        }
     }
 }
 
@@ -117,14 +125,16 @@ impl Options {
 impl Server {
     /// Listens, writes what every cluster has from the start, and serves.
     pub async fn start(options: Options) -> Result<Server, StartError> {
-        let Options { listen, store, authority, mut config, addresses: names, cluster } = options;
+        let Options { listen, store, authority, mut config, addresses: names, cluster, limits, issuers } =
+            options;
+        let issuers = Arc::new(Issuers::new(issuers)?);
         let listeners = listen.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
         if config.advertise.is_empty() {
             config.advertise = advertised(&addresses);
         }
         let names = certificate_addresses(&config, &addresses, names);
-        let (tls, rotating, renew_at) = tls::server_config(&authority, &names)?;
+        let tls = Arc::new(Tls::new(authority.clone(), names)?);
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -135,23 +145,29 @@ impl Server {
             webhooks: Webhooks::default(),
             conversions: Conversions::default(),
             store,
-            config,
-            authority: authority.clone(),
+            config: ArcSwap::from_pointee(config),
+            tls: tls.clone(),
+            authority,
             cluster,
             derived,
             hub,
             metrics: Metrics::new(),
+            limits: limits.clone(),
             limiter: Limiter::default(),
+            issuers: issuers.clone(),
+            turns: Turns::default(),
             openapi: Documents::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
             ready: AtomicBool::new(false),
         });
-        tasks.spawn(tls::rotate(authority, names, rotating, renew_at, stop));
+        tasks.spawn(issuers.follow(stop.clone()));
+        tasks.spawn(tls.clone().keep(stop));
         let acceptor = Arc::new(Acceptor {
             shell: shell.clone(),
-            tls: TlsAcceptor::from(tls),
-            protocols: Protocols::new(),
+            tls,
+            protocols: Protocols::new(&limits),
+            strangers: Strangers::new(limits.strangers),
         });
         for listener in listeners {
             tasks.spawn(connection::accept(acceptor.clone(), listener));
@@ -177,8 +193,10 @@ impl Server {
         }
         write_genesis(shell).await?;
         servers::publish(shell).await?;
+        keyring::look(shell, &mut keyring::Seen::default()).await;
         shell.ready.store(true, Ordering::Release);
         shell.tasks.spawn(servers::follow(shell.clone()));
+        shell.tasks.spawn(keyring::follow(shell.clone()));
         Ok(())
     }
 
@@ -243,7 +261,7 @@ fn certificate_addresses(config: &Config, listening: &[SocketAddr], further: Vec
 
 /// Writes what every cluster has from the start.
 async fn write_genesis(shell: &Shell) -> Result<(), StartError> {
-    write_planned(shell, |snapshot, now, ids| genesis::plan(snapshot, &shell.config, now, ids)).await
+    write_planned(shell, |snapshot, now, ids| genesis::plan(snapshot, &shell.config.load(), now, ids)).await
 }
 
 /// Commits what is planned, and plans again while something else writes, until there is nothing left to do.

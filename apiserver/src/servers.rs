@@ -21,7 +21,7 @@ pub(crate) async fn publish(shell: &Shell) -> Result<(), StartError> {
     if members.len() > 1 {
         return Ok(());
     }
-    write(shell, &shell.config.advertise).await
+    write(shell, &shell.config.load().advertise).await
 }
 
 /// Follows the servers until this one stops.

@@ -10,13 +10,14 @@ use std::{
 };
 
 use api::status::Status;
-use apiserver_core::authn::impersonation;
+use apiserver_core::authn::{TokenError, impersonation};
 use apiserver_core::authz::{Attributes, check};
 use apiserver_core::failure::Refused;
 use apiserver_core::request::Verb;
 use apiserver_core::{
     Ask, Config, Consistency, Deleted, DeletionPart, Derived, Ids, Prepared, Progress, Rendered, Request,
-    RequestInfo, Response as CoreResponse, User, World, authn, failure, prepare_from,
+    RequestInfo, Response as CoreResponse, User, World, authn, contended as contended_key, failure,
+    prepare_from,
 };
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -30,21 +31,24 @@ use store::{CommitError, Outcome, ReadError, Snapshot, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::body::{Body, BodyError};
+use crate::connection::Limits;
 use crate::conversions::Conversions;
 use crate::health::{self, Health};
 use crate::hub::{Forgotten, Hub};
+use crate::issuers::Issuers;
 use crate::limits::{Limiter, Slot};
 use crate::measure::Measures;
 use crate::metrics::{self, Metrics};
 use crate::openapi::{self, Documents};
 use crate::pki::Authority;
 use crate::respond::IntoHttp as _;
+use crate::strangers::Stranger;
+use crate::tls::Tls;
 use crate::tunnel::Registry;
+use crate::turns::Turns;
 use crate::webhooks::Webhooks;
 use crate::{cluster, compress, streams, watch};
 
-/// How long a request may take; watches and streams may go on.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a read waits for a revision that this member has not applied yet.
 const REVISION_DEADLINE: Duration = Duration::from_secs(3);
 /// How often a request is planned anew because the state moved on.
@@ -62,7 +66,8 @@ const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
 /// What every request needs.
 pub(crate) struct Shell {
     pub(crate) store: Store,
-    pub(crate) config: Config,
+    pub(crate) config: ArcSwap<Config>,
+    pub(crate) tls: Arc<Tls>,
     pub(crate) authority: Arc<Authority>,
     /// What every part of the cluster agrees on; told to who joins.
     pub(crate) cluster: serde_json::Value,
@@ -73,7 +78,10 @@ pub(crate) struct Shell {
     pub(crate) webhooks: Webhooks,
     pub(crate) conversions: Conversions,
     pub(crate) metrics: Metrics,
+    pub(crate) limits: Limits,
     pub(crate) limiter: Limiter,
+    pub(crate) issuers: Arc<Issuers>,
+    pub(crate) turns: Turns,
     pub(crate) openapi: Documents,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -82,12 +90,11 @@ pub(crate) struct Shell {
 }
 
 /// Who a connection belongs to, as far as the connection itself proves it.
-#[derive(Clone)]
 pub(crate) enum Peer {
     /// A verified client certificate, or an in-process client.
     Known(Caller),
-    /// The request must say.
-    Unknown,
+    /// Each request must say.
+    Unknown(Stranger),
 }
 
 /// An authenticated user with the count of its requests.
@@ -106,6 +113,16 @@ struct Course {
     asks: usize,
 }
 
+/// Why it is not known who asks.
+enum Denied {
+    /// What the token is bound to is not known here; it may be newer than what this server has applied.
+    Here,
+    /// Its issuer may have published keys that are not known here.
+    Elsewhere,
+    /// Nothing that a server may still learn changes it.
+    Everywhere,
+}
+
 /// Why a body was not read.
 enum BodyFailure {
     TooLarge,
@@ -117,7 +134,7 @@ enum BodyFailure {
 impl Shell {
     /// The user as a caller of this server.
     pub(crate) fn caller(&self, user: User) -> Caller {
-        Caller { slot: self.limiter.slot(&user.name), user: Arc::new(user) }
+        Caller { slot: self.limiter.slot(&user), user: Arc::new(user) }
     }
 
     /// Returns when the server has been stopping for a while: what began at that time was on its way before.
@@ -176,11 +193,12 @@ impl Shell {
             let body = Body::stream(body.map_err(Into::into));
             self.answer(&mut request, parts, body, &caller).await
         } else {
-            let answered = tokio::time::timeout(REQUEST_DEADLINE, async {
-                let body = match collect(body, self.config.max_body).await {
+            let limit = self.config.load().max_body;
+            let answered = tokio::time::timeout(self.limits.request, async {
+                let body = match collect(body, limit).await {
                     Ok(body) => body,
                     Err(BodyFailure::TooLarge) => {
-                        return Refused::from(Status::too_large(self.config.max_body)).into_http();
+                        return Refused::from(Status::too_large(limit)).into_http();
                     }
                     Err(BodyFailure::Broken) => {
                         return CoreResponse::bad_request("the request body ended early").into_http();
@@ -202,41 +220,59 @@ impl Shell {
     /// Who asks. What a token is bound to may be newer than what this server has applied, so a token is refused from
     /// confirmed state only.
     async fn authenticated(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Refused> {
-        match self.authenticate(parts, peer) {
-            Err(refused) if parts.headers.contains_key(header::AUTHORIZATION) => {
-                match self.store.linearizable().await {
-                    Ok(_) => self.authenticate(parts, peer),
-                    Err(_) => Err(refused),
+        let known = match self.authenticate(parts, peer) {
+            Err(Denied::Elsewhere) => {
+                // Keys that an issuer has newly published are fetched before its tokens are refused.
+                match bearer_token(&parts.headers) {
+                    Some(token) if self.issuers.learn(token, Timestamp::now()).await => {
+                        self.authenticate(parts, peer)
+                    }
+                    _ => Err(Denied::Everywhere),
                 }
             }
+            Err(Denied::Here) if self.store.linearizable().await.is_ok() => self.authenticate(parts, peer),
             known => known,
-        }
+        };
+        known.map_err(|_| Status::unauthorized().into())
     }
 
     /// Who asks: the connection's certificate, else a bearer token, else nobody.
-    fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Refused> {
-        if let Peer::Known(caller) = peer {
-            return Ok(caller.clone());
-        }
-        let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+    fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Caller, Denied> {
+        let stranger = match peer {
+            Peer::Known(caller) => return Ok(caller.clone()),
+            Peer::Unknown(stranger) => stranger,
+        };
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
             // Health was answered before; of the rest only what says who this is is for everyone.
             return match parts.uri.path().trim_end_matches('/') {
                 "/version" | cluster::AUTHORITY => Ok(self.caller(User::anonymous())),
-                _ => Err(Status::unauthorized().into()),
+                _ => Err(Denied::Everywhere),
             };
-        };
-        let token = value
-            .to_str()
-            .ok()
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(Status::unauthorized)?;
-        match authn::authenticate(&self.store.snapshot(), &self.config, token, Timestamp::now()) {
-            Ok(user) => Ok(self.caller(user)),
+        }
+        let token = bearer_token(&parts.headers).ok_or(Denied::Everywhere)?;
+        match self.issuers.authenticate(token, Timestamp::now()) {
+            Some(Ok(user)) => {
+                stranger.is_known();
+                return Ok(self.caller(user));
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an ID token was refused");
+                return Err(Denied::Elsewhere);
+            }
+            None => {}
+        }
+        match authn::authenticate(&self.store.snapshot(), &self.config.load(), token, Timestamp::now()) {
+            Ok(user) => {
+                stranger.is_known();
+                Ok(self.caller(user))
+            }
             Err(error) => {
                 tracing::debug!(%error, "a bearer token was refused");
-                Err(Status::unauthorized().into())
+                // Whoever makes something up must not have the servers ask each other.
+                Err(match error {
+                    TokenError::Unbound { .. } | TokenError::Bootstrap => Denied::Here,
+                    _ => Denied::Everywhere,
+                })
             }
         }
     }
@@ -247,8 +283,8 @@ impl Shell {
             return Ok(caller);
         }
         let snapshot = self.store.snapshot();
-        let derived = self.derived.load();
-        let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+        let (derived, config) = (self.derived.load(), self.config.load());
+        let world = World { snapshot: &snapshot, derived: &derived, config: &config };
         let user = impersonation::impersonated(&world, &caller.user, headers)?;
         Ok(Caller { user: Arc::new(user), ..caller })
     }
@@ -269,27 +305,36 @@ impl Shell {
         }
         let mut consistency = request.consistency();
         let mut course = Course::begin();
-        let mut plans = 0;
+        let (mut turn, mut plans) = (None, 0);
         while plans < MAX_PLANS {
             plans += 1;
             let snapshot = match self.snapshot(consistency).await {
                 Ok(snapshot) => snapshot,
                 Err(refusal) => return refusal.into_http(),
             };
-            match self.plan(&snapshot, request, caller, &course) {
-                // A transaction is compared with the newest state when it is applied. Who is told without one that
-                // nothing is there, or nothing to do, must not be told so by a server that is behind.
-                Prepared::Respond(_) if info.is_write() && consistency == Consistency::Any => {
-                    consistency = Consistency::Latest;
-                }
+            let prepared = self.plan(&snapshot, request, caller, &course);
+            if prepared.must_be_confirmed(&request.info, consistency) {
+                consistency = Consistency::Latest;
+                continue;
+            }
+            match prepared {
                 Prepared::Respond(response) => return reply(response, &request.headers).await,
-                Prepared::Commit(commit) => match self.store.commit(commit.txn).await {
-                    Ok(outcome) => match commit.reply.render(&outcome) {
-                        Rendered::Respond(response) => return response.into_http(),
-                        Rendered::Retry => {}
-                    },
-                    Err(error) => return commit_failure(&error).into_http(),
-                },
+                Prepared::Commit(commit) => {
+                    // While it waited for its turn, others may have written: it plans again.
+                    if turn.is_none()
+                        && let Some(key) = contended_key(&commit.txn)
+                    {
+                        turn = Some(self.turns.take(key).await);
+                        continue;
+                    }
+                    match self.store.commit(commit.txn).await {
+                        Ok(outcome) => match commit.reply.render(&outcome) {
+                            Rendered::Respond(response) => return response.into_http(),
+                            Rendered::Retry => {}
+                        },
+                        Err(error) => return commit_failure(&error).into_http(),
+                    }
+                }
                 Prepared::Ask(ask) => {
                     if !self.ask(ask, &mut course).await {
                         break;
@@ -380,8 +425,8 @@ impl Shell {
     }
 
     fn plan(&self, snapshot: &Snapshot, request: &Request, caller: &Caller, course: &Course) -> Prepared {
-        let derived = self.derived.load();
-        let world = World { snapshot, derived: &derived, config: &self.config };
+        let (derived, config) = (self.derived.load(), self.config.load());
+        let world = World { snapshot, derived: &derived, config: &config };
         let plan = || {
             let mut rng = course.rng.clone();
             let ids = &mut Ids::new(&mut rng);
@@ -437,8 +482,8 @@ impl Shell {
         let info = &request.info;
         let allowed = {
             let snapshot = self.store.snapshot();
-            let derived = self.derived.load();
-            let world = World { snapshot: &snapshot, derived: &derived, config: &self.config };
+            let (derived, config) = (self.derived.load(), self.config.load());
+            let world = World { snapshot: &snapshot, derived: &derived, config: &config };
             check(&world, &caller.user, &Attributes::of(info, &info.method_verb()))
         };
         if let Err(refusal) = allowed {
@@ -460,7 +505,7 @@ impl Shell {
         let (shell, path) = (self.clone(), info.path.clone());
         let headers = std::mem::take(&mut request.headers);
         let customs = self.derived.load().customs().clone();
-        let answer = move || shell.openapi.answer(&shell.config, &customs, &path, &headers);
+        let answer = move || shell.openapi.answer(&shell.config.load(), &customs, &path, &headers);
         let made = tokio::task::spawn_blocking(answer).await;
         made.unwrap_or_else(|error| *failure::internal(&error.to_string())).into_http()
     }
@@ -481,6 +526,16 @@ impl Drop for Decrement<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// The token of the one `Authorization` header (RFC 6750): of two headers, or two tokens in one, some server on the way may
+/// have read the other.
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
+    let is_one = !token.is_empty() && !token.contains(char::is_whitespace);
+    (scheme.eq_ignore_ascii_case("bearer") && is_one).then_some(token)
 }
 
 /// Reads the whole body, no more than `limit`. Of a larger one a part is read and forgotten: a client that is still

@@ -14,6 +14,7 @@ use crate::respond::failure;
 use crate::shell::Shell;
 use crate::tunnel::OpenError;
 
+mod channel;
 mod logs;
 mod port_forward;
 mod proxy;

@@ -4,6 +4,7 @@
 //! containers too, the end of the input leaves them running for the next agent. On a host of its own an agent writes that
 //! file itself when it joins (`join`).
 
+mod certificate;
 mod join;
 mod servers;
 
@@ -11,7 +12,6 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -33,8 +33,6 @@ use crate::{layout, lock, pod_routes, roles};
 pub const DEMO_IMAGE: &str = "orlop.dev/demo";
 /// Releases of the demo workload.
 pub const DEMO_RELEASES: [&str; 2] = ["v1", "v2"];
-/// How often the identity's files are looked at for a successor.
-const IDENTITY_INTERVAL: Duration = Duration::from_secs(600);
 /// Layers fetched at the same time.
 const PARALLEL_LAYERS: usize = 3;
 
@@ -43,7 +41,7 @@ const PARALLEL_LAYERS: usize = 3;
 pub struct AgentFile {
     /// `HOST:PORT` of each server.
     pub servers: Vec<String>,
-    /// Certificate of the cluster's authority, PEM.
+    /// Certificates of the cluster's authorities, PEM.
     pub authority: PathBuf,
     /// Own certificate, PEM.
     pub certificate: PathBuf,
@@ -137,10 +135,10 @@ async fn run_as(path: &Path, master: Master, without_proxy: bool) -> Result<()> 
         serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
     let client = connect(&file)?;
     let shutdown = CancellationToken::new();
-    match master {
-        Master::Parent => tokio::spawn(follow_identity(file.clone(), client.clone(), shutdown.clone())),
-        Master::Signals => tokio::spawn(join::renew(file.clone(), client.clone(), shutdown.clone())),
-    };
+    tokio::spawn(certificate::follow(file.clone(), client.clone(), shutdown.clone()));
+    if master == Master::Signals {
+        tokio::spawn(join::renew(file.clone(), client.clone(), shutdown.clone()));
+    }
     match &file.role {
         Role::Hollow { names } => {
             let config = nodeagent::hollow::HollowConfig::new(names.clone());
@@ -163,31 +161,6 @@ fn connect(file: &AgentFile) -> Result<Client> {
     let urls = servers::urls(&file.servers);
     let client = Client::from_identity(&urls, SERVER_NAME, &authority, &certificate, &key)?;
     Ok(client.with_user_agent("kubelet"))
-}
-
-/// Takes over a renewed certificate. Requests on their way keep the old one.
-async fn follow_identity(file: AgentFile, client: Client, shutdown: CancellationToken) {
-    let modified = || std::fs::metadata(&file.certificate).and_then(|data| data.modified()).ok();
-    let mut known = modified();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(IDENTITY_INTERVAL) => {}
-            () = shutdown.cancelled() => return,
-        }
-        let found = modified();
-        if found == known {
-            continue;
-        }
-        let pair = std::fs::read_to_string(&file.certificate)
-            .and_then(|certificate| Ok((certificate, std::fs::read_to_string(&file.key)?)));
-        match pair
-            .map_err(anyhow::Error::from)
-            .and_then(|(certificate, key)| Ok(client.replace_identity(&certificate, &key)?))
-        {
-            Ok(()) => known = found,
-            Err(error) => warn!("the renewed certificate cannot be used: {error:#}"),
-        }
-    }
 }
 
 /// Waits for the word of the process that started this one, or for a signal.

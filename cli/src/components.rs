@@ -67,6 +67,8 @@ impl Components {
             client: self.client(User::authenticated(MANAGER, &[])),
             lease: LEASE,
             identity: self.server.clone(),
+            // The authorities are published by what is started with them.
+            outdated: Some(self.authority.changes()),
         };
         if let Err(error) = candidate.run(stopping, |held, over| self.start(held, over)).await {
             error!("scheduler and controllers do not start: {error:#}");
@@ -83,7 +85,7 @@ impl Components {
         if !self.disabled.disable_controller {
             let settings = Settings {
                 pod_network: Some(pool(&self.networks)?),
-                root_ca: self.authority.ca_pem().to_owned(),
+                root_ca: self.authority.ca_pem(),
                 node_lifecycle: self.node_lifecycle.clone(),
                 ..Settings::default()
             };
@@ -109,7 +111,7 @@ pub fn client_of(service: InProcess, user: User) -> Client {
 
 /// The caches that scheduler and controllers look at.
 pub fn caches(client: Client) -> Informers {
-    Informers::new(client).trimmed(&client::core::lean::POD)
+    Informers::new(client).trimmed(&client::core::lean::POD).trimmed(&client::core::lean::METADATA)
 }
 
 /// The shares of the pods' range that nodes get.

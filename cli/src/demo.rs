@@ -15,6 +15,7 @@ use controller::NodeLifecycleOptions;
 use jiff::SignedDuration;
 
 use crate::layout::Layout;
+use crate::oidc::Oidc;
 use crate::up::{Cluster, RuntimeKind, Up};
 use board::Board;
 use stage::Stage;
@@ -36,6 +37,7 @@ pub async fn run() -> Result<bool> {
         data_dir: folder.path().to_owned(),
         port: free_port()?,
         runtime: RuntimeKind::Embedded,
+        oidc: Oidc::default(),
     };
     let lifecycle = NodeLifecycleOptions {
         grace: NODE_GRACE,

@@ -29,6 +29,8 @@ pub struct Candidate {
     pub lease: &'static str,
     /// The candidate's name among the others.
     pub identity: String,
+    /// Tells that the parts were started with what is not true any more: they begin anew within the term.
+    pub outdated: Option<watch::Receiver<()>>,
 }
 
 /// Why an elected process has ended.
@@ -53,7 +55,7 @@ impl Candidate {
         stopping: CancellationToken,
         start: impl Fn(&Held, &CancellationToken) -> Result<JoinSet<()>>,
     ) -> Result<End> {
-        let Candidate { client, lease, identity } = self;
+        let Candidate { client, lease, identity, mut outdated } = self;
         let config = election::Config {
             lease_duration: LEASE_DURATION,
             renew_deadline: RENEW_DEADLINE,
@@ -78,6 +80,7 @@ impl Candidate {
             tokio::select! {
                 () = stopping.cancelled() => {}
                 () = deposed(&mut role, transitions) => warn!(lease = %lease, "another holds the Lease now"),
+                () = told(&mut outdated) => {}
                 _ = running.join_next() => end = End::Failed,
             }
             over.cancel();
@@ -100,6 +103,16 @@ async fn elected(role: &mut watch::Receiver<election::Role>) -> Option<i32> {
         election::Role::Leader { transitions } => Some(transitions),
         election::Role::Follower { .. } => None,
     }
+}
+
+/// Waits for the next word, where there is somebody who may say it.
+async fn told(outdated: &mut Option<watch::Receiver<()>>) {
+    if let Some(word) = outdated
+        && word.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Waits until this candidate's term is over.

@@ -11,6 +11,7 @@ use apiserver::{bootstrap, join};
 use client::Client;
 use client::kube;
 use http::Method;
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
@@ -19,6 +20,9 @@ use sha2::{Digest, Sha256};
 
 /// A name that the certificate of every server is good for.
 pub const SERVER_NAME: &str = "kubernetes";
+
+/// How much the clocks of a cluster may differ.
+const CLOCKS_MAY_DIFFER_SECONDS: i64 = 240;
 
 /// What a machine proves itself with, and knows the cluster by: `ID.SECRET.HASH`, where the hash is SHA-256 of the
 /// authority's certificate (DER), in hexadecimal.
@@ -32,8 +36,6 @@ pub struct JoinToken {
 /// A cluster that a machine is about to join.
 pub struct Invitation {
     client: Client,
-    /// The certificate of the cluster's authority, PEM.
-    pub authority: String,
 }
 
 /// Why a token is none.
@@ -44,12 +46,14 @@ pub struct NoToken;
 // === impl JoinToken ===
 
 impl JoinToken {
-    /// The token with this bootstrap token for the cluster of this authority.
+    /// The token with this bootstrap token for the cluster of these authorities, of which the first issues certificates.
     ///
     /// # Errors
-    /// When the authority is no certificate in PEM.
+    /// When the authorities are no certificates in PEM.
     pub fn new(bearer: String, authority_pem: &str) -> Result<JoinToken> {
-        Ok(JoinToken { bearer, hash: hash(authority_pem)? })
+        let authorities = certificates(authority_pem)?;
+        let current = authorities.first().context("the cluster names no authority")?;
+        Ok(JoinToken { bearer, hash: hash(current) })
     }
 }
 
@@ -79,10 +83,34 @@ impl fmt::Debug for JoinToken {
     }
 }
 
-fn hash(authority_pem: &str) -> Result<String> {
-    let der = CertificateDer::from_pem_slice(authority_pem.as_bytes())
-        .map_err(|error| anyhow::anyhow!("the authority's certificate: {error}"))?;
-    Ok(Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect())
+fn hash(certificate: &CertificateDer<'_>) -> String {
+    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    certificates.map_err(|error| anyhow::anyhow!("the authority's certificate: {error}"))
+}
+
+/// The authority with that hash, among those that the cluster accepts (PEM).
+fn pinned(bundle: &str, pin: &str) -> Result<Option<CertificateDer<'static>>> {
+    Ok(certificates(bundle)?.into_iter().find(|authority| hash(authority) == pin))
+}
+
+/// Certificates are good from a little before they were issued, and for a day: a host whose clock is further off cannot use
+/// its own, and what it would be told is only that a certificate is not valid.
+fn clock_problem(ours: Timestamp, theirs: Timestamp) -> Option<String> {
+    let off = ours.duration_since(theirs);
+    let (seconds, way) = (off.as_secs().abs(), if off.is_negative() { "behind" } else { "ahead of" });
+    let much = match seconds {
+        seconds if seconds <= CLOCKS_MAY_DIFFER_SECONDS => return None,
+        seconds if seconds < 7200 => format!("{} minutes", seconds / 60),
+        seconds if seconds < 172_800 => format!("{} hours", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    };
+    Some(format!(
+        "this host's clock is {much} {way} the cluster's ({ours:.0} here, {theirs:.0} there): set it right, then join again"
+    ))
 }
 
 // === impl Invitation ===
@@ -103,22 +131,22 @@ impl Invitation {
         // Nobody is believed yet: what comes back is held against the token's hash.
         config.accept_invalid_certs = true;
         let stranger = Client::from_config(config)?;
-        let authority = stranger
-            .request_text(Client::build(Method::GET, join::AUTHORITY)?)
-            .await
-            .with_context(|| format!("asking {server} for the cluster's authority"))?;
-        if hash(&authority)? != token.hash {
+        let asking = || format!("asking {server} for the cluster's authority");
+        let request = Client::build(Method::GET, join::AUTHORITY)?;
+        let (date, text) = stranger.request_dated(request).await.with_context(asking)?;
+        let Some(authority) = pinned(&text, &token.hash)? else {
             bail!(
-                "the server at {server} belongs to another cluster than the token (its authority is another one); check the address, or make a token at that cluster with `orlop token create`"
+                "the server at {server} belongs to another cluster than the token (its authority is another one, or was rotated since); check the address, or make a token at that cluster with `orlop token create`"
             );
+        };
+        if let Some(problem) = date.and_then(|theirs| clock_problem(Timestamp::now(), theirs)) {
+            bail!("{problem}");
         }
         let mut config = kube::Config::new(url);
-        let certificate = CertificateDer::from_pem_slice(authority.as_bytes())
-            .map_err(|error| anyhow::anyhow!("the authority's certificate: {error}"))?;
-        config.root_cert = Some(vec![certificate.to_vec()]);
+        config.root_cert = Some(vec![authority.to_vec()]);
         config.tls_server_name = Some(SERVER_NAME.to_owned());
         config.auth_info.token = Some(token.bearer.clone().into());
-        Ok(Invitation { client: Client::from_config(config)?, authority })
+        Ok(Invitation { client: Client::from_config(config)? })
     }
 
     /// Posts a request to one of the paths of [`apiserver::join`].
@@ -151,6 +179,25 @@ pub async fn ask<T: DeserializeOwned>(client: &Client, path: &str, request: &imp
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_is_told_so_in_both_directions() {
+        let theirs: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
+        let check = |ours: &str, expected: Option<&str>| {
+            let problem = clock_problem(ours.parse().expect("a time"), theirs);
+            match expected {
+                Some(part) => {
+                    assert!(problem.as_ref().is_some_and(|text| text.contains(part)), "{problem:?}")
+                }
+                None => assert_eq!(problem, None, "{ours}"),
+            }
+        };
+        check("2026-03-01T12:04:00Z", None);
+        check("2026-03-01T11:56:00Z", None);
+        check("2026-03-01T12:10:00Z", Some("10 minutes ahead of the cluster's"));
+        check("2026-02-28T12:00:00Z", Some("24 hours behind the cluster's"));
+        check("2026-03-04T12:00:00Z", Some("3 days ahead of the cluster's"));
+    }
 
     #[test]
     fn tokens_are_read_as_they_are_written() {

@@ -56,7 +56,7 @@ pub fn run(arguments: &Kubeconfig) -> Result<()> {
         arguments.org.as_deref(),
         arguments.validity_period,
     )?;
-    let text = kubeconfig::render("orlop", &arguments.client_name, &server, authority.ca_pem(), &issued);
+    let text = kubeconfig::render("orlop", &arguments.client_name, &server, &authority.ca_pem(), &issued);
     let mut output = std::io::stdout().lock();
     output.write_all(text.as_bytes()).context("writing the kubeconfig")?;
     output.flush().context("writing the kubeconfig")

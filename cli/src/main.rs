@@ -12,6 +12,7 @@ mod kubeconfig;
 mod layout;
 mod lock;
 mod networks;
+mod oidc;
 mod pod_routes;
 mod recover;
 mod reset;

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use apiserver::join::BackupFacts;
-use apiserver::pki::Authority;
+use apiserver::keys::{Keyring, Succession};
+use apiserver::pki::{self, Authority};
 use base64::Engine as _;
 use jiff::Timestamp;
-use store::Key;
+use store::Keys;
 use store::backup::{self, BackupError};
 use store_core::checkpoint::Image;
 use store_core::members::Member;
 
-use crate::control_plane::STORE_KEY_ID;
+use crate::control_plane;
 use crate::layout::Layout;
 use crate::lock;
 use crate::server::ServerFile;
@@ -88,13 +89,17 @@ pub fn restore(contents: Contents, data_dir: &Path, name: String, address: Socke
         .ok()
         .and_then(|seed| <[u8; 32]>::try_from(seed).ok())
         .context("the backup is of an unknown form: tokenSeed")?;
+    let keyring = Keyring {
+        authority: Succession::of(pki::authority_key(&facts.authority, &facts.authority_key)?),
+        token_key: Succession::of(pki::token_key(&seed)?),
+        store_key: 0,
+    };
     std::fs::create_dir_all(data_dir).with_context(|| format!("making {}", data_dir.display()))?;
-    Authority::install(&layout.pki(), &facts.authority, &facts.authority_key, &seed)?;
+    Authority::install(&layout.pki(), &keyring)?;
     let authority = Authority::load_or_create(&layout.pki())?;
     let member = image.members.fresh_id();
     let known = Member { name: name.clone(), address: address.to_string() };
-    let key = Key::new(STORE_KEY_ID, *authority.store_key());
-    store::offline::found(&layout.store(), key, image, member, known)?;
+    store::offline::found(&layout.store(), &store_keys(&authority)?, image, member, known)?;
     let file = ServerFile { name, member, address, joined: false, networks };
     // Written last: with it the directory is a server's.
     file.write(&layout)?;
@@ -114,15 +119,15 @@ pub fn recover(data_dir: &Path) -> Result<Recovered> {
         bail!("the server in {} runs; stop it first", data_dir.display());
     };
     let authority = Authority::load_or_create(&layout.pki())?;
-    let key = || Key::new(STORE_KEY_ID, *authority.store_key());
-    let image = store::offline::salvage(&layout.store(), key(), file.member)?;
+    let keys = store_keys(&authority)?;
+    let image = store::offline::salvage(&layout.store(), &keys, file.member)?;
     let others = image.members.iter().filter(|(id, _)| *id != file.member);
     let gone = others.map(|(_, member)| member.name.clone()).collect();
     let objects = image.snapshot.len();
     let before = data_dir.join(format!("store.before-{}", Timestamp::now().as_second()));
     std::fs::rename(layout.store(), &before).context("moving the data aside")?;
     let known = Member { name: file.name.clone(), address: file.address.to_string() };
-    if let Err(error) = store::offline::found(&layout.store(), key(), image, file.member, known) {
+    if let Err(error) = store::offline::found(&layout.store(), &keys, image, file.member, known) {
         // As it was: nothing is half done.
         let _ = std::fs::remove_dir_all(layout.store());
         std::fs::rename(&before, layout.store()).context("moving the data back")?;
@@ -131,4 +136,10 @@ pub fn recover(data_dir: &Path) -> Result<Recovered> {
     let file = ServerFile { joined: false, ..file };
     file.write(&layout)?;
     Ok(Recovered { file, gone, objects, before })
+}
+
+fn store_keys(authority: &Authority) -> Result<Keys> {
+    let mut keys = control_plane::store_keys(authority).into_iter();
+    let active = keys.next().context("the store has no key")?;
+    Ok(Keys::new(active, keys.collect()))
 }

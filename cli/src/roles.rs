@@ -107,7 +107,7 @@ async fn stand(
     stop_on_signal(stopping.clone())?;
     // A process that starts anew is another one: what it was in the middle of is lost.
     let identity = format!("{}_{:016x}", server::hostname()?, rand::rng().next_u64());
-    let candidate = Candidate { client, lease, identity };
+    let candidate = Candidate { client, lease, identity, outdated: None };
     match candidate.run(stopping, start).await? {
         End::Told => Ok(()),
         End::Failed => bail!("the {what} ended by themselves; the log says why"),

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use apiserver::join::{JOIN_SERVER, ServerAnswer, ServerRequest};
 use apiserver::pki::Authority;
-use base64::Engine as _;
 use clap::Args;
 use controller::NodeLifecycleOptions;
 use serde::{Deserialize, Serialize};
@@ -21,6 +20,7 @@ use crate::join::{Invitation, JoinToken};
 use crate::layout::{self, Layout};
 use crate::lock;
 use crate::networks::Networks;
+use crate::oidc::Oidc;
 
 /// An address of no network (RFC 5737): a datagram socket that is connected to it has the host's own address, and sends
 /// nothing.
@@ -56,6 +56,9 @@ pub struct Server {
     /// Addresses of services, in a new cluster.
     #[arg(long, value_name = "CIDR")]
     pub service_network: Option<String>,
+    /// Users of an issuer outside the cluster.
+    #[command(flatten)]
+    pub oidc: Oidc,
     #[command(flatten)]
     pub disabled: Disabled,
     /// The network namespace to live in; `orlop up` names it.
@@ -187,6 +190,7 @@ async fn start(arguments: &Server, layout: Layout, file: &ServerFile) -> Result<
         advertise: vec![file.address],
         url,
         networks: file.networks.clone(),
+        issuers: arguments.oidc.issuers()?,
         node_lifecycle: NodeLifecycleOptions::default(),
         disabled: arguments.disabled,
     })
@@ -248,6 +252,10 @@ async fn join(
     server: &str,
     token: &JoinToken,
 ) -> Result<ServerFile> {
+    let listen = SocketAddr::new(arguments.listen, arguments.port);
+    // Before the cluster counts on this server.
+    std::net::TcpListener::bind(listen)
+        .with_context(|| format!("{listen} cannot be listened on; choose another with --listen or --port"))?;
     let invitation = Invitation::accept(server, token).await?;
     let address = match arguments.advertise {
         Some(address) => address,
@@ -261,13 +269,8 @@ async fn join(
         .ask(JOIN_SERVER, &request)
         .await
         .with_context(|| format!("joining the cluster of {server}"))?;
-    let seed = base64::engine::general_purpose::STANDARD
-        .decode(&answer.token_seed)
-        .ok()
-        .and_then(|seed| <[u8; 32]>::try_from(seed).ok())
-        .context("the cluster's answer cannot be read: tokenSeed")?;
     let networks = serde_json::from_value(answer.cluster).context("the cluster's answer cannot be read")?;
-    Authority::install(&layout.pki(), &invitation.authority, &answer.authority_key, &seed)?;
+    Authority::install(&layout.pki(), &answer.keyring)?;
     Ok(ServerFile { name, member: answer.member, address, joined: true, networks })
 }
 

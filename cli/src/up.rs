@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::layout::{self, Layout};
 use crate::networks::Networks;
+use crate::oidc::Oidc;
 use crate::{doctor, lock};
 use nodes::Nodes;
 use plane::Plane;
@@ -49,6 +50,9 @@ pub struct Up {
     /// What runs containers.
     #[arg(long, value_enum, default_value_t = RuntimeKind::Embedded)]
     pub runtime: RuntimeKind,
+    /// Users of an issuer outside the cluster.
+    #[command(flatten)]
+    pub oidc: Oidc,
 }
 
 /// What runs containers.
@@ -157,8 +161,14 @@ impl Cluster {
         let places = fabric.as_ref().map_or(&[][..], |fabric| &fabric.nodes);
         let (server_places, node_places) = places.split_at(servers.len());
         let plane = match servers.is_empty() {
-            true => Plane::here(&layout, fabric.as_ref(), arguments.port, &networks, node_lifecycle).await?,
-            false => Plane::Apart(Servers::start(&layout, server_places, arguments.port).await?),
+            true => {
+                let (port, issuers) = (arguments.port, arguments.oidc.issuers()?);
+                Plane::here(&layout, fabric.as_ref(), port, &networks, issuers, node_lifecycle).await?
+            }
+            false => {
+                let further = arguments.oidc.arguments();
+                Plane::Apart(Servers::start(&layout, server_places, arguments.port, &further).await?)
+            }
         };
         let nodes = match (&fabric, arguments.runtime) {
             (Some(fabric), RuntimeKind::Embedded) => {

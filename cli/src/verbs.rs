@@ -14,9 +14,11 @@ mod drain;
 pub mod error;
 mod events;
 mod exec;
+mod explain;
 mod get;
 mod info;
 mod jsonpath;
+mod key;
 mod label;
 mod logs;
 mod manifest;
@@ -77,6 +79,7 @@ pub enum Verb {
     Events(Box<events::Events>),
     Auth(Box<auth::Auth>),
     Config(Box<config::Config>),
+    Explain(Box<explain::Explain>),
     ApiResources(Box<info::ApiResources>),
     ApiVersions(Box<info::ApiVersions>),
     ClusterInfo(Box<info::ClusterInfo>),
@@ -84,6 +87,7 @@ pub enum Verb {
     Status(Box<status::Status>),
     Token(Box<token::Token>),
     Member(Box<member::Member>),
+    Key(Box<key::Key>),
     Backup(Box<backup::Backup>),
 }
 
@@ -137,6 +141,7 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::Events(arguments) => events::run(arguments).await,
         Verb::Auth(arguments) => auth::run(arguments).await,
         Verb::Config(arguments) => config::run(arguments).await,
+        Verb::Explain(arguments) => explain::run(arguments).await,
         Verb::ApiResources(arguments) => info::api_resources(arguments).await,
         Verb::ApiVersions(arguments) => info::api_versions(arguments).await,
         Verb::ClusterInfo(arguments) => info::cluster_info(arguments).await,
@@ -144,6 +149,7 @@ async fn dispatch(verb: &Verb) -> Result<()> {
         Verb::Status(arguments) => status::run(arguments).await,
         Verb::Token(arguments) => token::run(arguments).await,
         Verb::Member(arguments) => member::run(arguments).await,
+        Verb::Key(arguments) => key::run(arguments).await,
         Verb::Backup(arguments) => backup::run(arguments).await,
     }
 }

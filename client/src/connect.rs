@@ -103,7 +103,7 @@ pub(crate) fn token_auth(token: &str) -> Result<AuthInfo, ConnectError> {
     Ok(serde_json::from_value(json!({"token": token}))?)
 }
 
-fn authorities(pem: &str) -> Result<Vec<Vec<u8>>, ConnectError> {
+pub(crate) fn authorities(pem: &str) -> Result<Vec<Vec<u8>>, ConnectError> {
     let certificates: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
         .collect::<Result<_, _>>()

@@ -8,23 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use client_core::cache::{Action, Change, Event, Failure, IndexFn, ListWatch, Page, Store};
-use client_core::lean::{MANAGED_FIELDS, Trim, without};
+use client_core::lean::{MANAGED_FIELDS, Trim};
 use client_core::object::{Kind, Object, ObjectKey, PartialObject, ResourceType};
+use client_core::wire::{JSON, METADATA, METADATA_LIST, decode_line, decode_page};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::params::{ListParams, Query};
 use crate::{Client, Error};
-
-const JSON: &str = "application/json";
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
-const METADATA_LIST: &str =
-    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 /// Which part of a collection is cached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,10 +41,17 @@ pub struct Informers {
 type CacheId = (TypeId, ResourceType, Scope);
 
 struct Registry {
-    caches: Mutex<BTreeMap<CacheId, Box<dyn Any + Send>>>,
+    caches: Mutex<BTreeMap<CacheId, Running>>,
     /// By the type of the objects; each is a [`Trim`] of them.
     trims: Mutex<BTreeMap<TypeId, Box<dyn Any + Send>>>,
     stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+/// A cache that is kept up to date until it is dropped here.
+struct Running {
+    /// An [`Informer`] of the objects' type.
+    informer: Box<dyn Any + Send>,
     _stop_on_drop: DropGuard,
 }
 
@@ -118,9 +119,9 @@ impl Informers {
         Self { client, shared: Arc::new(shared) }
     }
 
-    /// Lets the caches of a kind keep no more of each object than `trim` leaves. Caches that were asked for before keep all.
+    /// Lets the caches of a type keep no more of each object than `trim` leaves. Caches that were asked for before keep all.
     #[must_use]
-    pub fn trimmed<K: Kind>(self, trim: &'static Trim<K>) -> Self {
+    pub fn trimmed<K: Object>(self, trim: &'static Trim<K>) -> Self {
         let mut trims = self.shared.trims.lock().unwrap_or_else(PoisonError::into_inner);
         trims.insert(TypeId::of::<K>(), Box::new(trim));
         drop(trims);
@@ -147,6 +148,13 @@ impl Informers {
         self.cache(resource, scope, true)
     }
 
+    /// Ends the caches of a resource that is served no longer. Who holds one keeps what was in it last; who asks again gets a
+    /// new one.
+    pub fn forget(&self, resource: &ResourceType) {
+        let mut caches = self.shared.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(|(_, cached, _), _| cached != resource);
+    }
+
     fn cache<T: Object + DeserializeOwned>(
         &self,
         resource: ResourceType,
@@ -155,13 +163,15 @@ impl Informers {
     ) -> Informer<T> {
         let id = (TypeId::of::<T>(), resource.clone(), scope.clone());
         let mut caches = self.shared.caches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = caches.get(&id).and_then(|cache| cache.downcast_ref::<Informer<T>>()) {
+        if let Some(known) = caches.get(&id).and_then(|cache| cache.informer.downcast_ref::<Informer<T>>()) {
             return known.clone();
         }
         let informer = Informer::new();
-        caches.insert(id, Box::new(informer.clone()));
+        let stop = self.shared.stop.child_token();
+        let running =
+            Running { informer: Box::new(informer.clone()), _stop_on_drop: stop.clone().drop_guard() };
+        caches.insert(id, running);
         let source = Source { client: self.client.clone(), resource, scope, partial, trim: self.trim() };
-        let stop = self.shared.stop.clone();
         let shared = Arc::clone(&informer.shared);
         tokio::spawn(async move {
             tokio::select! {
@@ -310,22 +320,6 @@ struct Source<T: 'static> {
     trim: Option<&'static Trim<T>>,
 }
 
-#[derive(Deserialize)]
-struct RawPage<'a> {
-    #[serde(default)]
-    metadata: RawMeta,
-    #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RawMeta {
-    resource_version: Option<String>,
-    #[serde(rename = "continue")]
-    continue_token: Option<String>,
-}
-
 // === impl Source ===
 
 impl<T: Object + DeserializeOwned> Source<T> {
@@ -361,7 +355,8 @@ impl<T: Object + DeserializeOwned> Source<T> {
         if self.partial {
             request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static(METADATA_LIST));
         }
-        let mut page: Page<T> = decode_page(&self.client.request_bytes(request).await?, &self.lists())?;
+        let bytes = self.client.request_bytes(request).await?;
+        let mut page: Page<T> = decode_page(&bytes, &self.lists(), &mut unreadable).map_err(Error::Decode)?;
         if let Some(trim) = self.trim {
             page.items.iter_mut().for_each(trim.object);
         }
@@ -389,7 +384,7 @@ impl<T: Object + DeserializeOwned> Source<T> {
             let events: Vec<Event<T>> = match lines.next_batch().await {
                 Ok(Some(batch)) => batch
                     .iter()
-                    .map_while(|line| match crate::watch::decode_without(line, &lists) {
+                    .map_while(|line| match decode_line::<T>(line, &lists, &mut unreadable) {
                         Ok(mut event) => {
                             if let (Some(trim), Some(object)) = (self.trim, event.object_mut()) {
                                 (trim.object)(object);
@@ -436,27 +431,9 @@ impl<T: Object + DeserializeOwned> Source<T> {
     }
 }
 
-fn decode_page<T: Object + DeserializeOwned>(bytes: &[u8], lists: &[&str]) -> Result<Page<T>, Error> {
-    let page: RawPage<'_> = serde_json::from_slice(bytes).map_err(Error::Decode)?;
-    let raw = page.items.unwrap_or_default();
-    let mut items = Vec::with_capacity(raw.len());
-    let mut undecodable = Vec::new();
-    for item in raw {
-        match serde_json::from_str::<T>(&without(item.get(), lists)) {
-            Ok(object) => items.push(crate::watch::trimmed(object)),
-            Err(error) => {
-                let key = serde_json::from_str::<PartialObject>(item.get()).map(|object| object.key());
-                tracing::warn!(%error, object = ?key.as_ref().ok(), "an object of a list cannot be decoded");
-                undecodable.extend(key.ok());
-            }
-        }
-    }
-    Ok(Page {
-        resource_version: page.metadata.resource_version.unwrap_or_default(),
-        continue_token: page.metadata.continue_token,
-        items,
-        undecodable,
-    })
+/// Says which object of a list or watch cannot be decoded.
+fn unreadable(key: Option<&ObjectKey>, error: serde_json::Error) {
+    tracing::warn!(%error, object = ?key, "an object cannot be decoded");
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 
 mod connect;
 mod dynamic;
-mod error;
 mod servers;
 mod transport;
 mod typed;
@@ -17,9 +16,9 @@ pub mod params;
 pub mod watch;
 
 pub use client_core as core;
+pub use client_core::error::Error;
 pub use kube;
 
 pub use self::connect::ConnectError;
-pub use self::error::Error;
 pub use self::informer::{Changes, Informer, Informers, Scope};
 pub use self::transport::{Client, ResponseBody};

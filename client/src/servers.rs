@@ -53,11 +53,18 @@ impl Network {
         Ok(Self { config: Mutex::new(config), servers, current })
     }
 
-    /// New requests prove another identity, by new connections.
-    pub(crate) fn replace_identity(&self, identity: AuthInfo) -> Result<(), ConnectError> {
+    /// New requests prove another identity, and accept these authorities or, without, those of before, by new connections.
+    pub(crate) fn replace_identity(
+        &self,
+        identity: AuthInfo,
+        authorities: Option<Vec<Vec<u8>>>,
+    ) -> Result<(), ConnectError> {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = config.clone();
         next.auth_info = identity;
+        if authorities.is_some() {
+            next.root_cert = authorities;
+        }
         let urls: Vec<Uri> = self.servers.load().iter().map(|(url, _)| url.clone()).collect();
         self.servers.store(Arc::new(connect(&next, &urls)?));
         *config = next;

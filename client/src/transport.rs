@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use jiff::Timestamp;
 use kube::client::Body;
 use tower::{BoxError, Service, ServiceExt};
 
@@ -124,15 +125,21 @@ impl Client {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Replaces the client certificate of this client and all its clones. Requests under way are not disturbed; new ones
+    /// Replaces the client certificate of this client and all its clones, and the authorities (PEM) that they accept. Requests under way are not disturbed; new ones
     /// use new connections. Does nothing to a client inside the process.
     ///
     /// # Errors
     /// When the certificate or key cannot be used; the old one stays.
-    pub fn replace_identity(&self, cert_pem: &str, key_pem: &str) -> Result<(), crate::ConnectError> {
+    pub fn replace_identity(
+        &self,
+        ca_pem: &str,
+        cert_pem: &str,
+        key_pem: &str,
+    ) -> Result<(), crate::ConnectError> {
         match &self.inner.way {
             Way::Network(network) => {
-                network.replace_identity(crate::connect::certificate_auth(cert_pem, key_pem)?)
+                let identity = crate::connect::certificate_auth(cert_pem, key_pem)?;
+                network.replace_identity(identity, Some(crate::connect::authorities(ca_pem)?))
             }
             Way::Process(_) => Ok(()),
         }
@@ -157,7 +164,7 @@ impl Client {
     /// As [`Client::with_token`]; the old one stays.
     pub fn replace_token(&self, token: &str) -> Result<(), crate::ConnectError> {
         match &self.inner.way {
-            Way::Network(network) => network.replace_identity(crate::connect::token_auth(token)?),
+            Way::Network(network) => network.replace_identity(crate::connect::token_auth(token)?, None),
             Way::Process(_) => Err(crate::ConnectError::InProcess),
         }
     }
@@ -255,6 +262,26 @@ impl Client {
     pub async fn request_text(&self, request: Request<Body>) -> Result<String, Error> {
         let bytes = self.request_bytes(request).await?;
         String::from_utf8(bytes.into()).map_err(Error::transport)
+    }
+
+    /// Sends a request and returns the body of a successful answer as text, with the server's time where it says it.
+    ///
+    /// # Errors
+    /// As [`Client::request_bytes`].
+    pub async fn request_dated(&self, request: Request<Body>) -> Result<(Option<Timestamp>, String), Error> {
+        let answer = async {
+            let response = self.send(request).await?;
+            let (parts, body) = response.into_parts();
+            let date = parts.headers.get(header::DATE).and_then(|date| date.to_str().ok());
+            let date =
+                date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp());
+            let body = collect(body).await?;
+            match parts.status.is_success() {
+                true => Ok((date, String::from_utf8(body.into()).map_err(Error::transport)?)),
+                false => Err(Error::from_answer(parts.status, &body)),
+            }
+        };
+        tokio::time::timeout(DEADLINE, answer).await.map_err(Error::transport)?
     }
 
     /// Sends a request and decodes the body of a successful answer.

@@ -1,16 +1,14 @@
-//! Watch answers: a body cut into lines, and lines decoded straight into objects.
+//! Watch answers: a body cut into lines.
 
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
-use client_core::cache::{Failure, WatchEvent};
-use client_core::lean::{MANAGED_FIELDS, without};
-use client_core::object::{Object, PartialObject, ResourceType};
+use client_core::object::ResourceType;
+use client_core::wire::JSON;
 use futures::FutureExt as _;
 use http::{Method, header};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::params::{ListParams, Query};
@@ -47,16 +45,6 @@ struct Envelope<'a> {
     kind: Cow<'a, str>,
     #[serde(borrow)]
     object: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct ErrorObject {
-    #[serde(default)]
-    code: i32,
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    message: String,
 }
 
 // === impl Lines ===
@@ -160,7 +148,7 @@ impl RawEvent {
 // === impl Client ===
 
 impl Client {
-    /// Opens a watch and returns its lines; each is read with [`RawEvent::parse`] or [`decode`].
+    /// Opens a watch and returns its lines; each is read with [`RawEvent::parse`] or [`client_core::wire::decode_line`].
     ///
     /// # Errors
     /// See [`Error`]; [`Error::is_expired`] when the version is too old.
@@ -171,7 +159,7 @@ impl Client {
         params: &ListParams,
         timeout: Option<std::time::Duration>,
     ) -> Result<Lines, Error> {
-        self.watch_as(resource, namespace, params, timeout, "application/json").await
+        self.watch_as(resource, namespace, params, timeout, JSON).await
     }
 
     /// As [`Client::watch`], with a media type of choice (for example a Table).
@@ -198,75 +186,10 @@ impl Client {
     }
 }
 
-/// Decodes one line of a watch. An error event of the server is a [`Failure`].
-///
-/// # Errors
-/// When the server says that the watch failed.
-pub fn decode<T: Object + DeserializeOwned>(line: &[u8]) -> Result<WatchEvent<T>, Failure> {
-    decode_without(line, &[MANAGED_FIELDS])
-}
-
-/// As [`decode`], without the lists that `lean::without` takes out, which should be managed fields and others.
-pub(crate) fn decode_without<T: Object + DeserializeOwned>(
-    line: &[u8],
-    lists: &[&str],
-) -> Result<WatchEvent<T>, Failure> {
-    let Some((kind, json)) = opened(line) else {
-        return Err(Failure::Other("a line of the watch is not an event".to_owned()));
-    };
-    let object = |make: fn(T) -> WatchEvent<T>| match serde_json::from_str::<T>(&without(json, lists)) {
-        Ok(object) => Ok(make(trimmed(object))),
-        Err(error) => {
-            tracing::warn!(%error, "an object of a watch cannot be decoded");
-            Ok(WatchEvent::Undecodable)
-        }
-    };
-    match &*kind {
-        "ADDED" | "MODIFIED" => object(WatchEvent::Applied),
-        "DELETED" => object(WatchEvent::Deleted),
-        "BOOKMARK" => match serde_json::from_str::<PartialObject>(json) {
-            Ok(bookmark) => Ok(WatchEvent::Bookmark {
-                resource_version: bookmark.metadata.resource_version.unwrap_or_default(),
-            }),
-            Err(_) => Ok(WatchEvent::Undecodable),
-        },
-        "ERROR" => Err(match serde_json::from_str::<ErrorObject>(json) {
-            Ok(error) if error.code == 410 || matches!(&*error.reason, "Expired" | "Gone") => {
-                Failure::Expired
-            }
-            Ok(error) => Failure::Other(error.message),
-            Err(error) => Failure::Other(error.to_string()),
-        }),
-        other => Err(Failure::Other(format!("unknown watch event {other}"))),
-    }
-}
-
-/// The kind of an event and the JSON of its object.
-fn opened(line: &[u8]) -> Option<(Cow<'_, str>, &str)> {
-    // As API servers write it: the object need not be looked through to find its end.
-    let plain = || {
-        let (kind, rest) = std::str::from_utf8(line).ok()?.strip_prefix("{\"type\":\"")?.split_once('"')?;
-        Some((kind, rest.strip_prefix(",\"object\":")?.strip_suffix('}')?))
-    };
-    match plain() {
-        Some((kind, object)) => Some((Cow::Borrowed(kind), object)),
-        None => {
-            serde_json::from_slice::<Envelope<'_>>(line).ok().map(|event| (event.kind, event.object.get()))
-        }
-    }
-}
-
-/// Drops managed fields where they were not left out of the JSON.
-pub(crate) fn trimmed<T: Object>(mut object: T) -> T {
-    object.metadata_mut().managed_fields = None;
-    object
-}
-
 #[cfg(test)]
 mod tests {
     use futures::stream;
     use http_body_util::StreamBody;
-    use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
 
@@ -289,22 +212,5 @@ mod tests {
         assert_eq!(lines_of(&["a\nb\n", "c", "c", "\nd\ne", "e\n\nf"]), ["a", "b", "cc", "d", "ee", "f"]);
         assert!(lines_of(&[]).is_empty());
         assert_eq!(lines_of(&["", "x\n"]), ["x"]);
-    }
-
-    #[test]
-    fn events() {
-        let line = br#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","resourceVersion":"7","managedFields":[{"manager":"m"}]}}}"#;
-        let Ok(WatchEvent::Applied(pod)) = decode::<Pod>(line) else { panic!("applied") };
-        assert_eq!((pod.name(), pod.resource_version()), ("a", "7"));
-        assert!(pod.metadata.managed_fields.is_none());
-        let bookmark = br#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"Pod","metadata":{"resourceVersion":"9"}}}"#;
-        assert!(
-            matches!(decode::<Pod>(bookmark), Ok(WatchEvent::Bookmark { resource_version }) if resource_version == "9")
-        );
-        let gone = br#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}"#;
-        assert_eq!(decode::<Pod>(gone).expect_err("gone"), Failure::Expired);
-        let wrong = br#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"Pod","metadata":{"name":7}}}"#;
-        assert!(matches!(decode::<Pod>(wrong), Ok(WatchEvent::Undecodable)));
-        assert!(matches!(decode::<Pod>(b"{"), Err(Failure::Other(_))));
     }
 }

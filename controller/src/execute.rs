@@ -1,13 +1,14 @@
 //! Carries plans out and asks their questions.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use client::{Client, Error};
-use client_core::object::{ObjectKey, PartialObject, Target};
+use client_core::object::{PartialObject, Target};
 use client_core::plan::Write;
-use controller_core::plan::{Action, Answer, Answers, Failure, Question, Step, is_namespace_terminating};
+use client_core::wire::{METADATA, METADATA_LIST};
+use controller_core::execution::{Execution, Next, Outcome, Sending, Verdict};
+use controller_core::plan::{Action, Answer, Answers, Failure, Question, Step};
 use controller_core::world::WriteKind;
 use futures::StreamExt;
 use http::header::{ACCEPT, HeaderValue};
@@ -16,73 +17,21 @@ use serde_json::Value;
 
 use crate::host::{Desk, Host};
 
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
-const METADATA_LIST: &str =
-    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-/// How often a create of unknown outcome is repeated.
-const REPEATS: u32 = 5;
 /// How many objects one page of a list holds.
 const PAGE: usize = 500;
 
-/// What became of a plan.
-pub(crate) enum Outcome {
-    /// Everything was written.
-    Done,
-    /// Something was refused for good; time will tell.
-    GivenUp,
-    /// It is worth another attempt; the failure, if users are to hear of it.
-    Failed(Option<Failure>),
-}
-
-impl Outcome {
-    /// The worse of two.
-    fn and(self, other: Outcome) -> Outcome {
-        match (self, other) {
-            (Outcome::Done, other) => other,
-            (Outcome::Failed(None), Outcome::Failed(failure)) => Outcome::Failed(failure),
-            (Outcome::GivenUp, Outcome::Failed(failure)) => Outcome::Failed(failure),
-            (mine, _) => mine,
-        }
-    }
-}
-
-/// Carries out the steps in order. After a failure only those due in any case are carried out.
+/// Carries a plan out.
 pub(crate) async fn carry_out(host: &Host, desk: &Desk, steps: Vec<Step>) -> Outcome {
-    let mut outcome = Outcome::Done;
-    for step in steps {
-        let going_on = matches!(outcome, Outcome::Done);
-        let next = match step {
-            Step::Always(action) => one(host, desk, action).await,
-            _ if !going_on => continue,
-            Step::One(action) => one(host, desk, action).await,
-            Step::Together(actions) => together(host, desk, actions).await,
-            Step::SlowStart(actions) => slow_start(host, desk, actions).await,
-        };
-        outcome = outcome.and(next);
+    let mut execution = Execution::new(steps);
+    while let Some(actions) = execution.next_actions() {
+        let outcome = futures::stream::iter(actions)
+            .map(|action| one(host, desk, action))
+            .buffer_unordered(host.writes)
+            .fold(Outcome::Done, async |worst, next| worst.and(next))
+            .await;
+        execution.settle(outcome);
     }
-    outcome
-}
-
-async fn together(host: &Host, desk: &Desk, actions: Vec<Action>) -> Outcome {
-    futures::stream::iter(actions)
-        .map(|action| one(host, desk, action))
-        .buffer_unordered(host.writes)
-        .fold(Outcome::Done, async |worst, next| worst.and(next))
-        .await
-}
-
-async fn slow_start(host: &Host, desk: &Desk, mut actions: Vec<Action>) -> Outcome {
-    let mut size = 1;
-    while !actions.is_empty() {
-        let rest = actions.split_off(size.min(actions.len()));
-        let outcome = together(host, desk, actions).await;
-        if !matches!(outcome, Outcome::Done) {
-            return outcome;
-        }
-        actions = rest;
-        size *= 2;
-    }
-    Outcome::Done
+    execution.outcome()
 }
 
 /// Carries one action out and tells what was promised of its outcome.
@@ -100,7 +49,7 @@ async fn one(host: &Host, desk: &Desk, action: Action) -> Outcome {
     }
     let kind = WriteKind::of(&write);
     let what = write.key();
-    match send(desk, write).await {
+    let error = match send(desk, write).await {
         Ok(answer) => {
             if let Some(kind) = kind {
                 host.change(|world, now| world.written(&kind, &answer, now));
@@ -108,55 +57,45 @@ async fn one(host: &Host, desk: &Desk, action: Action) -> Outcome {
             if let Some(note) = succeeded {
                 desk.recorder.note(note.into());
             }
-            Outcome::Done
+            return Outcome::Done;
         }
-        Err(error) if tolerant && (error.is_not_found() || error.is_already_exists()) => Outcome::Done,
-        Err(error) if error.status().is_some_and(is_namespace_terminating) => Outcome::GivenUp,
-        Err(error) => {
-            tracing::debug!(object = %what, %error, "a write failed");
-            // A stale view explains itself with the next plan.
-            if error.is_conflict() || error.is_already_exists() || error.is_not_found() {
-                return Outcome::Failed(None);
-            }
-            let failure = failed.map(|mut note| {
-                let message = error.to_string();
-                note.message.push_str(&message);
-                let failure = Failure { reason: note.reason, message };
-                desk.recorder.note(note.into());
-                failure
-            });
-            Outcome::Failed(failure)
-        }
+        Err(error) => error,
+    };
+    let verdict = Verdict::of(&error, tolerant);
+    if matches!(verdict, Verdict::Stale | Verdict::Failed) {
+        tracing::debug!(object = %what, %error, "a write failed");
+    }
+    match verdict {
+        Verdict::Done => Outcome::Done,
+        Verdict::GivenUp => Outcome::GivenUp,
+        Verdict::Stale => Outcome::Failed(None),
+        Verdict::Failed => Outcome::Failed(failed.map(|mut note| {
+            let message = error.to_string();
+            note.message.push_str(&message);
+            let failure = Failure { reason: note.reason, message };
+            desk.recorder.note(note.into());
+            failure
+        })),
     }
 }
 
-/// Sends a write. A create whose outcome is unknown is repeated under the same name, so that it is made at
-/// most once: where an earlier attempt got through, the object that is there is the answer.
+/// Sends a write, and sends it again as long as it is said to.
 async fn send(desk: &Desk, write: Write) -> Result<Bytes, Error> {
-    let Write::Create { resource, namespace, object } = &write else {
-        return desk.client.write(write, &desk.recorder).await;
-    };
-    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-    let target = Target { resource: resource.clone(), key: ObjectKey::new(namespace.as_str(), name) };
-    let mut delay = Duration::from_millis(100);
-    let mut unknown = false;
-    for _ in 0..REPEATS {
-        match desk.client.write(write.clone(), &desk.recorder).await {
-            Err(error) if is_outcome_unknown(&error) => unknown = true,
-            Err(error) if unknown && error.is_already_exists() => {
+    let mut sending = Sending::new(&write);
+    loop {
+        let error = match desk.client.write(write.clone(), &desk.recorder).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        match sending.failed(&error) {
+            Next::Again(pause) => tokio::time::sleep(pause).await,
+            Next::Read(target) => {
                 let path = target.path(None);
                 return desk.client.request_bytes(Client::build(http::Method::GET, &path)?).await;
             }
-            answer => return answer,
+            Next::Fail => return Err(error),
         }
-        tokio::time::sleep(delay).await;
-        delay *= 3;
     }
-    desk.client.write(write, &desk.recorder).await
-}
-
-fn is_outcome_unknown(error: &Error) -> bool {
-    matches!(error, Error::Transport(_)) || error.code() == Some(504)
 }
 
 // === questions ===

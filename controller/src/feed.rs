@@ -5,14 +5,9 @@ use std::time::Duration;
 
 use client::{Changes, Informer, Informers, Scope};
 use client_core::cache::Change;
-use client_core::object::{Kind, Object, PartialObject, ResourceType};
-use controller_core::namespaced_defaults::{DEFAULT_ACCOUNT, ROOT_CA};
-use controller_core::world::{Tracked, Work, World};
-use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use client_core::object::{Object, PartialObject, ResourceType};
+use controller_core::feed::{self, Feeds, Take, take_metadata};
+use controller_core::plan::Kind;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,8 +26,22 @@ const DEFINITIONS: &str = "customresourcedefinitions";
 #[derive(Clone)]
 struct Pending(Arc<watch::Sender<usize>>);
 
-/// How a cache's objects enter the world.
-type Take<T> = fn(&mut World, &ResourceType, Change<T>, Timestamp) -> Vec<Work>;
+/// What starts caches and has the world follow them.
+struct Follower<'a> {
+    host: &'a Arc<Host>,
+    informers: &'a Informers,
+    pending: &'a Pending,
+    stop: &'a CancellationToken,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Feeds for Follower<'_> {
+    fn follow<K: Kind>(&mut self, named: Option<&'static str>, take: Take<K>) {
+        let scope = named.map_or(Scope::all(), |name| Scope::fields(format!("metadata.name={name}")));
+        let informer = self.informers.get::<K>(scope);
+        spawn(self.host, informer, ResourceType::of::<K>(), take, self.pending, self.stop, self.tasks);
+    }
+}
 
 /// Starts all caches. The future ends when each of them has told everything.
 pub(crate) fn start(
@@ -43,47 +52,14 @@ pub(crate) fn start(
     tasks: &mut JoinSet<()>,
 ) -> impl Future<Output = ()> + use<> {
     let pending = Pending(Arc::new(watch::Sender::new(0)));
-    let mut typed = Vec::new();
-    macro_rules! typed {
-        ($($kind:ty),*) => {$(
-            typed.push(ResourceType::of::<$kind>());
-            spawn(host, informers.get::<$kind>(Scope::all()), ResourceType::of::<$kind>(), take::<$kind>, &pending, stop, tasks);
-        )*};
-    }
-    typed!(
-        Pod,
-        ReplicaSet,
-        Deployment,
-        DaemonSet,
-        ControllerRevision,
-        Node,
-        Service,
-        EndpointSlice,
-        Endpoints,
-        Namespace
-    );
-    typed.push(ResourceType::of::<Lease>());
-    spawn(host, informers.get(Scope::all()), ResourceType::of::<Lease>(), take_lease, &pending, stop, tasks);
-    let named = |name: &str| Scope::fields(format!("metadata.name={name}"));
-    let accounts = informers.get::<ServiceAccount>(named(DEFAULT_ACCOUNT));
-    spawn(
-        host,
-        accounts,
-        ResourceType::of::<ServiceAccount>(),
-        take::<ServiceAccount>,
-        &pending,
-        stop,
-        tasks,
-    );
-    let maps = informers.get::<ConfigMap>(named(ROOT_CA));
-    spawn(host, maps, ResourceType::of::<ConfigMap>(), take::<ConfigMap>, &pending, stop, tasks);
-
+    let known = feed::follow_all(&mut Follower { host, informers, pending: &pending, stop, tasks });
     let discoverer = Discoverer {
         host: Arc::clone(host),
         informers: informers.clone(),
         pending: pending.clone(),
         stop: stop.clone(),
-        known: typed,
+        known,
+        cached: Vec::new(),
         changed: Arc::new(tokio::sync::Notify::new()),
     };
     // The discoverer counts itself until it has counted its caches.
@@ -109,6 +85,8 @@ fn spawn<T: Object>(
     let (host, pending, stop) = (Arc::clone(host), pending.clone(), stop.clone());
     tasks.spawn(async move {
         let changes = informer.subscribe();
+        // The changes end when nobody keeps the cache any more.
+        drop(informer);
         tokio::select! {
             () = stop.cancelled() => {}
             () = pump(&host, changes, &resource, take, &pending) => {}
@@ -124,6 +102,7 @@ async fn pump<T: Object>(
     take: Take<T>,
     pending: &Pending,
 ) {
+    let mut waits = true;
     while let Some(first) = changes.next().await {
         let mut synced = false;
         host.change(|world, now| {
@@ -139,42 +118,12 @@ async fn pump<T: Object>(
             work
         });
         if synced {
+            waits = false;
             pending.0.send_modify(|count| *count = count.saturating_sub(1));
         }
     }
-}
-
-fn take<K: Tracked + Kind>(
-    world: &mut World,
-    _: &ResourceType,
-    change: Change<K>,
-    now: Timestamp,
-) -> Vec<Work> {
-    match change {
-        Change::Applied { new, .. } => world.applied(new, now),
-        Change::Deleted { last } => world.deleted(&*last, now),
-        Change::Synced => Vec::new(),
-    }
-}
-
-fn take_lease(world: &mut World, _: &ResourceType, change: Change<Lease>, now: Timestamp) -> Vec<Work> {
-    match change {
-        Change::Applied { new, .. } => world.lease_applied(&new, now),
-        Change::Deleted { last } => world.lease_deleted(&last),
-        Change::Synced => Vec::new(),
-    }
-}
-
-fn take_meta(
-    world: &mut World,
-    resource: &ResourceType,
-    change: Change<PartialObject>,
-    _: Timestamp,
-) -> Vec<Work> {
-    match change {
-        Change::Applied { new, .. } => world.applied_meta(resource, &new.metadata),
-        Change::Deleted { last } => world.deleted_meta(resource, &last.metadata),
-        Change::Synced => Vec::new(),
+    if waits {
+        pending.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
@@ -184,7 +133,10 @@ struct Discoverer {
     informers: Informers,
     pending: Pending,
     stop: CancellationToken,
+    /// Resources that have a cache.
     known: Vec<ResourceType>,
+    /// Those whose cache was made here.
+    cached: Vec<ResourceType>,
     changed: Arc<tokio::sync::Notify>,
 }
 
@@ -209,10 +161,12 @@ impl Discoverer {
 
     fn take(&mut self, found: Found, tasks: &mut JoinSet<()>) {
         let Found { namespaced, kinds, deletable } = found;
+        if namespaced.failure.is_none() {
+            self.forget_all_but(&deletable);
+        }
         self.host.change(|world, _| {
-            world.discovery = namespaced;
             world.kinds = kinds;
-            Vec::new()
+            world.discovered(namespaced)
         });
         for resource in deletable {
             if self.known.contains(&resource) {
@@ -220,20 +174,34 @@ impl Discoverer {
             }
             let informer = self.informers.metadata(resource.clone(), Scope::all());
             if resource.plural == DEFINITIONS {
-                tasks.spawn(announce(informer.subscribe(), Arc::clone(&self.changed)));
+                tasks.spawn(announce(informer.subscribe(), self.host.clone(), self.changed.clone()));
             }
-            spawn(&self.host, informer, resource.clone(), take_meta, &self.pending, &self.stop, tasks);
+            spawn(&self.host, informer, resource.clone(), take_metadata, &self.pending, &self.stop, tasks);
+            self.cached.push(resource.clone());
             self.known.push(resource);
+        }
+    }
+
+    /// Ends the caches of resources that are served no longer: they would ask for them again and again.
+    fn forget_all_but(&mut self, served: &[ResourceType]) {
+        let gone: Vec<ResourceType> = self.cached.extract_if(.., |cached| !served.contains(cached)).collect();
+        for resource in gone {
+            self.informers.forget(&resource);
+            self.known.retain(|known| *known != resource);
         }
     }
 }
 
-/// Wakes the discoverer when a definition changes.
-async fn announce(mut changes: Changes<PartialObject>, changed: Arc<tokio::sync::Notify>) {
+/// Wakes the discoverer when a definition changes. Until it has looked, nothing is known to be the last of a namespace.
+async fn announce(mut changes: Changes<PartialObject>, host: Arc<Host>, changed: Arc<tokio::sync::Notify>) {
     let mut synced = false;
     while let Some(change) = changes.next().await {
         synced |= matches!(change, Change::Synced);
         if synced {
+            host.change(|world, _| {
+                world.discovery.failure = Some("definitions of custom resources have changed".to_owned());
+                Vec::new()
+            });
             changed.notify_one();
         }
     }

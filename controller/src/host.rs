@@ -10,7 +10,8 @@ use client::clock;
 use client::events::Recorder;
 use client_core::queue::WorkQueue;
 use controller_core::dispatch::{self, Attempt};
-use controller_core::plan::{Failure, Plan, Report};
+use controller_core::execution::{self, Failures, Outcome, Rounds};
+use controller_core::plan::{Plan, Report};
 use controller_core::world::{Controller, Key, Work, World};
 use jiff::Timestamp;
 use rand::SeedableRng;
@@ -20,18 +21,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
-use crate::execute::{self, Outcome};
+use crate::execute;
 use crate::why::Why;
 
-/// How often a plan may ask before it is left for later.
-const ROUNDS: usize = 4;
 /// How often objects known only from our own writes are checked.
 const EXPIRE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Host {
     world: Mutex<World>,
     desks: BTreeMap<Controller, Desk>,
-    failures: Mutex<BTreeMap<Work, Failure>>,
+    failures: Mutex<Failures>,
     workers: usize,
     pub(crate) writes: usize,
     why: Why,
@@ -124,60 +123,34 @@ impl Host {
     /// Plans one key, carries the plan out, and gives the key back.
     async fn handle(&self, work: Work) {
         let Some(desk) = self.desks.get(&work.controller) else { return };
-        let outcome = self.attempt(&work, desk).await;
-        let mut queue = lock(&desk.queue);
-        let now = clock::now();
-        match &outcome {
-            Ok(look_again_at) => {
-                queue.forget(&work.key);
-                if let Some(at) = look_again_at {
-                    let wait = at.duration_since(now.wall);
-                    let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO);
-                    queue.add_after(work.key.clone(), wait.max(Duration::from_millis(1)), now.moment);
-                }
-            }
-            Err(()) => {
-                queue.add_failed(work.key.clone(), now.moment);
-            }
-        }
-        queue.done(&work.key);
-        drop(queue);
+        let (outcome, look_again_at) = self.attempt(&work, desk).await;
+        lock(&self.failures).note(&work, &outcome);
+        execution::give_back(&mut lock(&desk.queue), &work.key, &outcome, look_again_at, clock::now());
         desk.added.notify_one();
     }
 
-    async fn attempt(&self, work: &Work, desk: &Desk) -> Result<Option<Timestamp>, ()> {
-        let failure = lock(&self.failures).get(work).cloned();
+    async fn attempt(&self, work: &Work, desk: &Desk) -> (Outcome, Option<Timestamp>) {
+        const AGAIN: (Outcome, Option<Timestamp>) = (Outcome::Failed(None), None);
+        let failure = lock(&self.failures).of(work).cloned();
         let mut attempt = Attempt { failure: failure.as_ref(), ..Attempt::default() };
-        let mut planned = self.plan(work, &attempt)?;
-        for _ in 0..ROUNDS {
-            if planned.0.questions.is_empty() {
-                break;
+        let mut rounds = Rounds::default();
+        let (plan, Report { events, why }) = loop {
+            let Ok((mut plan, report)) = self.plan(work, &attempt) else { return AGAIN };
+            match rounds.questions(&mut plan) {
+                Some(questions) => {
+                    attempt.answers.extend(execute::ask(&desk.client, questions, self.writes).await);
+                }
+                None => break (plan, report),
             }
-            let questions = std::mem::take(&mut planned.0.questions);
-            attempt.answers.extend(execute::ask(&desk.client, questions, self.writes).await);
-            planned = self.plan(work, &attempt)?;
-        }
-        let (Plan { steps, look_again_at, questions }, Report { events, why }) = planned;
+        };
         self.why.record(work, Timestamp::now(), why);
         for event in events {
             desk.recorder.note(event.into());
         }
-        if !questions.is_empty() {
-            return Err(());
+        if !plan.questions.is_empty() {
+            return AGAIN;
         }
-        match execute::carry_out(self, desk, steps).await {
-            Outcome::Done => {
-                lock(&self.failures).remove(work);
-                Ok(look_again_at)
-            }
-            Outcome::GivenUp => Ok(look_again_at),
-            Outcome::Failed(failure) => {
-                if let Some(failure) = failure {
-                    lock(&self.failures).insert(work.clone(), failure);
-                }
-                Err(())
-            }
-        }
+        (execute::carry_out(self, desk, plan.steps).await, plan.look_again_at)
     }
 
     /// Plans one key. An object that breaks its planner must not take the others with it: it is tried again like any failure.

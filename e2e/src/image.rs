@@ -28,6 +28,11 @@ pub fn pack(tool: &Path, archive: &Path) -> Result<()> {
         layer.append_data(&mut header, folder, std::io::empty())?;
     }
     append(&mut layer, Path::new("tool"), &std::fs::read(tool).context("reading the tool")?, 0o755)?;
+    // `kubectl cp` runs a tar in the container.
+    let mut link = header();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_size(0);
+    layer.append_link(&mut link, "tar", "tool")?;
     append(
         &mut layer,
         Path::new("etc/passwd"),

@@ -1,5 +1,6 @@
 //! The unchanged kubectl.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::wait;
+use crate::{transcript, wait};
 
 /// Names the kubectl to test with; otherwise the one on `PATH` is used.
 pub const VARIABLE: &str = "ORLOP_TEST_KUBECTL";
@@ -27,13 +28,44 @@ pub fn all() -> Vec<PathBuf> {
     let Some(first) = find() else { return Vec::new() };
     let beside = first.canonicalize().ok().and_then(|path| std::fs::read_dir(path.parent()?).ok());
     let entries = beside.into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_version = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.strip_prefix("kubectl.").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-    };
-    let mut others: Vec<PathBuf> = entries.filter(is_version).collect();
+    let mut others: Vec<PathBuf> = entries.filter(|path| is_version(path)).collect();
     others.sort();
     std::iter::once(first).chain(others).collect()
+}
+
+/// The version of a kubectl.
+///
+/// # Errors
+/// When it does not tell.
+pub fn version_of(program: &Path) -> Result<transcript::Version> {
+    let output = Command::new(program)
+        .args(["version", "--client", "-o", "json"])
+        // A kubectl that chooses another one by the server's version finds no server.
+        .env("KUBECONFIG", "/dev/null")
+        .output()
+        .with_context(|| format!("starting {}", program.display()))?;
+    let told: Value = serde_json::from_slice(&output.stdout).context("parsing the version")?;
+    transcript::version(told["clientVersion"]["gitVersion"].as_str().unwrap_or_default())
+}
+
+/// The oldest kubectl that can be found and the two newest, with their versions: beside those of [`all`], those on
+/// `PATH` that are named after their version, and `more`.
+pub fn oldest_and_newest(more: &[PathBuf]) -> Vec<(transcript::Version, PathBuf)> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let entries = std::env::split_paths(&path).filter_map(|folder| std::fs::read_dir(folder).ok());
+    let named = entries.flatten().flatten().map(|entry| entry.path()).filter(|path| is_version(path));
+    let every = all().into_iter().chain(named).chain(more.iter().cloned());
+    let known = every.filter_map(|path| Some((version_of(&path).ok()?, path)));
+    let by_version: BTreeMap<transcript::Version, PathBuf> = known.collect();
+    let last = by_version.len().saturating_sub(2);
+    let chosen = by_version.into_iter().enumerate().filter(|(at, _)| *at == 0 || *at >= last);
+    chosen.map(|(_, kubectl)| kubectl).collect()
+}
+
+/// Whether a kubectl is named after its version.
+fn is_version(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.strip_prefix("kubectl.").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// kubectl with a kubeconfig and a namespace.

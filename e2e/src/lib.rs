@@ -13,5 +13,6 @@ pub mod https;
 pub mod image;
 pub mod kubectl;
 pub mod netns;
+pub mod transcript;
 pub mod wait;
 pub mod watching;

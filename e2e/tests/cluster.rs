@@ -9,6 +9,8 @@
 
 #[path = "cluster/access.rs"]
 mod access;
+#[path = "cluster/admission.rs"]
+mod admission;
 #[path = "cluster/bad_input.rs"]
 mod bad_input;
 #[path = "cluster/custom.rs"]
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         network::TESTS,
         streams::TESTS,
         access::TESTS,
+        admission::TESTS,
         bad_input::TESTS,
         custom::TESTS,
     ];

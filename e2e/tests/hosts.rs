@@ -8,10 +8,13 @@
 )]
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, ensure};
 use e2e::harness;
 use e2e::hosts::{Hosts, PORT};
+use e2e::kubectl::Kubectl;
 use e2e::wait::eventually;
 use nix::sys::signal::Signal;
 
@@ -20,6 +23,7 @@ fn main() -> ExitCode {
         ("hosts_become_nodes", true, nodes),
         ("strangers_do_not_join", false, strangers),
         ("a_backup_becomes_a_cluster", true, backup),
+        ("keys_are_rotated_and_nobody_notices", true, keys),
     ])
 }
 
@@ -132,6 +136,15 @@ fn strangers() -> Result<()> {
     refused("agent", &server, &format!("abcdef.0123456789abcdef.{hash}"), "does not accept the token")?;
     let other = "ab".repeat(32);
     refused("agent", &server, &format!("abcdef.0123456789abcdef.{other}"), "belongs to another cluster")?;
+    let for_server = hosts.token(1, "s1", true)?;
+    let taken = e2e::netns::within(&hosts.netns(2).to_owned(), || {
+        Ok(std::net::TcpListener::bind(("0.0.0.0", PORT))?)
+    })?;
+    refused("server", &server, &for_server, "cannot be listened on")?;
+    drop(taken);
+    let kubectl = hosts.kubeconfig(1, "s1")?.to_string_lossy().into_owned();
+    let members = hosts.orlop_ok(1, &["member", "list", "--kubeconfig", &kubectl])?;
+    ensure!(!members.contains("stranger"), "who cannot serve was counted: {members}");
     refused("server", &server, &token, "cannot post path \"/orlop/v1/join/server\"")?;
     let nobody = format!("{}:{PORT}", hosts.address(2));
     refused("agent", &nobody, &token, "onnection refused")?;
@@ -139,6 +152,88 @@ fn strangers() -> Result<()> {
     let id = token.split('.').next().unwrap_or_default();
     hosts.orlop_ok(1, &["token", "delete", id, "--kubeconfig", &kubeconfig])?;
     refused("agent", &server, &token, "does not accept the token")?;
+    Ok(())
+}
+
+/// Writes until told to stop; returns how often it succeeded.
+fn keep_writing(kubectl: Kubectl, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Result<usize>> {
+    std::thread::spawn(move || {
+        let mut written = 0;
+        while !stop.load(Ordering::Relaxed) {
+            kubectl.ok(&["create", "configmap", &format!("written-{written}")])?;
+            written += 1;
+        }
+        Ok(written)
+    })
+}
+
+fn keys() -> Result<()> {
+    let hosts = Hosts::connect(3)?;
+    let _one = hosts.server(1, "s1", None)?;
+    let join = hosts.token(1, "s1", true)?;
+    let two = hosts.server(2, "s2", Some((&at(&hosts, 1), &join)))?;
+    let early = hosts.token(1, "s1", false)?;
+    let _agent = hosts.agent(3, "n3", &at(&hosts, 1), &early)?;
+    // What clients elsewhere have: it knows the authority of now alone.
+    let before = hosts.data_dir("before.kubeconfig");
+    std::fs::copy(hosts.kubeconfig(1, "s1")?, &before)?;
+    let old = Kubectl::new(&before, &hosts.data_dir("home"))?;
+    old.until("node/n3", "{.status.conditions[?(@.type==\"Ready\")].status}", "True")?;
+    let service_token = old.ok(&["create", "token", "default"])?;
+    let pki = hosts.data_dir("s1").join("pki");
+    let first_key = std::fs::read(pki.join("store.key"))?;
+
+    let orlop = |arguments: &[&str]| {
+        let kubeconfig = hosts.kubeconfig(1, "s1")?.to_string_lossy().into_owned();
+        hosts.orlop_ok(1, &[arguments, &["--kubeconfig", &kubeconfig]].concat())
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = keep_writing(old.clone(), stop.clone());
+    for kind in ["authority", "service-account", "store"] {
+        orlop(&["key", "rotate", kind, "--keep-old-for", "1h", "--wait"])?;
+    }
+    let listed = orlop(&["key", "list"])?;
+    ensure!(listed.matches(" until ").count() == 2, "{listed}");
+    let status = orlop(&["status"])?;
+    ensure!(status.contains("is accepted until"), "{status}");
+    ensure!(status.contains("servers and nodes for 23 hours at least"), "{status}");
+
+    // Both authorities are published, and whoever knows the old one, or has a token of it, comes in.
+    let published = old.path("configmap/kube-root-ca.crt", "{.data.ca\\.crt}")?;
+    ensure!(published.matches("BEGIN CERTIFICATE").count() == 2, "{published}");
+    let as_pod = |token: &str| {
+        let server = format!("--server=https://{}", at(&hosts, 1));
+        let arguments = [&server, "--insecure-skip-tls-verify", "--token", token, "get", "--raw=/api"];
+        Kubectl::new(std::path::Path::new("/dev/null"), &hosts.data_dir("home"))?.run(&arguments)
+    };
+    ensure!(as_pod(&service_token)?.code == 0, "{:?}", as_pod(&service_token)?);
+    let _late = hosts.agent(2, "n2", &at(&hosts, 1), &early)?;
+    old.until("node/n2", "{.status.conditions[?(@.type==\"Ready\")].status}", "True")?;
+    ensure!(!pki.join("store.key").exists(), "the store's first key is kept");
+    ensure!(std::fs::read(pki.join("store-1.key"))? != first_key, "the store's key is the same");
+    stop.store(true, Ordering::Relaxed);
+    let written = writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    ensure!(written > 0, "nothing was written meanwhile");
+
+    // A server that starts anew finds its keys, and is found.
+    two.stop(Signal::SIGTERM)?;
+    let _two = hosts.server(2, "s2", None)?;
+
+    // Then the old ones are dropped, and what is of them is refused.
+    orlop(&["key", "drop-old", "authority"])?;
+    orlop(&["key", "drop-old", "service-account"])?;
+    eventually("the old keys are dropped", || {
+        let listed = orlop(&["key", "list"])?;
+        ensure!(!listed.contains(" until "), "{listed}");
+        let refused = old.run(&["get", "--raw=/api"])?;
+        ensure!(refused.code != 0 && refused.stderr.contains("certificate"), "{refused:?}");
+        let refused = as_pod(&service_token)?;
+        ensure!(refused.code != 0, "{refused:?}");
+        Ok(())
+    })?;
+    let kubectl = hosts.kubectl(2, "s2")?;
+    kubectl.ok(&["get", "nodes"])?;
+    kubectl.ok(&["get", "configmap", &format!("written-{}", written - 1)])?;
     Ok(())
 }
 

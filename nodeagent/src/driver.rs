@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use nodeagent_core::PodMachine;
 use nodeagent_core::clock;
+use nodeagent_core::drive::Drive;
 use nodeagent_core::lifecycle::{Action, Event, State};
 use tokio::sync::Notify;
 
@@ -30,6 +31,12 @@ struct Waiting {
 pub(crate) struct PodHandle {
     machine: Arc<Mutex<PodMachine>>,
     inbox: Inbox,
+}
+
+/// A pod in the hands that carry its actions out.
+struct Driven<'a> {
+    handle: &'a PodHandle,
+    hands: &'a dyn Hands,
 }
 
 // === impl Inbox ===
@@ -98,7 +105,7 @@ impl PodHandle {
     async fn drive(&self, hands: &dyn Hands) {
         let mut wake: Option<Timestamp> = None;
         loop {
-            let mut events = match wake {
+            let events = match wake {
                 None => self.inbox.next().await,
                 Some(at) => {
                     let pause = clock::between(Timestamp::now(), at);
@@ -106,30 +113,31 @@ impl PodHandle {
                     next.unwrap_or_else(|_| vec![Event::Tick])
                 }
             };
-            // Some actions are answered at once: the API is told of where that leads to, not of each step.
-            while !events.is_empty() {
-                let (pod, actions) = {
-                    let mut machine = self.machine();
-                    events.into_iter().for_each(|event| machine.take(event, Timestamp::now()));
-                    (machine.pod().clone(), actions(&mut machine))
-                };
-                actions.into_iter().for_each(|action| hands.perform(&pod, action, &self.inbox));
-                events = self.inbox.take();
-            }
-            let (pod, actions, state) = {
-                let mut machine = self.machine();
-                machine.settle(Timestamp::now());
-                wake = machine.poll_timeout();
-                (machine.pod().clone(), actions(&mut machine), machine.state())
-            };
-            actions.into_iter().for_each(|action| hands.perform(&pod, action, &self.inbox));
+            let (state, at) = Driven { handle: self, hands }.advance(events);
             if state == State::Gone {
                 return;
             }
+            wake = at;
         }
     }
 }
 
-fn actions(machine: &mut PodMachine) -> Vec<Action> {
-    std::iter::from_fn(|| machine.poll_action()).collect()
+// === impl Driven ===
+
+impl Drive for Driven<'_> {
+    fn machine<T>(&self, with: impl FnOnce(&mut PodMachine) -> T) -> T {
+        with(&mut self.handle.machine())
+    }
+
+    fn waiting(&self) -> Vec<Event> {
+        self.handle.inbox.take()
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn perform(&self, pod: &Arc<Pod>, action: Action) {
+        self.hands.perform(pod, action, &self.handle.inbox);
+    }
 }

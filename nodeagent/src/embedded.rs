@@ -24,7 +24,8 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use nodeagent_core::runtime::{
     ContainerConfig, ContainerId, ContainerStats, ContainerStatus, ExecConfig, ExecOutput, Image, NodeStats,
-    RegistryAuth, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, SandboxId, SandboxStatus, Session,
+    RegistryAuth, Resources, Runtime, RuntimeError, RuntimeEvent, SandboxConfig, SandboxId, SandboxStatus,
+    Session,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
@@ -308,6 +309,15 @@ impl Runtime for EmbeddedRuntime {
         grace: Duration,
     ) -> BoxFuture<'a, Result<(), RuntimeError>> {
         self.stop_container_now(&id.0, grace).boxed()
+    }
+
+    fn resize_container<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        container: Resources,
+        pod: Resources,
+    ) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        self.resize_container_now(&id.0, container, pod).boxed()
     }
 
     fn remove_container<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<(), RuntimeError>> {

@@ -17,14 +17,15 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret, Service};
 use nodeagent_core::build::{self, ContainerParts};
 use nodeagent_core::fields::FieldContext;
 use nodeagent_core::lifecycle::{
-    Action, CreateFailure, Event, Hook, ImageFailure, NodeFacts, Note, Observed, PatchFailure, State,
+    Action, CreateFailure, Event, Hook, ImageFailure, NodeFacts, Note, Observed, PatchFailure, ResizeFailure,
+    State,
 };
 use nodeagent_core::netfiles::{self, DnsSettings};
 use nodeagent_core::runtime::{
     ContainerId, Image, Mount, Propagation, RegistryAuth, Runtime, RuntimeError, SandboxStatus,
 };
 use nodeagent_core::usage::Meter;
-use nodeagent_core::{env, pod, security};
+use nodeagent_core::{cgroup, env, pod, security};
 use serde_json::Value;
 
 use crate::driver::{Hands, Inbox};
@@ -127,7 +128,8 @@ impl Node {
         container: &str,
         reply: &Inbox,
     ) -> Result<(Image, Option<std::time::Duration>), ImageFailure> {
-        let spec = pod::container(of, container);
+        let spec = pod::any_container(of, container);
+        let spec = spec.as_deref();
         let name = spec.and_then(|it| it.image.as_deref()).unwrap_or_default();
         let policy = spec.and_then(|it| it.image_pull_policy.as_deref()).unwrap_or("IfNotPresent");
         let failed = |error: RuntimeError| match error {
@@ -169,7 +171,8 @@ impl Node {
         image: Image,
     ) -> Result<ContainerId, CreateFailure> {
         let config_error = |text: String| CreateFailure::Config(text);
-        let spec = pod::container(of, container).ok_or_else(|| config_error("no such container".into()))?;
+        let spec = pod::any_container(of, container);
+        let spec = spec.as_deref().ok_or_else(|| config_error("no such container".into()))?;
         self.pod_ips
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -393,6 +396,10 @@ async fn carry_out(
             let outcome = prober::probe(node, of, &container, &id, kind, timeout).await;
             Event::Probed { id, kind, outcome }
         }
+        Action::Resize { container, id } => {
+            let outcome = resize(node, pods, of, &container, &id).await;
+            Event::Resized { id, outcome }
+        }
         Action::AwaitDrain => {
             drain::wait(node, of).await;
             Event::Drained
@@ -404,6 +411,24 @@ async fn carry_out(
             return None;
         }
     })
+}
+
+/// Gives a container the size that its spec says, if the node has room for it.
+async fn resize(
+    node: &Node,
+    pods: &Weak<Pods>,
+    of: &Pod,
+    container: &str,
+    id: &ContainerId,
+) -> Result<(), ResizeFailure> {
+    if let Some(pods) = pods.upgrade() {
+        pods.fits(of)?;
+    }
+    let failed = |error: String| ResizeFailure::Failed(error);
+    let spec = pod::container(of, container).ok_or_else(|| failed("no such container".to_owned()))?;
+    let resources = cgroup::container(of, spec, node.machine.memory_bytes, None);
+    let whole = cgroup::whole_pod(of, None);
+    node.runtime.resize_container(id, resources, whole).await.map_err(|error| failed(error.to_string()))
 }
 
 /// Waits until the node has its part of the pod network, or until the pod is not to run any more.

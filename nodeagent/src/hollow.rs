@@ -240,7 +240,7 @@ impl HollowHands {
     }
 
     fn image(&self, of: &Pod, container: &str) -> Image {
-        let name = pod::container(of, container).and_then(|it| it.image.clone()).unwrap_or_default();
+        let name = pod::any_container(of, container).and_then(|it| it.image.clone()).unwrap_or_default();
         Image {
             id: format!("hollow:{name}"),
             tags: vec![name],
@@ -286,6 +286,7 @@ impl Hands for HollowHands {
             Action::RemoveContainer { .. } => return,
             Action::RunHook { id, hook, .. } => Event::HookDone { id, hook, outcome: Ok(()) },
             Action::Probe { id, kind, .. } => Event::Probed { id, kind, outcome: Outcome::Success },
+            Action::Resize { id, .. } => Event::Resized { id, outcome: Ok(()) },
             Action::AwaitDrain => Event::Drained,
             Action::Emit(note) => return hands::emit(&hollow.recorder, of, note),
             Action::PatchStatus(body) => return self.write(of, PodWrite::Status(body.to_string()), reply),

@@ -10,7 +10,7 @@ use client::core::cache::Change;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, Pod};
-use nodeagent_core::lifecycle::{Event, Observed, PodMachine};
+use nodeagent_core::lifecycle::{Event, Observed, PodMachine, ResizeFailure};
 use nodeagent_core::runtime::{ContainerState, ContainerStatus, RuntimeError, SandboxStatus};
 use nodeagent_core::{admission, logs, node, pod};
 use tokio::sync::Semaphore;
@@ -177,6 +177,14 @@ impl Pods {
         admission::admit(new, &own, &node::allocatable(&self.node.machine), others)
     }
 
+    /// Whether the node has room for a pod that runs here, as it asks for now.
+    pub(crate) fn fits(&self, of: &Pod) -> Result<(), ResizeFailure> {
+        let others: Vec<_> = self.handles().values().map(PodHandle::pod).collect();
+        let others = others.iter().map(|it| &**it);
+        let others = others.filter(|it| !pod::is_terminal(it) && pod::uid(it) != pod::uid(of));
+        admission::fits(of, &node::allocatable(&self.node.machine), others)
+    }
+
     /// Looks at the runtime and tells the pods concerned; `None`: all. Answers with the uids that have sandboxes.
     async fn observe(&self, only: Option<BTreeSet<String>>, synced: bool) -> BTreeSet<String> {
         let began = Timestamp::now();
@@ -235,7 +243,7 @@ impl Pods {
     /// What a container wrote for the world to read when it ended.
     fn last_words(&self, of: &Pod, status: &mut ContainerStatus) {
         let ContainerState::Exited { message, exit_code, .. } = &mut status.state else { return };
-        let Some(spec) = pod::container(of, &status.name).filter(|_| message.is_empty()) else { return };
+        let Some(spec) = pod::any_container(of, &status.name).filter(|_| message.is_empty()) else { return };
         let path = self.node.message_path(of, &status.name, status.attempt);
         // The container may have written there without bound.
         let mut words = Vec::new();

@@ -15,6 +15,10 @@ use store_core::checkpoint::{self, CheckpointError, Encoder, Image};
 use store_core::crypt::{CryptError, HEADER_LEN, Header, Key, Keys, TAG_LEN};
 use store_core::disk::{DiskError, DiskReader};
 
+/// The newest version of the state's encoding.
+pub const FORMAT: u32 = checkpoint::VERSION;
+/// The oldest version of the state's encoding that can be written.
+pub const OLDEST_FORMAT: u32 = checkpoint::OLDEST_WRITTEN;
 /// What a backup begins with.
 const MAGIC: [u8; 8] = *b"ORLOPBAK";
 /// The version that this code writes.
@@ -50,11 +54,18 @@ pub enum BackupError {
 // === impl Backup ===
 
 impl Backup {
-    /// A backup of a state, sealed with this key. `facts` are whatever the caller needs to make a cluster of it again.
+    /// A backup of a state, sealed with this key. `facts` are whatever the caller needs to make a cluster of it again. `format`
+    /// is the version of the state's encoding ([`FORMAT`] unless an earlier program is to read it).
     ///
     /// # Errors
-    /// When the cipher cannot be used.
-    pub fn new(image: Image, facts: &[u8], key: [u8; 32], seed: [u8; 32]) -> Result<Backup, BackupError> {
+    /// When the cipher cannot be used, or the format cannot be written.
+    pub fn new(
+        image: Image,
+        format: u32,
+        facts: &[u8],
+        key: [u8; 32],
+        seed: [u8; 32],
+    ) -> Result<Backup, BackupError> {
         let keys = keys(key);
         let mut rng = ChaCha20Rng::from_seed(seed);
         let (header, cipher) = keys.create(MAGIC, VERSION, 0, &mut rng)?;
@@ -64,7 +75,7 @@ impl Backup {
         let mut begin = header.encode().to_vec();
         begin.extend_from_slice(&u32::try_from(sealed.len()).unwrap_or(u32::MAX).to_le_bytes());
         begin.extend_from_slice(&sealed);
-        Ok(Backup { begin: Some(begin), encoder: Encoder::new(image, &keys, &mut rng)? })
+        Ok(Backup { begin: Some(begin), encoder: Encoder::of_version(image, format, &keys, &mut rng)? })
     }
 
     /// The next piece; `None` at the end.
@@ -145,9 +156,13 @@ mod tests {
     use super::*;
 
     fn written(dir: &Path) -> std::path::PathBuf {
+        written_as(FORMAT, dir)
+    }
+
+    fn written_as(format: u32, dir: &Path) -> std::path::PathBuf {
         let snapshot = Snapshot::for_tests((0..1000).map(|key| (format!("key-{key:04}"), "x".repeat(600))));
         let image = Image { snapshot, ..Image::default() };
-        let mut backup = Backup::new(image, b"facts", [7; 32], [1; 32]).expect("begun");
+        let mut backup = Backup::new(image, format, b"facts", [7; 32], [1; 32]).expect("begun");
         let mut bytes = Vec::new();
         while let Some(piece) = backup.next_piece().expect("sealed") {
             bytes.extend_from_slice(&piece);
@@ -163,6 +178,23 @@ mod tests {
         let (facts, image) = read(&written(dir.path()), [7; 32]).expect("read");
         assert_eq!(facts, b"facts");
         assert_eq!(image.snapshot.len(), 1000);
+    }
+
+    #[test]
+    fn the_program_before_can_read_what_is_written_for_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = written_as(OLDEST_FORMAT, dir.path());
+        let (facts, image) = read(&path, [7; 32]).expect("read");
+        assert_eq!((facts, image.snapshot.len()), (b"facts".to_vec(), 1000));
+        // What that program looks at: a state of the version that it knows.
+        let bytes = std::fs::read(&path).expect("read");
+        let length = u32::from_le_bytes(bytes[HEADER_LEN..HEADER_LEN + 4].try_into().expect("four bytes"));
+        let state = &bytes[HEADER_LEN + 4 + length as usize..];
+        let header =
+            Header::decode(state, &checkpoint::MAGIC, OLDEST_FORMAT).expect("a version that it knows");
+        assert_eq!(header.version, OLDEST_FORMAT);
+        let unknown = Backup::new(Image::default(), OLDEST_FORMAT - 1, b"", [7; 32], [1; 32]);
+        assert!(matches!(unknown, Err(BackupError::Crypt(CryptError::Unwritable { .. }))));
     }
 
     #[test]

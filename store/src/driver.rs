@@ -3,28 +3,33 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use raft::eraftpb::Message;
+use rustix::process::setpriority_process;
 use store_core::checkpoint::Image;
-use store_core::disk::DiskError;
+use store_core::crypt::Key;
+use store_core::disk::{Disk, DiskError};
 use store_core::files::FilesError;
 use store_core::history::History;
-use store_core::host::{Host, HostError, HostSettings, Job, Output, Stopped};
+use store_core::host::{Host, HostError, HostSettings, Output, Stopped, key_ids};
 use store_core::members::Members;
 use store_core::node::{Change, ChangeRefusal, Event, Published as Batch, Refusal, Settings};
 use store_core::recovery::{self, RecoveryError};
 use store_core::{Outcome, Txn};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
+use tokio::task::yield_now;
 
 use crate::handle::{Request, Started};
+use crate::jobs;
 use crate::membership::{Leadership, View};
 use crate::options::{FatalHandler, Start};
 use crate::peer_service::PeerService;
-use crate::peers::{Addresses, Peers};
+use crate::peers::{Addresses, Peers, Runtimes};
 use crate::published::Published;
 use crate::real_disk::{DirLock, RealDisk};
 use crate::{CommitError, FatalError, OpenError, Options, ReadError};
@@ -34,6 +39,11 @@ const BATCH_BYTES: usize = 4 << 20;
 const BATCH_COUNT: usize = 4096;
 /// The longest that the thread waits in a group of several.
 const TICK_MS: u64 = 50;
+/// A leader that takes so long for what came together is waited for by everybody: as long as followers wait at least.
+const SLOW: Duration = Duration::from_millis(300);
+/// The store's thread does little at a time, and everybody waits for it: on a machine that is busy with workloads it goes
+/// first, and a leader's signs of life come in time.
+const NICE: i32 = -10;
 /// How long a store that closes waits for its successor and for its writers.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -47,7 +57,7 @@ struct Driver {
     changes: HashMap<u64, oneshot::Sender<Result<u64, ChangeRefusal>>>,
     closing: Option<Closing>,
     published: Arc<Published>,
-    requests: Sender<Request>,
+    requests: UnboundedSender<Request>,
     writers: HashMap<u64, oneshot::Sender<Result<Outcome, CommitError>>>,
     readers: HashMap<u64, oneshot::Sender<Result<(), ReadError>>>,
     next_ticket: u64,
@@ -60,24 +70,30 @@ struct Closing {
     done: Vec<oneshot::Sender<()>>,
 }
 
+/// A new key, and whom to tell when it is in use.
+type Rekey = (Key, oneshot::Sender<()>);
+
 /// What came in together.
 #[derive(Default)]
 struct Intake {
     txns: Vec<(u64, Txn)>,
     bytes: usize,
     events: Vec<Event>,
+    rekey: Vec<Rekey>,
     closing: Vec<oneshot::Sender<()>>,
 }
 
 /// Opens the directory, recovers, and starts the thread.
 pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
-    let runtime = match &options.peers {
-        Some(_) => Some(tokio::runtime::Handle::try_current().map_err(|_| OpenError::NoRuntime)?),
+    let shared = match &options.peers {
+        Some(_) => Some(Handle::try_current().map_err(|_| OpenError::NoRuntime)?),
         None => None,
     };
     let (disk, lock) = RealDisk::open(&options.dir)?;
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let disk = options.disk_layer.as_ref().map_or(disk.clone(), |layer| layer(disk));
     let now = now_ms();
-    let opened = Host::open(Arc::new(disk), options.keys(), &host_settings(&options, now), now);
+    let opened = Host::open(disk, options.keys(), &host_settings(&options, now), now);
     let (mut host, notes) = opened.map_err(|error| open_error(&options, error))?;
     for note in notes {
         tracing::warn!(dir = %options.dir.display(), "{note}");
@@ -90,13 +106,17 @@ pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
     let begin = first.unwrap_or(host.snapshot().revision());
     let history = History::new(begin, options.history);
     let published = Arc::new(Published::new(host.snapshot().clone(), history));
-    let (requests, waiting) = channel();
+    let (requests, waiting) = unbounded_channel();
     let (member, address) = (options.member, options.start.member().address);
     let addresses = Arc::new(Addresses::default());
     let members = Arc::new(ArcSwap::from_pointee(Members::default()));
-    let service = PeerService::new(member, requests.clone(), members.clone(), addresses.clone());
-    let peers = options.peers.zip(runtime).map(|(connector, runtime)| {
-        Peers::new(member, address, connector, addresses.clone(), requests.clone(), runtime)
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| OpenError::Thread { reason: error.to_string() })?;
+    let own = runtime.handle().clone();
+    let service = PeerService::new(member, requests.clone(), members.clone(), addresses.clone(), own.clone());
+    let peers = options.peers.zip(shared).map(|(connector, shared)| {
+        let runtimes = Runtimes { own, shared };
+        Peers::new(member, address, connector, addresses.clone(), requests.clone(), runtimes)
     });
     let (leadership, leaderships) = watch::channel(Leadership { member, ..Leadership::default() });
     let driver = Driver {
@@ -115,7 +135,7 @@ pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
         next_ticket: 1,
         jobs: Vec::new(),
     };
-    spawn(driver, outputs, waiting, lock, options.on_fatal)?;
+    spawn(driver, outputs, waiting, lock, runtime, options.on_fatal)?;
     Ok(Started { published, requests, leadership: leaderships, service, addresses })
 }
 
@@ -138,14 +158,20 @@ fn host_settings(options: &Options, now_ms: i64) -> HostSettings {
 fn spawn(
     mut driver: Driver,
     outputs: Vec<Output>,
-    waiting: Receiver<Request>,
+    mut waiting: UnboundedReceiver<Request>,
     lock: DirLock,
+    runtime: Runtime,
     on_fatal: FatalHandler,
 ) -> Result<(), OpenError> {
     driver.perform(outputs, now_ms());
+    // Not moved in: dropped with a closure that found no thread, a runtime would wait for its tasks, and panic.
+    let (hand_over, handed_over) = std::sync::mpsc::channel::<Runtime>();
     let body = move || {
+        let Ok(runtime) = handed_over.recv() else { return };
+        // Refused without the capability for it: then it goes with everybody else.
+        let _ = setpriority_process(None, NICE);
         // A panic must not leave a store behind that looks alive: it ends like any other fatal error.
-        let ended = catch_unwind(AssertUnwindSafe(|| driver.run(&waiting)));
+        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(driver.run(&mut waiting))));
         // Nobody confirms any more that what is published is the newest.
         driver.published.confirm(false);
         let closing = match ended {
@@ -161,15 +187,24 @@ fn spawn(
                 return;
             }
         };
-        driver.finish(&waiting);
-        drop((driver, waiting, lock));
+        driver.finish(&mut waiting);
+        drop((driver, waiting, runtime, lock));
         for done in closing {
             // Who closed may have stopped waiting.
             let _ = done.send(());
         }
     };
-    let spawned = std::thread::Builder::new().name("store".into()).spawn(body);
-    spawned.map(|_| ()).map_err(|error| OpenError::Thread { reason: error.to_string() })
+    match std::thread::Builder::new().name("store".into()).spawn(body) {
+        Ok(_) => {
+            // The thread waits for it.
+            let _ = hand_over.send(runtime);
+            Ok(())
+        }
+        Err(error) => {
+            runtime.shutdown_background();
+            Err(OpenError::Thread { reason: error.to_string() })
+        }
+    }
 }
 
 fn open_error(options: &Options, error: HostError) -> OpenError {
@@ -189,16 +224,29 @@ fn now_ms() -> i64 {
 
 impl Driver {
     /// Works until it is told to close.
-    fn run(&mut self, waiting: &Receiver<Request>) -> Result<Vec<oneshot::Sender<()>>, Stopped> {
+    async fn run(
+        &mut self,
+        waiting: &mut UnboundedReceiver<Request>,
+    ) -> Result<Vec<oneshot::Sender<()>>, Stopped> {
         loop {
-            let first = self.wait(waiting);
-            let intake = self.take_in(first, waiting);
-            let now = now_ms();
-            let done = self.hand_in(intake, now);
-            // Also of a host that has stopped: who was answered before is told.
-            let outputs = self.host.take_outputs();
-            self.perform(outputs, now);
-            done?;
+            let first = self.wait(waiting).await;
+            let mut intake = self.take_in(first, waiting);
+            let (now, began) = (now_ms(), Instant::now());
+            let rekey = std::mem::take(&mut intake.rekey);
+            let mut done = self.hand_in(intake, now).map(|()| true);
+            loop {
+                // Also of a host that has stopped: who was answered before is told.
+                let outputs = self.host.take_outputs();
+                if self.perform(outputs, now) {
+                    // Messages go before this thread waits for the disk: peers write at the same time.
+                    yield_now().await;
+                }
+                if !done? {
+                    break;
+                }
+                done = self.host.sync(now);
+            }
+            self.follow_up(began.elapsed(), rekey, now)?;
             self.jobs.retain(|job| !job.is_finished());
             if let Some(closing) = self.closing.take_if(|closing| Instant::now() >= closing.until) {
                 return Ok(closing.done);
@@ -209,24 +257,40 @@ impl Driver {
         }
     }
 
-    fn hand_in(&mut self, intake: Intake, now: i64) -> Result<(), Stopped> {
-        self.host.take_in(intake.txns, intake.events, now)?;
-        if intake.closing.is_empty() {
-            return Ok(());
-        }
-        if let Some(closing) = &mut self.closing {
-            closing.done.extend(intake.closing);
-            return Ok(());
-        }
-        self.closing = Some(Closing { until: Instant::now() + CLOSE_WITHIN, done: intake.closing });
-        let heir = self.host.node().successor().filter(|_| self.host.node().leads());
-        match heir {
-            // Nobody waits for the answer: what counts is who leads.
-            Some(heir) => {
-                self.host.handle(Event::Change { ticket: 0, change: Change::TransferLead(heir) }, now)
+    /// Hands in what came, up to the sync.
+    fn hand_in(&mut self, mut intake: Intake, now: i64) -> Result<(), Stopped> {
+        match &mut self.closing {
+            Some(closing) => closing.done.append(&mut intake.closing),
+            None if intake.closing.is_empty() => {}
+            None => {
+                let done = std::mem::take(&mut intake.closing);
+                self.closing = Some(Closing { until: Instant::now() + CLOSE_WITHIN, done });
+                let heir = self.host.node().successor().filter(|_| self.host.node().leads());
+                // Nobody waits for the answer: what counts is who leads.
+                let change = heir.map(Change::TransferLead);
+                intake.events.extend(change.map(|change| Event::Change { ticket: 0, change }));
             }
-            None => Ok(()),
         }
+        self.host.begin(intake.txns, intake.events, now)
+    }
+
+    /// What comes after the sync: the word that all of it took long, and another key.
+    fn follow_up(&mut self, took: Duration, rekey: Vec<Rekey>, now: i64) -> Result<(), Stopped> {
+        let is_slow = took >= SLOW && self.peers.is_some();
+        if !is_slow && rekey.is_empty() {
+            return Ok(());
+        }
+        if is_slow {
+            self.host.handle(Event::Slow, now)?;
+        }
+        for (key, answer) in rekey {
+            self.host.rekey(key, now)?;
+            // Who asked may have stopped waiting.
+            let _ = answer.send(());
+        }
+        let outputs = self.host.take_outputs();
+        self.perform(outputs, now);
+        Ok(())
     }
 
     /// Whether another one leads, where there is one, and all writers have their answers.
@@ -236,22 +300,28 @@ impl Driver {
     }
 
     /// Waits for a request, or until the node wants to be told the time.
-    fn wait(&self, waiting: &Receiver<Request>) -> Option<Request> {
+    async fn wait(&self, waiting: &mut UnboundedReceiver<Request>) -> Option<Request> {
+        if let Ok(request) = waiting.try_recv() {
+            // This thread did not wait: what peers have sent meanwhile is still in their sockets. The first turn looks
+            // there, the second reads.
+            yield_now().await;
+            yield_now().await;
+            return Some(request);
+        }
         let Some(at) = self.host.node().poll_timeout() else {
-            return Some(waiting.recv().unwrap_or_else(|_| closed()));
+            return Some(waiting.recv().await.unwrap_or_else(closed));
         };
         let left = u64::try_from(at.saturating_sub(now_ms())).unwrap_or(0);
         // Not longer than a tick, wherever the clock was set to meanwhile.
         let left = if self.peers.is_some() { left.min(TICK_MS) } else { left };
-        match waiting.recv_timeout(Duration::from_millis(left)) {
-            Ok(request) => Some(request),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(closed()),
+        match tokio::time::timeout(Duration::from_millis(left), waiting.recv()).await {
+            Ok(request) => Some(request.unwrap_or_else(closed)),
+            Err(_) => None,
         }
     }
 
     /// Takes in a first request and all that wait behind it.
-    fn take_in(&mut self, first: Option<Request>, waiting: &Receiver<Request>) -> Intake {
+    fn take_in(&mut self, first: Option<Request>, waiting: &mut UnboundedReceiver<Request>) -> Intake {
         let mut intake = Intake::default();
         let waited = first.is_none();
         if let Some(request) = first {
@@ -305,12 +375,16 @@ impl Driver {
             }
             Request::Image { answer } => drop(answer.send(Box::new(self.host.node().image()))),
             Request::Receive { version, answer } => drop(answer.send(self.host.receiver(version))),
+            Request::Rekey { key, answer } => intake.rekey.push((key, answer)),
+            Request::KeyIds { answer } => drop(answer.send(key_ids(&**self.host.disk()))),
             Request::Tell(event) => intake.events.push(event),
             Request::Close { done } => intake.closing.push(done),
         }
     }
 
-    fn perform(&mut self, outputs: Vec<Output>, now_ms: i64) {
+    /// Carries out what the host has left to do; whether messages wait to be sent.
+    fn perform(&mut self, outputs: Vec<Output>, now_ms: i64) -> bool {
+        let mut sends = false;
         for output in outputs {
             match output {
                 Output::Publish(batch) => self.publish(batch, now_ms),
@@ -331,16 +405,18 @@ impl Driver {
                     }
                 }
                 Output::Send(messages) => {
+                    sends = true;
                     if let Some(peers) = &mut self.peers {
                         peers.send(messages);
                     }
                 }
                 Output::SendState { message, image } => self.send_state(&message, *image),
-                Output::Job(job) => self.start_job(job),
+                Output::Job(job) => self.jobs.extend(jobs::start(job, self.requests.clone())),
             }
         }
         self.tell_group();
         self.published.confirm(self.host.node().is_confirmed());
+        sends
     }
 
     fn send_state(&self, message: &Message, image: Image) {
@@ -403,43 +479,13 @@ impl Driver {
         }
     }
 
-    fn start_job(&mut self, job: Box<Job>) {
-        let (lost, lost_too) = (job.when_lost(), job.when_lost());
-        let requests = self.requests.clone();
-        let run = move || {
-            let event = match catch_unwind(AssertUnwindSafe(|| job.run())) {
-                Ok(done) => {
-                    if let Some(error) = done.error {
-                        tracing::warn!(%error, "a background job of the store failed; it is tried again later");
-                    }
-                    done.event
-                }
-                Err(_) => lost,
-            };
-            if let Some(event) = event {
-                // The store may have closed meanwhile.
-                let _ = requests.send(Request::Tell(event));
-            }
-        };
-        match std::thread::Builder::new().name("store-job".into()).spawn(run) {
-            Ok(handle) => self.jobs.push(handle),
-            Err(error) => {
-                tracing::warn!(%error, "a background job of the store could not start; it is tried again later");
-                if let Some(event) = lost_too {
-                    // Fails only when the thread has gone, and this is the thread.
-                    let _ = self.requests.send(Request::Tell(event));
-                }
-            }
-        }
-    }
-
     /// Waits for the jobs, and answers whoever asked too late.
-    fn finish(&mut self, waiting: &Receiver<Request>) {
+    fn finish(&mut self, waiting: &mut UnboundedReceiver<Request>) {
         for job in self.jobs.drain(..) {
             // A job that panicked has left at most a partial file, which the next start removes.
             let _ = job.join();
         }
-        for request in waiting.try_iter() {
+        while let Ok(request) = waiting.try_recv() {
             match request {
                 Request::Commit { answer, .. } => drop(answer.send(Err(CommitError::Closed))),
                 Request::Read { answer } => drop(answer.send(Err(ReadError::Closed))),
@@ -448,7 +494,9 @@ impl Driver {
                 | Request::Change { .. }
                 | Request::Describe { .. }
                 | Request::Image { .. }
-                | Request::Receive { .. } => {}
+                | Request::Receive { .. }
+                | Request::Rekey { .. }
+                | Request::KeyIds { .. } => {}
                 Request::Close { done } => drop(done.send(())),
             }
         }

@@ -86,6 +86,17 @@ pub enum ReadError {
     Closed,
 }
 
+/// Why the key of the files was not replaced, or not looked at.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RekeyError {
+    /// A file cannot be read.
+    #[error("the store's files cannot be read")]
+    Disk(#[from] DiskError),
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
 /// Why the store cannot go on. The state in memory may be ahead of the disk: the process has to end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store cannot go on: {reason}")]

@@ -1,23 +1,32 @@
 //! The handle through which the rest of the server uses the store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use proto::peer::peer_server::PeerServer;
 use store_core::checkpoint::{CheckpointError, Image, Receiver};
+use store_core::crypt::Key;
+use store_core::disk::DiskError;
 use store_core::history::Compacted;
 use store_core::members::Member;
 use store_core::node::{Change, ChangeRefusal, Event};
 use store_core::{Outcome, Snapshot, Txn};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
+use tokio_rustls::TlsStream;
 
+use crate::connector::SharedConnector;
 use crate::driver;
-use crate::membership::{ChangeError, Leadership, MemberStatus, SharedConnector, View};
+use crate::membership::{self, ChangeError, Leadership, MemberStatus, PeerId, View};
 use crate::peer_service::PeerService;
 use crate::peers::{self, Addresses};
 use crate::published::{Observer, Published};
-use crate::{CommitError, OpenError, Options, ReadError};
+use crate::{CommitError, OpenError, Options, ReadError, RekeyError};
+
+/// A learner has caught up that has after this long what was applied before.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// What the handle asks of the store's thread.
 pub(crate) enum Request {
@@ -27,6 +36,8 @@ pub(crate) enum Request {
     Describe { answer: oneshot::Sender<View> },
     Image { answer: oneshot::Sender<Box<Image>> },
     Receive { version: u32, answer: oneshot::Sender<Result<Receiver, CheckpointError>> },
+    Rekey { key: Key, answer: oneshot::Sender<()> },
+    KeyIds { answer: oneshot::Sender<Result<BTreeSet<u64>, DiskError>> },
     Tell(Event),
     Close { done: oneshot::Sender<()> },
 }
@@ -39,7 +50,7 @@ pub struct Store {
 
 struct Inner {
     published: Arc<Published>,
-    requests: Sender<Request>,
+    requests: UnboundedSender<Request>,
     max_txn_bytes: usize,
     leadership: watch::Receiver<Leadership>,
     service: PeerService,
@@ -50,7 +61,7 @@ struct Inner {
 /// What a started store is reached by.
 pub(crate) struct Started {
     pub(crate) published: Arc<Published>,
-    pub(crate) requests: Sender<Request>,
+    pub(crate) requests: UnboundedSender<Request>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) service: PeerService,
     pub(crate) addresses: Arc<Addresses>,
@@ -141,10 +152,38 @@ impl Store {
         answered.await.map_err(|_| ReadError::Closed)
     }
 
+    /// Encrypts new files with this key, which the caller has made durable before, and has a checkpoint written. The keys of
+    /// before are needed for as long as [`Self::key_ids`] names them.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn rekey(&self, key: Key) -> Result<(), RekeyError> {
+        let (answer, answered) = oneshot::channel();
+        self.inner.requests.send(Request::Rekey { key, answer }).map_err(|_| RekeyError::Closed)?;
+        answered.await.map_err(|_| RekeyError::Closed)
+    }
+
+    /// The ids of the keys that this member's files are encrypted with.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the store is closed.
+    pub async fn key_ids(&self) -> Result<BTreeSet<u64>, RekeyError> {
+        let (answer, answered) = oneshot::channel();
+        self.inner.requests.send(Request::KeyIds { answer }).map_err(|_| RekeyError::Closed)?;
+        Ok(answered.await.map_err(|_| RekeyError::Closed)??)
+    }
+
     /// The service that peers call, for the server that listens for them. Whoever mounts it lets only members in, and
     /// puts the caller's [`PeerId`](crate::PeerId) into the request's extensions.
     pub fn peer_service(&self) -> PeerServer<PeerService> {
         self.inner.service.clone().server()
+    }
+
+    /// Takes in the stream of messages that a member sends over a connection whose protocol is
+    /// [`PEER_PROTOCOL`](crate::PEER_PROTOCOL). The caller has found who it is by the client certificate, and has read
+    /// nothing from it.
+    pub fn take_stream(&self, peer: PeerId, stream: TlsStream<TcpStream>) {
+        self.inner.service.take_stream(peer, stream);
     }
 
     /// The group's members, by id. Asks the others how far they have come, and waits for them no longer than a second.
@@ -199,9 +238,14 @@ impl Store {
         self.change(Change::Remove(id)).await.map(|_| ())
     }
 
-    /// Makes a learner a voter without waiting until the leader does so. A voter that is far behind, or away, can cost
-    /// the group its majority.
+    /// Makes a learner a voter without waiting until the leader does so. One that is away or far behind is refused: as a
+    /// voter it could cost the group its majority.
     pub async fn promote(&self, id: u64) -> Result<(), ChangeError> {
+        let members = self.members().await;
+        if let Some(target) = membership::target(&members, id) {
+            tokio::time::sleep(CATCH_UP).await;
+            membership::caught_up(&self.members().await, id, target)?;
+        }
         self.change(Change::Promote(id)).await.map(|_| ())
     }
 

@@ -2,12 +2,17 @@
 //!
 //! [`Store`] is the handle; one thread of its own drives the pure core in `store-core`. Reads of the newest state
 //! never wait for it; writes that wait at the same time share one log record and one sync. Members reach each other
-//! through a [`Connector`] and the service that [`Store::peer_service`] returns.
+//! through a [`Connector`]; what comes from them goes to [`Store::take_stream`] and to the service that
+//! [`Store::peer_service`] returns.
 
 pub mod backup;
+mod connector;
 mod driver;
 mod error;
+mod frames;
 mod handle;
+mod inbound;
+mod jobs;
 mod membership;
 pub mod offline;
 mod options;
@@ -16,13 +21,13 @@ mod peers;
 mod published;
 mod real_disk;
 
-pub use error::{CommitError, FatalError, OpenError, ReadError};
+pub use connector::{Connector, PEER_PROTOCOL, PeerTls, SharedConnector};
+pub use error::{CommitError, FatalError, OpenError, ReadError, RekeyError};
 pub use handle::Store;
-pub use membership::{ChangeError, Connector, Leadership, MemberStatus, PeerId, Role, SharedConnector};
-pub use options::{Options, Start};
+pub use membership::{ChangeError, Leadership, MemberStatus, PeerId, Role};
+pub use options::{DiskLayer, Options, Start};
 pub use peer_service::PeerService;
-pub use peers::endpoint;
 pub use published::Observer;
-pub use store_core::crypt::Key;
+pub use store_core::crypt::{Key, Keys};
 pub use store_core::history::{Compacted, Limits};
 pub use store_core::{Change, Compare, Entry, Event, Expect, Op, Outcome, Snapshot, Txn, Value};

@@ -1,7 +1,5 @@
 //! The group as callers see it: its members, who leads, and how changes fail.
 
-use std::sync::Arc;
-
 use store_core::members::Member;
 pub use store_core::members::Role;
 use store_core::node::{Change, ChangeRefusal, Node};
@@ -63,6 +61,24 @@ pub enum ChangeError {
         /// The id.
         id: u64,
     },
+    /// A learner cannot be asked, so it does not vote.
+    #[error("member {id} cannot be reached: it does not get a vote that it could not use")]
+    Away {
+        /// The id.
+        id: u64,
+    },
+    /// A learner lacks too much of the log to vote.
+    #[error(
+        "member {id} has not caught up: it has the log up to {has} of {needs}; it gets its vote by itself when it has"
+    )]
+    Behind {
+        /// The id.
+        id: u64,
+        /// The entry up to which it has the log.
+        has: u64,
+        /// The entry that it should have by now.
+        needs: u64,
+    },
     /// The change was not seen to be made in time: there is no leader, or too few members can be reached. It may
     /// still be made.
     #[error("the cluster did not confirm the change in time: are enough members reachable?")]
@@ -72,23 +88,31 @@ pub enum ChangeError {
     Closed,
 }
 
-/// How peers are reached. The caller owns certificates and addresses.
-pub trait Connector: Send + Sync + 'static {
-    /// A channel to the peer at `address`, over TLS that proves this member to the peer and checks the peer.
-    ///
-    /// Called anew for each attempt to connect, so that renewed certificates are read. Must not wait: the channel
-    /// connects when it is first used ([`tonic::transport::Endpoint::connect_with_connector_lazy`]). Begin with
-    /// [`endpoint`], which has the settings that peers need.
-    fn connect(&self, address: &str) -> tonic::transport::Channel;
-}
-
-/// A connector that is shared.
-pub type SharedConnector = Arc<dyn Connector>;
-
 /// Who calls the peer service: the server that mounts [`Store::peer_service`](crate::Store::peer_service) puts it
 /// into each request's extensions, from the client certificate that it has checked. Requests without it are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerId(pub u64);
+
+/// What a learner has to have before it may vote: what the leader had applied. `None` when there is nothing to wait for, or
+/// nobody says.
+pub(crate) fn target(members: &[MemberStatus], id: u64) -> Option<u64> {
+    let is_learner = members.iter().any(|member| member.id == id && member.role == Role::Learner);
+    members.iter().find(|member| member.leads && is_learner)?.applied
+}
+
+/// Refuses a learner that does not have what it should have by now.
+pub(crate) fn caught_up(members: &[MemberStatus], id: u64, needs: u64) -> Result<(), ChangeError> {
+    let Some(learner) = members.iter().find(|member| member.id == id && member.role == Role::Learner) else {
+        return Ok(());
+    };
+    if learner.applied.is_none() {
+        return Err(ChangeError::Away { id });
+    }
+    match learner.matched.unwrap_or(0) {
+        has if has >= needs => Ok(()),
+        has => Err(ChangeError::Behind { id, has, needs }),
+    }
+}
 
 /// What the store's thread knows of the group.
 #[derive(Clone, Debug, Default)]
@@ -144,5 +168,33 @@ impl Leadership {
     /// Whether this member leads.
     pub fn leads(&self) -> bool {
         self.leader == Some(self.member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, role: Role, leads: bool, applied: Option<u64>, matched: Option<u64>) -> MemberStatus {
+        MemberStatus { id, name: String::new(), address: String::new(), role, leads, applied, matched }
+    }
+
+    #[test]
+    fn a_learner_gets_a_vote_when_it_can_use_it() {
+        let check = |applied: Option<u64>, matched: Option<u64>, expected: Result<(), ChangeError>| {
+            let members = [
+                member(1, Role::Voter, true, Some(100), Some(100)),
+                member(2, Role::Learner, false, applied, matched),
+            ];
+            assert_eq!(target(&members, 2), Some(100));
+            assert_eq!(caught_up(&members, 2, 100), expected, "{applied:?} {matched:?}");
+        };
+        check(Some(100), Some(100), Ok(()));
+        check(Some(90), Some(101), Ok(()));
+        check(Some(7), Some(8), Err(ChangeError::Behind { id: 2, has: 8, needs: 100 }));
+        check(None, Some(100), Err(ChangeError::Away { id: 2 }));
+        let voter = [member(1, Role::Voter, true, Some(100), Some(100))];
+        assert_eq!(target(&voter, 1), None);
+        assert_eq!(caught_up(&voter, 1, 1000), Ok(()));
     }
 }

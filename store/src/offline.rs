@@ -5,7 +5,7 @@ use std::path::Path;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use store_core::checkpoint::{self, Image};
-use store_core::crypt::{Key, Keys};
+use store_core::crypt::Keys;
 use store_core::disk::Disk as _;
 use store_core::members::Member;
 use store_core::recovery::{self, Start};
@@ -18,16 +18,15 @@ use crate::real_disk::RealDisk;
 ///
 /// # Errors
 /// When a process uses the directory, or what is in it cannot be continued.
-pub fn salvage(dir: &Path, key: Key, member: u64) -> Result<Image, OpenError> {
+pub fn salvage(dir: &Path, keys: &Keys, member: u64) -> Result<Image, OpenError> {
     let (disk, _lock) = RealDisk::open(dir)?;
     let refused = |reason: String| OpenError::Recovery { dir: dir.to_owned(), reason };
     if disk.list()?.iter().all(|name| !name.starts_with("checkpoint-")) {
         return Err(refused("there is no state in it".to_owned()));
     }
     let mut rng = ChaCha20Rng::from_seed(rand::random());
-    let keys = Keys::new(key, Vec::new());
     let start = Start::First(Member::default());
-    let recovered = recovery::recover(&disk, &keys, member, &start, &mut rng)
+    let recovered = recovery::recover(&disk, keys, member, &start, &mut rng)
         .map_err(|error| refused(error.to_string()))?;
     refound::replay(recovered).map_err(|error| refused(error.to_string()))
 }
@@ -36,16 +35,15 @@ pub fn salvage(dir: &Path, key: Key, member: u64) -> Result<Image, OpenError> {
 ///
 /// # Errors
 /// When a process uses the directory, or there is something in it.
-pub fn found(dir: &Path, key: Key, image: Image, id: u64, member: Member) -> Result<(), OpenError> {
+pub fn found(dir: &Path, keys: &Keys, image: Image, id: u64, member: Member) -> Result<(), OpenError> {
     let (disk, _lock) = RealDisk::open(dir)?;
     if disk.list()?.iter().any(|name| name.starts_with("checkpoint-") || name.starts_with("log-")) {
         let reason = "there is a state in it already".to_owned();
         return Err(OpenError::Recovery { dir: dir.to_owned(), reason });
     }
     let mut rng = ChaCha20Rng::from_seed(rand::random());
-    let keys = Keys::new(key, Vec::new());
     let image = refound::refounded(image, id, member);
-    checkpoint::write(&disk, &keys, &mut rng, image)
+    checkpoint::write(&disk, keys, &mut rng, image)
         .map_err(|error| OpenError::Recovery { dir: dir.to_owned(), reason: error.to_string() })?;
     Ok(())
 }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use store_core::crypt::{Key, Keys};
+use store_core::disk::Disk;
 use store_core::history::Limits;
 use store_core::members::Member;
 
 use crate::FatalError;
-use crate::membership::SharedConnector;
+use crate::connector::SharedConnector;
 
 /// What happens when the store cannot go on.
 pub(crate) type FatalHandler = Arc<dyn Fn(&FatalError) + Send + Sync>;
@@ -36,6 +37,9 @@ pub enum Start {
     },
 }
 
+/// Lays something between a store and the disk that its directory is on: tests have disks that are slow or break.
+pub type DiskLayer = Arc<dyn Fn(Arc<dyn Disk>) -> Arc<dyn Disk> + Send + Sync>;
+
 /// How a store is opened.
 #[derive(Clone)]
 pub struct Options {
@@ -59,6 +63,8 @@ pub struct Options {
     pub checkpoint_log_bytes: u64,
     /// The size that one transaction may have.
     pub max_txn_bytes: usize,
+    /// What lies between the store and the disk; `None`: nothing.
+    pub disk_layer: Option<DiskLayer>,
     pub(crate) on_fatal: FatalHandler,
 }
 
@@ -87,6 +93,7 @@ impl Options {
             segment_bytes: 16 << 20,
             checkpoint_log_bytes: 8 << 20,
             max_txn_bytes: 8 << 20,
+            disk_layer: None,
             on_fatal: Arc::new(end_the_process),
         }
     }

@@ -1,32 +1,28 @@
-//! What other members call: takes in their messages and states, and tells what this member knows.
+//! What other members call: takes in their states, and tells what this member knows. Checks who they are.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use proto::peer::peer_server::{Peer, PeerServer};
-use proto::peer::{
-    DeliverReply, DescribeReply, DescribeRequest, InstallPart, InstallReply, Letters, Member as WireMember,
-};
+use proto::peer::{DescribeReply, DescribeRequest, InstallPart, InstallReply, Member as WireMember};
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use store_core::checkpoint::{CheckpointError, Received, Receiver};
 use store_core::members::Members;
 use store_core::node::Event;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tonic::metadata::MetadataValue;
-use tonic::{Request as Call, Response, Status, Streaming};
+use tokio_rustls::TlsStream;
+use tonic::{Code, Request as Call, Response, Status, Streaming};
 
+use crate::frames::MESSAGE_LIMIT;
 use crate::handle::Request;
 use crate::membership::{PeerId, Role, View};
 use crate::peers::Addresses;
 
-/// The size that one message between members may have.
-pub(crate) const MESSAGE_LIMIT: usize = 128 << 20;
-/// The metadata that says why a member is refused.
-pub(crate) const REFUSAL: &str = "orlop-peer-refusal";
-pub(crate) const REMOVED: &str = "removed";
 /// Parts of a state on their way to the disk.
 const PARTS: usize = 4;
 
@@ -38,9 +34,11 @@ pub struct PeerService {
 
 struct Inner {
     member: u64,
-    requests: Sender<Request>,
+    requests: UnboundedSender<Request>,
     members: Arc<ArcSwap<Members>>,
     addresses: Arc<Addresses>,
+    /// Where streams of messages are taken in: the store's thread.
+    runtime: Handle,
     /// One state is taken in at a time.
     installs: Semaphore,
 }
@@ -50,12 +48,13 @@ struct Inner {
 impl PeerService {
     pub(crate) fn new(
         member: u64,
-        requests: Sender<Request>,
+        requests: UnboundedSender<Request>,
         members: Arc<ArcSwap<Members>>,
         addresses: Arc<Addresses>,
+        runtime: Handle,
     ) -> Self {
         let installs = Semaphore::new(1);
-        Self { inner: Arc::new(Inner { member, requests, members, addresses, installs }) }
+        Self { inner: Arc::new(Inner { member, requests, members, addresses, runtime, installs }) }
     }
 
     pub(crate) fn server(self) -> PeerServer<Self> {
@@ -72,22 +71,21 @@ impl PeerService {
         Ok(*caller)
     }
 
-    fn check(&self, caller: u64) -> Result<(), Status> {
+    /// Refuses members that were removed.
+    pub(crate) fn check(&self, caller: u64) -> Result<(), Status> {
         if !self.inner.members.load().was_removed(caller) {
             return Ok(());
         }
-        let mut status = Status::failed_precondition(format!("member {caller} was removed from the cluster"));
-        status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(REMOVED));
-        Err(status)
+        Err(Status::failed_precondition(format!("member {caller} was removed from the cluster")))
     }
 
-    fn tell(&self, request: Request) -> Result<(), Status> {
+    pub(crate) fn tell(&self, request: Request) -> Result<(), Status> {
         self.inner.requests.send(request).map_err(|_| closed())
     }
 
     /// Reads a message, and checks that it is meant for this member and comes from the caller. What a member passes
     /// on to the leader may come from a third.
-    fn message(&self, caller: u64, bytes: &Bytes) -> Result<Box<Message>, Status> {
+    pub(crate) fn message(&self, caller: u64, bytes: &Bytes) -> Result<Box<Message>, Status> {
         let message = Message::parse_from_carllerche_bytes(bytes)
             .map_err(|error| Status::invalid_argument(format!("a message cannot be read: {error}")))?;
         let passed_on = matches!(
@@ -104,12 +102,14 @@ impl PeerService {
         Ok(Box::new(message))
     }
 
-    fn take_in(&self, caller: u64, letters: &Letters) -> Result<(), Status> {
-        self.check(caller)?;
-        for bytes in &letters.messages {
-            self.tell(Request::Tell(Event::Message(self.message(caller, bytes)?)))?;
-        }
-        Ok(())
+    /// Notes where a member says that it can be reached.
+    pub(crate) fn learn(&self, caller: u64, address: String) {
+        self.inner.addresses.set_told(caller, address);
+    }
+
+    /// Takes in a stream of messages from a member, on the store's thread.
+    pub(crate) fn take_stream(&self, PeerId(caller): PeerId, stream: TlsStream<TcpStream>) {
+        self.inner.runtime.spawn(self.clone().receive(caller, stream));
     }
 
     async fn receiver(&self, version: u32) -> Result<Receiver, Status> {
@@ -120,35 +120,17 @@ impl PeerService {
     }
 }
 
+/// Whether the caller was refused because the group has removed it.
+pub(crate) fn is_removal(status: &Status) -> bool {
+    status.code() == Code::FailedPrecondition
+}
+
 fn closed() -> Status {
     Status::unavailable("the store is closed")
 }
 
 #[tonic::async_trait]
 impl Peer for PeerService {
-    async fn deliver(&self, call: Call<Streaming<Letters>>) -> Result<Response<DeliverReply>, Status> {
-        let caller = self.caller(&call)?;
-        let mut stream = call.into_inner();
-        let Some(first) = stream.message().await? else {
-            return Ok(Response::new(DeliverReply {}));
-        };
-        match &first.hello {
-            Some(hello) if hello.member == caller => {
-                self.inner.addresses.set_told(caller, hello.address.clone());
-            }
-            _ => {
-                return Err(Status::permission_denied(
-                    "the hello and the certificate name different members",
-                ));
-            }
-        }
-        self.take_in(caller, &first)?;
-        while let Some(letters) = stream.message().await? {
-            self.take_in(caller, &letters)?;
-        }
-        Ok(Response::new(DeliverReply {}))
-    }
-
     async fn install(&self, call: Call<Streaming<InstallPart>>) -> Result<Response<InstallReply>, Status> {
         let caller = self.caller(&call)?;
         let Ok(_one) = self.inner.installs.try_acquire() else {

@@ -4,36 +4,39 @@
 //! lost, and Raft sends it again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::Stream;
+use prost::Message as _;
 use proto::peer::peer_client::PeerClient;
-use proto::peer::{DescribeReply, DescribeRequest, Hello, InstallHead, InstallPart, Letters};
+use proto::peer::{DescribeReply, DescribeRequest, Hello, InstallHead, InstallPart, Refusal};
 use protobuf::Message as _;
 use raft::eraftpb::Message;
 use store_core::checkpoint::{self, Image, Texts};
 use store_core::members::Members;
 use store_core::node::Event;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio_rustls::TlsStream;
+use tonic::Status;
 
+use crate::connector::{self, SharedConnector};
+use crate::frames::{self, Frames};
 use crate::handle::Request;
-use crate::membership::SharedConnector;
-use crate::peer_service::{MESSAGE_LIMIT, REFUSAL, REMOVED};
 
-/// Messages that may wait for one peer, and their bytes.
-const QUEUE: usize = 4096;
+/// Bytes of messages that may wait for one peer.
 const QUEUE_BYTES: usize = 64 << 20;
-/// Messages that go together, in bytes.
-const FRAME_BYTES: usize = 1 << 20;
-/// Frames on their way into a stream.
-const FRAMES: usize = 4;
+/// A buffer that has grown larger is not kept.
+const KEPT_BYTES: usize = 1 << 20;
+/// Parts of a state on their way into a call.
+const PARTS: usize = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// A session that lasted as long was a good one.
@@ -62,14 +65,29 @@ struct Way {
     address: String,
     connector: SharedConnector,
     addresses: Arc<Addresses>,
-    requests: Sender<Request>,
-    runtime: Handle,
+    requests: UnboundedSender<Request>,
+    runtimes: Runtimes,
 }
 
-/// The queue of one peer; its task ends when this is dropped.
+/// Where tasks run.
+#[derive(Clone)]
+pub(crate) struct Runtimes {
+    /// The store's thread: streams of messages, which it waits for anyway.
+    pub(crate) own: Handle,
+    /// The process's: what takes longer (handshakes, whole states).
+    pub(crate) shared: Handle,
+}
+
+/// The messages that wait for one peer; its task ends when this is dropped.
 struct Link {
-    letters: mpsc::Sender<Bytes>,
-    queued: Arc<AtomicUsize>,
+    outbox: Arc<Outbox>,
+}
+
+#[derive(Default)]
+struct Outbox {
+    frames: Mutex<Vec<u8>>,
+    filled: Notify,
+    closed: AtomicBool,
 }
 
 /// How a stream to a peer ended.
@@ -77,20 +95,6 @@ enum Ended {
     Broken,
     Removed,
     Closed,
-}
-
-/// The beginning of a peer's channel, with the settings that the store counts on: small messages go at once, and a
-/// connection that is dead is noticed within two seconds. The connector adds TLS.
-pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
-    // The scheme is plain because TLS is laid by the connector.
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
-    Ok(endpoint
-        .tcp_nodelay(true)
-        .connect_timeout(Duration::from_secs(1))
-        .http2_keep_alive_interval(Duration::from_secs(1))
-        .keep_alive_timeout(Duration::from_secs(1))
-        .initial_stream_window_size(8 << 20)
-        .initial_connection_window_size(16 << 20))
 }
 
 // === impl Addresses ===
@@ -125,22 +129,20 @@ impl Peers {
         address: String,
         connector: SharedConnector,
         addresses: Arc<Addresses>,
-        requests: Sender<Request>,
-        runtime: Handle,
+        requests: UnboundedSender<Request>,
+        runtimes: Runtimes,
     ) -> Self {
-        let way = Way { member, address, connector, addresses, requests, runtime };
+        let way = Way { member, address, connector, addresses, requests, runtimes };
         Self { way, links: BTreeMap::new() }
     }
 
-    /// Sends messages, without waiting.
+    /// Sends messages, without waiting: they go when the store's thread lets its other tasks run.
     pub(crate) fn send(&mut self, messages: Vec<Message>) {
         let mut lost = None;
         for message in messages {
             let way = &self.way;
             let link = self.links.entry(message.to).or_insert_with(|| Link::start(way.clone(), message.to));
-            // A message that cannot be encoded is as good as lost.
-            let sent = message.write_to_bytes().is_ok_and(|bytes| link.send(bytes.into()));
-            if !sent && lost != Some(message.to) {
+            if !link.outbox.put(&message) && lost != Some(message.to) {
                 lost = Some(message.to);
                 self.way.tell(Event::Unreachable { member: message.to });
             }
@@ -151,7 +153,7 @@ impl Peers {
     pub(crate) fn send_state(&self, message: &Message, image: Image) {
         let (way, member) = (self.way.clone(), message.to);
         let message = message.write_to_bytes().map(Bytes::from);
-        self.way.runtime.spawn(async move {
+        self.way.runtimes.shared.spawn(async move {
             let sent = match message {
                 Ok(message) => {
                     tokio::time::timeout(STATE_WITHIN, way.send_state(member, message, image)).await
@@ -177,7 +179,7 @@ impl Peers {
 
 /// Asks another member what it knows of the group.
 pub(crate) async fn describe(connector: &SharedConnector, address: &str) -> Option<DescribeReply> {
-    let mut client = PeerClient::new(connector.connect(address));
+    let mut client = PeerClient::new(connector::channel(connector, address));
     let reply = tokio::time::timeout(DESCRIBE_WITHIN, client.describe(DescribeRequest {})).await;
     reply.ok()?.ok().map(tonic::Response::into_inner)
 }
@@ -186,34 +188,58 @@ pub(crate) async fn describe(connector: &SharedConnector, address: &str) -> Opti
 
 impl Link {
     fn start(way: Way, member: u64) -> Self {
-        let (letters, queue) = mpsc::channel(QUEUE);
-        let queued = Arc::new(AtomicUsize::new(0));
-        let runtime = way.runtime.clone();
-        runtime.spawn(keep(way, member, queue, queued.clone()));
-        Self { letters, queued }
+        let outbox = Arc::new(Outbox::default());
+        way.runtimes.own.clone().spawn(keep(way, member, outbox.clone()));
+        Self { outbox }
     }
+}
 
-    fn send(&self, letter: Bytes) -> bool {
-        let len = letter.len();
-        if self.queued.load(Ordering::Relaxed) + len > QUEUE_BYTES {
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.outbox.closed.store(true, Ordering::Release);
+        self.outbox.filled.notify_one();
+    }
+}
+
+// === impl Outbox ===
+
+impl Outbox {
+    /// `false`: the message is lost.
+    fn put(&self, message: &Message) -> bool {
+        let mut frames = lock(&self.frames);
+        if frames.len() > QUEUE_BYTES {
             return false;
         }
-        self.queued.fetch_add(len, Ordering::Relaxed);
-        let sent = self.letters.try_send(letter).is_ok();
-        if !sent {
-            self.queued.fetch_sub(len, Ordering::Relaxed);
+        // A message that cannot be encoded is as good as lost.
+        let put = frames::put(&mut frames, |out| message.write_to_vec(out));
+        self.filled.notify_one();
+        put.is_ok()
+    }
+
+    /// Takes everything that waits, and leaves an empty buffer; waits for something. `false`: nothing will come.
+    async fn take(&self, into: &mut Vec<u8>) -> bool {
+        into.clear();
+        into.shrink_to(KEPT_BYTES);
+        loop {
+            if self.closed.load(Ordering::Acquire) {
+                return false;
+            }
+            std::mem::swap(&mut *lock(&self.frames), into);
+            if !into.is_empty() {
+                return true;
+            }
+            self.filled.notified().await;
         }
-        sent
     }
 }
 
 /// Keeps a stream to a peer as long as there is something to send.
-async fn keep(way: Way, member: u64, mut queue: mpsc::Receiver<Bytes>, queued: Arc<AtomicUsize>) {
+async fn keep(way: Way, member: u64, outbox: Arc<Outbox>) {
     let mut pause = PAUSE_MIN;
-    while let Some(first) = queue.recv().await {
-        queued.fetch_sub(first.len(), Ordering::Relaxed);
+    let mut frames = Vec::new();
+    while outbox.take(&mut frames).await {
         let begun = Instant::now();
-        match way.session(member, first, &mut queue, &queued).await {
+        match way.session(member, frames, &outbox).await {
             Ended::Closed => return,
             Ended::Broken => way.tell(Event::Unreachable { member }),
             Ended::Removed => way.tell(Event::Removed),
@@ -224,9 +250,8 @@ async fn keep(way: Way, member: u64, mut queue: mpsc::Receiver<Bytes>, queued: A
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
         // What waited is old: Raft knows that it is lost, and sends what is needed now.
-        while let Ok(old) = queue.try_recv() {
-            queued.fetch_sub(old.len(), Ordering::Relaxed);
-        }
+        lock(&outbox.frames).clear();
+        frames = Vec::new();
     }
 }
 
@@ -238,55 +263,58 @@ impl Way {
         let _ = self.requests.send(Request::Tell(event));
     }
 
-    fn client(&self, member: u64) -> Option<PeerClient<Channel>> {
-        let address = self.addresses.get(member)?;
-        Some(PeerClient::new(self.connector.connect(&address)).max_encoding_message_size(MESSAGE_LIMIT))
-    }
-
-    /// One stream, until it ends.
-    async fn session(
-        &self,
-        member: u64,
-        first: Bytes,
-        queue: &mut mpsc::Receiver<Bytes>,
-        queued: &AtomicUsize,
-    ) -> Ended {
-        let Some(mut client) = self.client(member) else { return Ended::Broken };
-        let (frames, stream) = mpsc::channel(FRAMES);
+    /// One stream, until it ends. Begins with the frames that wait already.
+    async fn session(&self, member: u64, mut frames: Vec<u8>, outbox: &Outbox) -> Ended {
+        let stream = match self.dial(member).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(member, %error, "a member cannot be reached");
+                return Ended::Broken;
+            }
+        };
         let hello = Hello { member: self.member, address: self.address.clone() };
-        let mut frame = Letters { hello: Some(hello), messages: vec![first] };
-        let mut call = std::pin::pin!(client.deliver(receiver(stream)));
+        let mut first = Vec::new();
+        // Room for it is made as needed: it cannot fail.
+        let _ = frames::put(&mut first, |out| hello.encode(out));
+        first.append(&mut frames);
+        frames = first;
+        let (read, mut write) = tokio::io::split(stream);
+        let mut answers = Frames::new(read);
         loop {
-            let mut bytes = 0;
-            while bytes < FRAME_BYTES
-                && let Ok(letter) = queue.try_recv()
-            {
-                bytes += letter.len();
-                queued.fetch_sub(letter.len(), Ordering::Relaxed);
-                frame.messages.push(letter);
+            let written = async {
+                write.write_all(&frames).await?;
+                write.flush().await
+            };
+            tokio::select! {
+                answer = answers.next() => return Ended::of(member, answer),
+                written = written => if let Err(error) = written {
+                    tracing::debug!(member, %error, "the stream to a member broke");
+                    return Ended::Broken;
+                },
             }
             tokio::select! {
-                ended = &mut call => return Ended::of(member, ended.err()),
-                // An error means that the call has ended, which is seen above.
-                _ = frames.send(std::mem::take(&mut frame)) => {}
-            }
-            tokio::select! {
-                ended = &mut call => return Ended::of(member, ended.err()),
-                letter = queue.recv() => match letter {
-                    Some(letter) => {
-                        queued.fetch_sub(letter.len(), Ordering::Relaxed);
-                        frame.messages.push(letter);
-                    }
-                    None => return Ended::Closed,
+                answer = answers.next() => return Ended::of(member, answer),
+                more = outbox.take(&mut frames) => if !more {
+                    return Ended::Closed;
                 },
             }
         }
     }
 
+    /// Connects, and brings the connection to the store's thread.
+    async fn dial(&self, member: u64) -> io::Result<TlsStream<TcpStream>> {
+        let address = self.addresses.get(member).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let dialing = self.runtimes.shared.spawn(connector::dial(self.connector.clone(), address));
+        let mut stream = dialing.await.map_err(io::Error::other)??;
+        connector::adopt(&mut stream)?;
+        Ok(stream)
+    }
+
     async fn send_state(&self, member: u64, message: Bytes, image: Image) -> Result<(), Status> {
-        let mut client =
-            self.client(member).ok_or_else(|| Status::unavailable("the member's address is not known"))?;
-        let (parts, stream) = mpsc::channel(FRAMES);
+        let address = self.addresses.get(member);
+        let address = address.ok_or_else(|| Status::unavailable("the member's address is not known"))?;
+        let mut client = PeerClient::new(connector::channel(&self.connector, &address));
+        let (parts, stream) = mpsc::channel(PARTS);
         let head = InstallHead { member: self.member, message, version: checkpoint::VERSION };
         tokio::task::spawn_blocking(move || {
             let mut head = Some(head);
@@ -306,19 +334,17 @@ impl Way {
 // === impl Ended ===
 
 impl Ended {
-    fn of(member: u64, status: Option<Status>) -> Self {
-        match status {
-            Some(status) if status.code() == Code::FailedPrecondition && is_removed(&status) => Self::Removed,
-            status => {
-                tracing::debug!(member, ?status, "the stream to a member ended");
+    /// What a member that ends a stream has said.
+    fn of(member: u64, answer: io::Result<Option<Bytes>>) -> Self {
+        let refusal = answer.ok().flatten().map(Refusal::decode);
+        match refusal {
+            Some(Ok(refusal)) if refusal.removed => Self::Removed,
+            refusal => {
+                tracing::debug!(member, ?refusal, "the stream to a member ended");
                 Self::Broken
             }
         }
     }
-}
-
-fn is_removed(status: &Status) -> bool {
-    status.metadata().get(REFUSAL).is_some_and(|refusal| refusal == REMOVED)
 }
 
 /// A stream of what comes out of a channel.

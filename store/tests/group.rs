@@ -4,9 +4,12 @@
 
 #[path = "group/network.rs"]
 mod network;
+#[path = "group/slow_disk.rs"]
+mod slow_disk;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use network::{Authority, Member, Three};
 use store::{ChangeError, Event, Observer, Outcome, Role, Snapshot, Start, Txn};
@@ -133,7 +136,7 @@ async fn a_stranger_with_another_authority_reaches_nobody() {
     assert_eq!(asked, Ok(4));
     let stranger = Authority::new();
     let start = three.start_of(4);
-    let member = Member::start(&stranger, 4, three.dir(4), three.addresses[3].clone(), start).await;
+    let member = Member::start(&stranger, 4, three.dir(4), three.addresses[3].clone(), start, None).await;
     assert!(member.store.linearizable().await.is_err(), "it never joins");
     let members = three.store(1).members().await;
     assert!(members.iter().any(|member| member.id == 4 && member.role == Role::Learner), "{members:?}");
@@ -155,4 +158,29 @@ async fn a_member_takes_over_a_changed_name() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_is_slow_does_not_stall_the_group() {
+    let three = Three::start().await;
+    let leader = three.leader().await;
+    let other = leader % 3 + 1;
+    put(three.store(other), "quick", "v").await;
+    three.delays[&leader].store(350, Ordering::Relaxed);
+    let mut number = 0;
+    let began = Instant::now();
+    // Each write keeps the slow disk busy, until it is not waited for any more.
+    while three.store(other).leadership().borrow().leader.is_none_or(|now| now == leader) {
+        number += 1;
+        put(three.store(other), &format!("k{number}"), "v").await;
+        assert!(began.elapsed() < LONG, "{number} writes waited for the slow disk");
+    }
+    for number in 0..20 {
+        put(three.store(other), &format!("after-{number}"), "v").await;
+    }
+    let leads = three.store(other).leadership().borrow().leader;
+    assert_ne!(leads, Some(leader), "the lead went back to the slow disk");
+    three.delays[&leader].store(0, Ordering::Relaxed);
+    let hash = three.store(other).linearizable().await.unwrap().hash();
+    assert_eq!(three.store(leader).linearizable().await.unwrap().hash(), hash, "it keeps up all the same");
 }

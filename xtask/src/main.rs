@@ -25,7 +25,7 @@ fn main() -> ExitCode {
                 "usage: cargo run -p xtask -- tidy | layers | codegen API_TYPES.json MERGE_METADATA.json"
             );
             eprintln!(
-                "       | sim-sweep --minutes M [--from SEED] | sim-bugs [--trials N] [--limit N] [--only NAME,NAME]"
+                "       | sim-sweep [--minutes M] [--from SEED] [--jobs N] | sim-bugs [--trials N] [--limit N] [--only NAME,NAME]"
             );
             eprintln!("       | fuzz [--minutes M] [--only NAME]");
             return ExitCode::from(2);

@@ -19,6 +19,7 @@ struct Entry {
     stored: bool,
     stored_as: Option<(&'static str, &'static str)>,
     idle: bool,
+    deprecation: Option<&'static str>,
 }
 
 /// A subresource as it is written down; an empty kind stands for the resource's own.
@@ -43,6 +44,7 @@ const STORED: Entry = Entry {
     stored: true,
     stored_as: None,
     idle: false,
+    deprecation: None,
 };
 const CLUSTER: Entry = Entry { scope: Scope::Cluster, ..STORED };
 const REVIEW: Entry = Entry { scope: Scope::Cluster, verbs: &[Verb::Create], stored: false, ..STORED };
@@ -70,13 +72,20 @@ const POD_SUBRESOURCES: &[Sub] = &[
     own("log", &[Verb::Get]),
     sub("portforward", "", "PodPortForwardOptions", CONNECT),
     sub("proxy", "", "PodProxyOptions", PROXY),
+    own("resize", READ_WRITE),
     STATUS,
 ];
 
 const ENTRIES: &[Entry] = &[
     Entry { kind: "Binding", plural: "bindings", verbs: &[Verb::Create], stored: false, ..STORED },
     Entry { kind: "ConfigMap", plural: "configmaps", short_names: &["cm"], ..STORED },
-    Entry { kind: "Endpoints", plural: "endpoints", short_names: &["ep"], ..STORED },
+    Entry {
+        kind: "Endpoints",
+        plural: "endpoints",
+        short_names: &["ep"],
+        deprecation: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ..STORED
+    },
     Entry { kind: "Event", plural: "events", short_names: &["ev"], ..STORED },
     Entry {
         kind: "Namespace",
@@ -228,6 +237,7 @@ fn resource(entry: &Entry) -> Resource {
         stored: entry.stored,
         stored_as: entry.stored_as.map(|(group, version)| (group.into(), version.into())),
         idle: entry.idle,
+        deprecation: entry.deprecation.map(Name::Borrowed),
         custom: None,
     }
 }

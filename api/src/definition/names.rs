@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{items, text};
+use super::{Approval, items, text};
 
 /// Names that a definition has within its group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +77,9 @@ pub fn settle(definition: &mut Value, taken: &Claims, time: &str) {
     };
     let free = status == "True";
     condition(definition, "NamesAccepted", (status, reason, &message), time);
+    if let Some((status, reason, message)) = Approval::of(definition).condition() {
+        condition(definition, "KubernetesAPIApprovalPolicyConformant", (status, reason, &message), time);
+    }
     if !is(definition, "Established") {
         let state = match free {
             true => ("True", "InitialNamesAccepted", "the initial names have been accepted"),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::PatchError;
+use crate::json::{MAX_DEPTH, depth};
 
 const MAX_OPERATIONS: usize = 10_000;
 /// What `copy` may add to a document before it is taken for an attack.
@@ -37,15 +38,24 @@ fn one(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<()
     };
     let value = || operation.get("value").cloned().unwrap_or(Value::Null);
     match word {
-        "add" => add(document, path()?, value(), "add"),
+        "add" => {
+            let (path, value) = (path()?, value());
+            bounded(path, &value)?;
+            add(document, path, value, "add")
+        }
         "remove" => remove(document, path()?, "remove").map(drop),
-        "replace" => replace(document, path()?, value()),
+        "replace" => {
+            let (path, value) = (path()?, value());
+            bounded(path, &value)?;
+            replace(document, path, value)
+        }
         "move" => {
             let (from, path) = (from()?, path()?);
             if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
                 return Err(failed(format!("move operation does not apply: {path} is below {from}")));
             }
             let moved = remove(document, from, "move")?;
+            bounded(path, &moved)?;
             add(document, path, moved, "move")
         }
         "copy" => {
@@ -57,7 +67,9 @@ fn one(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<()
                     "Unable to complete the copy, the accumulated size is too large".to_owned(),
                 ));
             }
-            add(document, path()?, value, "copy")
+            let path = path()?;
+            bounded(path, &value)?;
+            add(document, path, value, "copy")
         }
         "test" => {
             let path = path()?;
@@ -85,6 +97,15 @@ fn size(value: &Value) -> usize {
         Value::Object(map) => map.iter().map(|(name, value)| name.len() + size(value)).sum::<usize>() + 8,
         Value::String(text) => text.len() + 8,
         _ => 8,
+    }
+}
+
+/// Refuses what would nest a document deeper than a request may: operations that put values into each other could go on
+/// until nothing can walk the document any more.
+fn bounded(path: &str, value: &Value) -> Result<(), PatchError> {
+    match path.matches('/').count() + depth(value) > MAX_DEPTH {
+        true => Err(failed(format!("the patch nests the document deeper than {MAX_DEPTH} levels"))),
+        false => Ok(()),
     }
 }
 

@@ -289,7 +289,8 @@ fn retain_keys(
     let Value::Array(retained) = retained else {
         return Err(malformed(RETAIN_KEYS_WORDS.to_owned()));
     };
-    let keeps = |name: &str| retained.iter().any(|kept| kept.as_str() == Some(name));
+    let retained: BTreeSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let keeps = |name: &str| retained.contains(name);
     if patch.iter().any(|(name, value)| !value.is_null() && !name.starts_with('$') && !keeps(name)) {
         return Err(malformed(RETAIN_KEYS_WORDS.to_owned()));
     }
@@ -306,7 +307,8 @@ fn delete_primitives(
         return Err(malformed(format!("{DELETE_PRIMITIVE}{name} must be a list")));
     };
     if let Some(Value::Array(items)) = original.get_mut(name) {
-        items.retain(|item| !values.contains(item));
+        let values: BTreeSet<String> = values.iter().map(|value| ordering::identity(value, None)).collect();
+        items.retain(|item| !values.contains(&ordering::identity(item, None)));
     }
     Ok(())
 }

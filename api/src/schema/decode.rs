@@ -8,14 +8,15 @@ use serde_json::{Map, Value};
 
 use super::structural::Node;
 use super::{Field, Kind, Schemas, Type, TypeId};
+use crate::json::found;
 use crate::{quantity::Quantity, time};
 
 /// What the walk found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// Paths of fields that the schema does not know; they are gone from the document.
+    /// Paths of fields that the schema does not know; they are gone from the document. The first hundred.
     pub unknown: Vec<String>,
-    /// Values of a wrong type; they are left as they are.
+    /// Values of a wrong type; they are left as they are. The first hundred.
     pub errors: Vec<TypeError>,
 }
 
@@ -70,10 +71,7 @@ impl Decoded {
 
     /// Puts a field in front of what was found below it since `marks`.
     fn under_field(&mut self, marks: (usize, usize), owner: &Type, name: &str) {
-        for path in &mut self.unknown[marks.0..] {
-            let dot = if path.starts_with('[') { "" } else { "." };
-            *path = format!("{name}{dot}{path}");
-        }
+        found::put_before(&mut self.unknown[marks.0..], &name);
         for error in &mut self.errors[marks.1..] {
             if let TypeError::Mismatch { owner: inner, path, .. } = error {
                 if inner.is_empty() {
@@ -87,16 +85,16 @@ impl Decoded {
     }
 
     fn under_index(&mut self, marks: (usize, usize), at: usize) {
-        for path in &mut self.unknown[marks.0..] {
-            let dot = if path.starts_with('[') { "" } else { "." };
-            *path = format!("[{at}]{dot}{path}");
-        }
+        found::put_before(&mut self.unknown[marks.0..], &format_args!("[{at}]"));
     }
 
     fn under_key(&mut self, marks: (usize, usize), key: &str) {
-        for path in &mut self.unknown[marks.0..] {
-            let dot = if path.starts_with('[') { "" } else { "." };
-            *path = format!("{key}{dot}{path}");
+        found::put_before(&mut self.unknown[marks.0..], &key);
+    }
+
+    fn wrong(&mut self, error: TypeError) {
+        if self.errors.len() < found::MAX_FOUND {
+            self.errors.push(error);
         }
     }
 
@@ -110,7 +108,7 @@ impl Decoded {
             Value::Object(_) => "object".to_owned(),
         };
         let (owner, path) = (String::new(), String::new());
-        self.errors.push(TypeError::Mismatch { found, owner, path, wanted: wanted.into() });
+        self.wrong(TypeError::Mismatch { found, owner, path, wanted: wanted.into() });
     }
 }
 
@@ -157,7 +155,7 @@ impl Schemas {
     fn object(&self, declared: &Type, map: &mut Map<String, Value>, out: &mut Decoded) {
         map.retain(|name, value| {
             let Some(field) = declared.field(name) else {
-                out.unknown.push(name.clone());
+                found::note(&mut out.unknown, name);
                 return false;
             };
             if field.omits(value) {
@@ -204,12 +202,12 @@ impl Schemas {
             (Kind::Time, Value::String(text)) => match time::normalise(text) {
                 Ok(None) => {}
                 Ok(Some(normal)) => *text = normal,
-                Err(error) => out.errors.push(TypeError::Malformed(error.to_string())),
+                Err(error) => out.wrong(TypeError::Malformed(error.to_string())),
             },
             (Kind::MicroTime, Value::String(text)) => match time::normalise_micro(text) {
                 Ok(None) => {}
                 Ok(Some(normal)) => *text = normal,
-                Err(error) => out.errors.push(TypeError::Malformed(error.to_string())),
+                Err(error) => out.wrong(TypeError::Malformed(error.to_string())),
             },
             (Kind::Bytes, Value::String(text)) => bytes(text, out),
             (kind, found) => {
@@ -247,7 +245,7 @@ fn integer(kind: &Kind, field: &Field, number: &serde_json::Number, out: &mut De
             kind => element_type(kind, field),
         };
         let (owner, path) = (String::new(), String::new());
-        out.errors.push(TypeError::Mismatch { found: format!("number {number}"), owner, path, wanted });
+        out.wrong(TypeError::Mismatch { found: format!("number {number}"), owner, path, wanted });
     }
 }
 
@@ -264,7 +262,7 @@ fn quantity(value: &mut Value, out: &mut Decoded) {
                 *value = Value::String(canonical);
             }
         }
-        Err(error) => out.errors.push(TypeError::Malformed(error.to_string())),
+        Err(error) => out.wrong(TypeError::Malformed(error.to_string())),
     }
 }
 
@@ -279,7 +277,7 @@ fn bytes(text: &mut String, out: &mut Decoded) {
         .bytes()
         .position(|byte| !byte.is_ascii_alphanumeric() && byte != b'+' && byte != b'/')
         .unwrap_or(text.len() / 4 * 4);
-    out.errors.push(TypeError::Malformed(format!("illegal base64 data at input byte {at}")));
+    out.wrong(TypeError::Malformed(format!("illegal base64 data at input byte {at}")));
 }
 
 /// The wanted type in Go's words.

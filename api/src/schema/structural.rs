@@ -1,6 +1,7 @@
 //! The schema of a custom resource as one tree, read from the `openAPIV3Schema` of its definition: what pruning,
 //! defaults and checks of custom resources walk.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use regex::Regex;
@@ -8,13 +9,14 @@ use serde_json::{Map, Value};
 
 use super::ListType;
 
-mod cel;
 mod checks;
 mod compile;
 mod formats;
 mod pruning;
+mod rules;
 
-pub(crate) use cel::{Rule, RuleFault, holds, rule_fault};
+pub(crate) use formats::has as has_format;
+pub(crate) use rules::{Compiled, Rule, Uncompiled};
 
 /// A type that JSON knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,13 +101,20 @@ pub(crate) struct Range {
     pub most: Option<u64>,
 }
 
-/// A regular expression in the dialect of Go. It is compiled each time that it is used: automata are large, definitions many,
-/// and writes of their objects few.
+/// A regular expression in the dialect of Go. No definition keeps it compiled: automata are large, definitions many, and writes
+/// of their objects few. Those that were used last stay at hand, for an object may have very many texts under one of them.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     pub text: Box<str>,
 }
 
+thread_local! {
+    /// The expressions that a thread has used last.
+    static RECENT: RefCell<Vec<(Box<str>, Regex)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// So many expressions stay compiled.
+const MAX_RECENT: usize = 4;
 /// An automaton may take so many bytes.
 const PATTERN_SIZE: usize = 1 << 20;
 
@@ -145,16 +154,27 @@ impl Pattern {
 
     /// Whether a text has a match in it. What is no expression matches nothing.
     pub fn matches(&self, text: &str) -> bool {
-        compiled(&self.text).is_ok_and(|compiled| compiled.is_match(text))
+        RECENT.with_borrow_mut(|recent| {
+            match recent.iter().position(|(known, _)| *known == self.text) {
+                Some(at) => recent.swap(0, at),
+                None => {
+                    let Ok(compiled) = expression(&self.text) else { return false };
+                    recent.truncate(MAX_RECENT - 1);
+                    recent.insert(0, (self.text.clone(), compiled));
+                }
+            }
+            recent.first().is_some_and(|(_, compiled)| compiled.is_match(text))
+        })
     }
 }
 
 /// Why a text is no regular expression.
 pub(crate) fn pattern_fault(text: &str) -> Option<String> {
-    compiled(text).err().map(|error| error.to_string())
+    expression(text).err().map(|error| error.to_string())
 }
 
-fn compiled(text: &str) -> Result<Regex, regex::Error> {
+/// A regular expression in the dialect of Go, ready to be used.
+pub(crate) fn expression(text: &str) -> Result<Regex, regex::Error> {
     regex::RegexBuilder::new(&ascii(text)).size_limit(PATTERN_SIZE).build()
 }
 
@@ -226,6 +246,11 @@ impl Node {
             || node.items.as_ref().is_some_and(|items| items.has_conditions)
             || matches!(&node.additional, Additional::Of(below) if below.has_conditions);
         node
+    }
+
+    /// The format of a text.
+    pub fn format(&self) -> Option<&str> {
+        self.rules.as_ref()?.format.as_deref()
     }
 
     /// The node of a member of an object.

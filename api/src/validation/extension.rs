@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Errors, Path, given, labels, list, structural, text};
+use crate::definition::Approval;
 use crate::field::FieldError;
-use crate::name;
+use crate::{name, policy};
 
 const TIMEOUT_MAX: i64 = 30;
 const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -222,6 +223,7 @@ pub fn check_validating_policy(object: &Value, errors: &mut Errors) {
             }
         }
     }
+    policy::errors(spec).into_iter().for_each(|error| errors.add(error));
 }
 
 pub fn check_mutating_policy(object: &Value, errors: &mut Errors) {
@@ -248,6 +250,7 @@ pub fn check_mutating_policy(object: &Value, errors: &mut Errors) {
             errors.required(&place.field(source).field("expression"), "");
         }
     }
+    policy::errors(spec).into_iter().for_each(|error| errors.add(error));
 }
 
 pub fn check_policy_binding(object: &Value, validating: bool, errors: &mut Errors) {
@@ -401,6 +404,16 @@ fn check_versions(spec: &Value, root: &Path<'_>, errors: &mut Errors) {
     }
 }
 
+/// A definition in a group of Kubernetes says whether it was approved. One that does not, and is there, may stay so.
+pub fn check_approval(new: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let approval = Approval::of(new);
+    if old.is_none_or(|old| Approval::of(old) != approval)
+        && let Some(fault) = approval.fault()
+    {
+        errors.add(fault);
+    }
+}
+
 /// What a definition must keep while objects may be stored by it.
 pub fn check_definition_update(new: &Value, old: &Value, errors: &mut Errors) {
     let mut same = |path: &str, now: &Value, before: &Value| {
@@ -416,6 +429,7 @@ pub fn check_definition_update(new: &Value, old: &Value, errors: &mut Errors) {
         same("spec.scope", &now["scope"], &before["scope"]);
         same("spec.names.kind", &now["names"]["kind"], &before["names"]["kind"]);
     }
+    check_approval(new, Some(old), errors);
     let versions = list(&now["versions"]);
     for (at, stored) in list(&new["status"]["storedVersions"]).iter().enumerate() {
         if !versions.iter().any(|version| version["name"] == *stored) {

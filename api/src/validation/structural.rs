@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Errors, Path, entries, given, list, text};
+use super::{Errors, Path, entries, given, list, rules, text};
 use crate::field::FieldError;
-use crate::schema::structural::{Node, RuleFault, pattern_fault, rule_fault};
+use crate::schema::structural::{Node, pattern_fault};
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 const LIST_TYPES: &[&str] = &["atomic", "map", "set"];
@@ -43,7 +43,12 @@ pub fn check(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
         return;
     }
+    let before = errors.0.len();
     check_node(schema, path, Level::Root, errors);
+    // Rules rest on the structure.
+    if errors.0.len() == before {
+        rules::check(schema, path, errors);
+    }
 }
 
 fn check_node(schema: &Value, path: &Path<'_>, level: Level, errors: &mut Errors) {
@@ -52,7 +57,6 @@ fn check_node(schema: &Value, path: &Path<'_>, level: Level, errors: &mut Errors
     check_lists(schema, path, errors);
     check_pattern(schema, path, errors);
     check_default(schema, path, errors);
-    check_rules(schema, path, errors);
     errors.optional_one_of(&path.field("x-kubernetes-map-type"), &schema["x-kubernetes-map-type"], MAP_TYPES);
     if schema["x-kubernetes-embedded-resource"] == true && text(&schema["type"]) != "object" {
         let detail = "must be object if x-kubernetes-embedded-resource is true";
@@ -142,28 +146,6 @@ fn check_pattern(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     if let Some(fault) = pattern_fault(pattern) {
         let detail = format!("must be a valid regular expression, but isn't: {fault}");
         errors.invalid(&path.field("pattern"), pattern, detail);
-    }
-}
-
-fn check_rules(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let place = path.field("x-kubernetes-validations");
-    for (at, rule) in list(&schema["x-kubernetes-validations"]).iter().enumerate() {
-        let place = place.index(at);
-        for field in ["rule", "messageExpression"] {
-            let expression = text(&rule[field]);
-            match rule_fault(expression) {
-                _ if expression.trim().is_empty() && field == "rule" => {
-                    errors.required(&place.field(field), "rule is not specified");
-                }
-                Some(RuleFault::Malformed(fault)) if !expression.is_empty() => {
-                    errors.invalid(&place.field(field), expression, format!("compilation failed: {fault}"));
-                }
-                _ => {}
-            }
-        }
-        let reasons =
-            &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
-        errors.optional_one_of(&place.field("reason"), &rule["reason"], reasons);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Admission: what the cluster adds to, or refuses of, objects that are written.
 
 use api::status::{ResourceName, Status};
+use api::strategy;
 use serde_json::Value;
 use store_core::{Compare, Expect, Txn};
 
@@ -11,13 +12,18 @@ use crate::kinds::Part;
 use crate::{keys, object};
 
 mod certificate;
-#[allow(dead_code, reason = "policies ask for more than webhooks do")]
+mod limit_range;
 pub(crate) mod matching;
 mod node;
 mod pod;
+mod pod_security;
+mod quota;
 mod reviewed;
+mod runtime_class;
+mod storage_class;
 
 pub(crate) use node::{may_touch_pod_of as node_may_touch_pod_of, token as node_token};
+pub use quota::contended;
 pub(crate) use reviewed::{again, mutate_changed, mutate_new, validate_changed, validate_new};
 
 const CERTIFICATES: &str = "certificates.k8s.io";
@@ -25,7 +31,8 @@ const CERTIFICATES: &str = "certificates.k8s.io";
 /// Namespaces that are never deleted.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
-/// Admits a new object; conditions that it stands on are added to the transaction.
+/// Completes a new object, and refuses what was not asked for rightly; conditions that it stands on are added to the
+/// transaction.
 pub(crate) fn create(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
@@ -35,13 +42,19 @@ pub(crate) fn create(
     namespace(call, new, txn)?;
     if call.is("", "pods") {
         node::create_pod(call, new)?;
+        limit_range::default(call, new)?;
         pod::service_account(call, ids, new)?;
         pod::priority(call, new)?;
         pod::default_tolerations(new);
+        runtime_class::apply(call, new)?;
+        strategy::qos::write(new);
     }
     if call.is("", "nodes") {
         node::taint_new(new);
         node::create_node(call, new)?;
+    }
+    if call.is("", "persistentvolumeclaims") {
+        storage_class::default(call, new)?;
     }
     if call.is("coordination.k8s.io", "leases") {
         node::create_lease(call, new)?;
@@ -50,6 +63,57 @@ pub(crate) fn create(
         certificate::requested_by(call, new);
     }
     Ok(())
+}
+
+/// Checks a new object that is complete and valid, last of all against quotas, which are charged in the transaction.
+pub(crate) fn check_create(
+    call: &Call<'_>,
+    new: &Value,
+    txn: &mut Txn,
+    warnings: &mut Vec<String>,
+) -> Result<(), Refused> {
+    if call.is("", "pods") {
+        limit_range::check_pod(call, new)?;
+        pod_security::create_pod(call, new, warnings)?;
+    } else if call.is("", "persistentvolumeclaims") {
+        limit_range::check_claim(call, new)?;
+    } else if call.is("", "namespaces") {
+        pod_security::create_namespace(call, new)?;
+    } else if call.is("scheduling.k8s.io", "priorityclasses") {
+        pod::only_default(call, new)?;
+    } else {
+        pod_security::workload(call, new, warnings)?;
+    }
+    quota::charge(call, new, None, txn)
+}
+
+/// Checks a changed object that is complete and valid.
+pub(crate) fn check_update(
+    call: &Call<'_>,
+    (new, old): (&Value, &Value),
+    part: Part,
+    txn: &mut Txn,
+    warnings: &mut Vec<String>,
+) -> Result<(), Refused> {
+    if matches!(part, Part::Sub(name) if !matches!(name, "ephemeralcontainers" | "resize")) {
+        return Ok(());
+    }
+    if call.is("", "pods") {
+        pod_security::update_pod(call, new, old, part, warnings)?;
+        if part != Part::Sub("resize") {
+            return Ok(());
+        }
+        limit_range::check_pod(call, new)?;
+    } else if call.is("", "persistentvolumeclaims") {
+        limit_range::check_claim(call, new)?;
+    } else if call.is("", "namespaces") {
+        return pod_security::update_namespace(call, new, old, warnings);
+    } else if call.is("scheduling.k8s.io", "priorityclasses") {
+        return pod::only_default(call, new);
+    } else if !call.is("", "services") {
+        return pod_security::workload(call, new, warnings);
+    }
+    quota::charge(call, new, Some(old), txn)
 }
 
 /// Admits a changed object.

@@ -6,8 +6,7 @@ use store_core::{Entry, Value as Stored};
 
 use crate::call::Call;
 use crate::object;
-use crate::scan;
-use crate::webhooks;
+use crate::{policies, scan, webhooks};
 
 /// Members of a stored object that were not read, in order of their names. Empty for an object that was read whole.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +33,9 @@ impl Aside {
             // The finalizers of a namespace are not among its metadata.
             && !call.is("", "namespaces")
             && !call.options().dry_run
-            // Webhooks are shown whole objects.
+            // Policies and webhooks are shown whole objects.
+            && !policies::validates(call)
+            && !policies::mutates(call)
             && !webhooks::any(call)
             && patch.as_object().is_some_and(changes_status_only);
         if !ordinary {

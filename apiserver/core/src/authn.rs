@@ -13,6 +13,7 @@ use crate::{keys, scan};
 pub mod bootstrap;
 pub mod impersonation;
 pub mod jwt;
+pub mod oidc;
 
 /// The extra fact that holds the names of the pod that a token is bound to.
 pub const EXTRA_POD_NAME: &str = "authentication.kubernetes.io/pod-name";
@@ -24,6 +25,9 @@ pub const EXTRA_NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 pub const EXTRA_NODE_UID: &str = "authentication.kubernetes.io/node-uid";
 /// The id of the token.
 pub const EXTRA_CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
+
+/// Seconds by which clocks may differ; so long a token also outlives the time at which what it is bound to should have ended.
+const LEEWAY: i64 = 60;
 
 /// Why a token names nobody.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -90,8 +94,6 @@ pub fn verify(
     if now.as_second() >= claims["exp"].as_i64().ok_or(TokenError::Claim("exp"))? {
         return Err(TokenError::Expired);
     }
-    // Clocks of one machine do not run backwards by more than this.
-    const LEEWAY: i64 = 60;
     if claims["nbf"].as_i64().is_some_and(|from| now.as_second() + LEEWAY < from) {
         return Err(TokenError::NotYet);
     }
@@ -99,7 +101,7 @@ pub fn verify(
     if shared.is_empty() {
         return Err(TokenError::Audience);
     }
-    Ok((bound_user(snapshot, &claims)?, shared))
+    Ok((bound_user(snapshot, &claims, now)?, shared))
 }
 
 fn shared_audiences(claim: &Value, audiences: &[String]) -> Vec<String> {
@@ -111,22 +113,27 @@ fn shared_audiences(claim: &Value, audiences: &[String]) -> Vec<String> {
     audiences.iter().filter(|audience| is_for(audience)).cloned().collect()
 }
 
-fn bound_user(snapshot: &Snapshot, claims: &Value) -> Result<User, TokenError> {
+fn bound_user(snapshot: &Snapshot, claims: &Value, now: Timestamp) -> Result<User, TokenError> {
+    let alive = |plural, kind, namespace, reference| alive(snapshot, plural, kind, namespace, reference, now);
     let private = &claims["kubernetes.io"];
     let namespace = private["namespace"].as_str().ok_or(TokenError::Claim("kubernetes.io.namespace"))?;
     let account = &private["serviceaccount"];
     let name = account["name"].as_str().ok_or(TokenError::Claim("kubernetes.io.serviceaccount.name"))?;
-    alive(snapshot, "serviceaccounts", "service account", namespace, account)?;
+    alive("serviceaccounts", "service account", namespace, account)?;
     let mut extra = BTreeMap::new();
     if private["pod"].is_object() {
-        alive(snapshot, "pods", "pod", namespace, &private["pod"])?;
+        alive("pods", "pod", namespace, &private["pod"])?;
         fact(&mut extra, EXTRA_POD_NAME, &private["pod"]["name"]);
         fact(&mut extra, EXTRA_POD_UID, &private["pod"]["uid"]);
     }
     if private["secret"].is_object() {
-        alive(snapshot, "secrets", "secret", namespace, &private["secret"])?;
+        alive("secrets", "secret", namespace, &private["secret"])?;
     }
     if private["node"].is_object() {
+        // Of a pod's token the node is only told: what it is bound to is the pod.
+        if !private["pod"].is_object() {
+            alive("nodes", "node", "", &private["node"])?;
+        }
         fact(&mut extra, EXTRA_NODE_NAME, &private["node"]["name"]);
         fact(&mut extra, EXTRA_NODE_UID, &private["node"]["uid"]);
     }
@@ -143,19 +150,24 @@ fn fact(extra: &mut BTreeMap<String, Vec<String>>, key: &str, value: &Value) {
     }
 }
 
-/// Whether the object of a reference still is that very object.
+/// Whether the object of a reference still is that very object, and not one whose time to end is over.
 fn alive(
     snapshot: &Snapshot,
     plural: &str,
     kind: &'static str,
     namespace: &str,
     reference: &Value,
+    now: Timestamp,
 ) -> Result<(), TokenError> {
     let name = reference["name"].as_str().unwrap_or_default();
     let entry = snapshot.get(&keys::object("", plural, namespace, name));
     let uid = entry.and_then(|entry| scan::text(&entry.value, &["metadata", "uid"]));
+    let deletion = entry.and_then(|entry| scan::text(&entry.value, &["metadata", "deletionTimestamp"]));
+    let over = deletion
+        .and_then(|time| time.parse::<Timestamp>().ok())
+        .is_some_and(|time| time.as_second() + LEEWAY < now.as_second());
     match uid {
-        Some(uid) if reference["uid"].as_str() == Some(&uid) => Ok(()),
+        Some(uid) if !over && reference["uid"].as_str() == Some(&uid) => Ok(()),
         _ => Err(TokenError::Unbound { kind, name: name.to_owned() }),
     }
 }

@@ -1,6 +1,7 @@
 //! Reads the body of a request into a document, and complains about it as strictly as the client asked.
 
 use api::catalogue::Resource;
+use api::json::MAX_DEPTH;
 use api::schema::{Schemas, TypeId};
 use api::status::Status;
 use serde_json::Value;
@@ -70,8 +71,16 @@ pub(crate) fn document(request: &Request, warnings: &mut Vec<String>) -> Result<
     match media_type(request) {
         "application/json" | "" | "*/*" => json(bytes, warnings),
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(bytes),
-        "application/vnd.kubernetes.protobuf" => crate::kinds::protobuf(bytes),
+        "application/vnd.kubernetes.protobuf" => crate::kinds::protobuf(bytes).and_then(bounded),
         _ => Err(Status::unsupported_media_type(ACCEPTED).into()),
+    }
+}
+
+/// The document, when it is nested no deeper than one in JSON may be.
+fn bounded(document: Value) -> Result<Value, Refused> {
+    match api::json::depth(&document) > MAX_DEPTH {
+        true => Err(failure::bad_request("the object provided is nested too deeply: exceeded max depth")),
+        false => Ok(document),
     }
 }
 
@@ -91,6 +100,7 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Value, Refused> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true, strict_booleans: false };
     serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| failure::bad_request(&format!("error converting YAML to JSON: {error}")))
+        .and_then(bounded)
 }
 
 /// Checks `apiVersion` and `kind`, or fills them in.
@@ -108,7 +118,9 @@ fn identify(object: &mut Value, expected: Expected<'_>) -> Result<(), Refused> {
             expected.kind, expected.kind
         )));
     }
-    if !version.is_empty() && version != wanted {
+    // Clients from before Kubernetes 1.22 evict so, and the API servers of today still take it.
+    let evicts = expected.kind == "Eviction" && version == "policy/v1beta1";
+    if !version.is_empty() && version != wanted && !evicts {
         return Err(failure::bad_request(&format!(
             "the API version in the data ({version}) does not match the expected API version ({wanted})"
         )));

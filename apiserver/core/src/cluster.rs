@@ -10,6 +10,7 @@ use serde_json::Value;
 use store_core::Snapshot;
 
 use crate::failure::Refused;
+use crate::keyring::Keyring;
 use crate::keys;
 
 /// The authority's certificate, for everyone: what a joining machine compares with its token.
@@ -22,6 +23,9 @@ pub const JOIN_SERVER: &str = "/orlop/v1/join/server";
 pub const CERTIFICATE: &str = "/orlop/v1/certificate";
 /// The servers of the cluster; below it, by id, what is done to one.
 pub const MEMBERS: &str = "/orlop/v1/members";
+
+/// The keys that all servers share; below it, by name, how one is rotated.
+pub const KEYRING: &str = "/orlop/v1/keyring";
 
 /// The whole state of the cluster, sealed with a key that the asker chooses.
 pub const BACKUP: &str = "/orlop/v1/backup";
@@ -51,6 +55,8 @@ pub struct NodeAnswer {
     pub cluster: Value,
     /// `HOST:PORT` of each server.
     pub servers: Vec<String>,
+    /// The certificates of all authorities that the cluster accepts, PEM.
+    pub authorities: String,
 }
 
 /// Asks to become a server.
@@ -64,17 +70,23 @@ pub struct ServerRequest {
 }
 
 /// What a server needs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerAnswer {
     /// Its id among the members.
     pub member: u64,
-    /// The authority's key, PEM: every server issues certificates.
-    pub authority_key: String,
-    /// The seed of the key that signs tokens, base64.
-    pub token_seed: String,
+    /// The keys that all servers share: every server issues certificates and tokens.
+    pub keyring: Keyring,
     /// What every part of the cluster agrees on.
     pub cluster: Value,
+}
+
+/// Asks to rotate a key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RotationRequest {
+    /// For how long the key before is accepted once the new one is used.
+    pub keep_old_seconds: u64,
 }
 
 /// Asks for a backup.
@@ -83,6 +95,9 @@ pub struct ServerAnswer {
 pub struct BackupRequest {
     /// The key that seals it: 64 hexadecimal digits.
     pub key: String,
+    /// The version of its format; the newest unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<u32>,
 }
 
 /// What a backup holds besides the objects: all that a cluster cannot be made again from without them.

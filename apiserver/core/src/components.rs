@@ -11,18 +11,17 @@ use crate::failure;
 use crate::output::ListMeta;
 use crate::prepare::Planned;
 use crate::request::Verb;
-use crate::response::{Prepared, warning};
+use crate::response::Prepared;
 use crate::selection::Selection;
 
 const STORE: &str = "etcd-0";
-const DEPRECATED: &str = "v1 ComponentStatus is deprecated in v1.19+";
 
 /// GET of one status, or of all.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
     let store: Value = json!({"apiVersion": "v1", "kind": "ComponentStatus", "metadata": {"name": STORE},
         "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}]});
     let bytes = Bytes::from(store.to_string());
-    let mut response = match call.request.info.verb {
+    let response = match call.request.info.verb {
         Verb::List => {
             let selection = Selection::parse(call.resource, call.options())?;
             let shown = selection.is_everything() || selection.matches(&call.key(STORE), &bytes);
@@ -34,6 +33,5 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         Verb::Get => return Err(Status::not_found(call.resource, call.name()).into()),
         _ => return Err(failure::no_such_path().into()),
     };
-    response.headers.extend(warning(DEPRECATED));
     Ok(Prepared::Respond(response))
 }

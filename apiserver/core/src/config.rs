@@ -81,8 +81,8 @@ impl std::fmt::Display for Ipv4Cidr {
 // === impl Config ===
 
 impl Config {
-    /// The defaults of a cluster on this machine, signing tokens with `key`.
-    pub fn new(key: SigningKey) -> Config {
+    /// The defaults of a cluster on this machine, with the keys that sign and verify tokens.
+    pub fn new(signing_keys: Vec<SigningKey>) -> Config {
         let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
         Config {
             service_cidr: Ipv4Cidr { network: Ipv4Addr::new(10, 96, 0, 0), prefix: 16 },
@@ -90,7 +90,7 @@ impl Config {
             cluster_domain: "cluster.local".into(),
             audiences: vec![issuer.clone()],
             issuer,
-            signing_keys: vec![key],
+            signing_keys,
             advertise: Vec::new(),
             kubernetes_version: "1.37.0".into(),
             program_version: env!("CARGO_PKG_VERSION").into(),

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use store_core::{Compare, Expect, Op, Txn};
 
-use crate::admission;
+use crate::admission::{self, matching::Operation};
 use crate::authz::escalation;
 use crate::body::{self, Expected};
 use crate::call::Call;
@@ -17,6 +17,7 @@ use crate::failure::{self, Refused};
 use crate::ids::Ids;
 use crate::kinds::{self, Part, Writer};
 use crate::object::{self, meta, meta_mut};
+use crate::policies::{self, Write};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply, Response, warning};
 use crate::service;
@@ -48,9 +49,6 @@ pub(crate) fn insert(
         let kind = call.resource.qualified_plural();
         warnings.push(format!("nothing in this cluster acts on {kind} yet: the object is only kept"));
     }
-    if call.is(api::definition::GROUP, api::definition::PLURAL) {
-        warnings.extend(api::definition::unserved(&new));
-    }
     place(call, &mut new)?;
     admission::mutate_new(call, ids, &mut new, &mut ownership)?;
     conversion::to_stored(call.resource, &mut new);
@@ -63,6 +61,12 @@ pub(crate) fn insert(
     let mut txn =
         Txn { compares: vec![Compare { key: key.clone(), expect: Expect::Absent }], ops: Vec::new() };
     admission::create(call, ids, &mut new, &mut txn)?;
+    let object = (&mut new, &Value::Null);
+    policies::mutate(call, Operation::Create, object, &mut |object| {
+        kinds::default(resource, object);
+        admission::create(call, ids, object, &mut Txn::default())
+    })?;
+    policies::settle(call, &mut new, None);
     escalation::check(call, &new, None)?;
     // An existing name is told before anything is allocated for the newcomer.
     if call.world.snapshot.get(&key).is_some() {
@@ -78,6 +82,9 @@ pub(crate) fn insert(
         let named = if name.is_empty() { meta(&new, "generateName") } else { &name };
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, named, &errors).into());
     }
+    let write = Write { operation: Operation::Create, name: &name, object: &new, old: &Value::Null };
+    warnings.extend(policies::validate(call, &write)?);
+    admission::check_create(call, &new, &mut claims, &mut warnings)?;
     match ownership {
         Ownership::Tracked => {
             let manager = call.manager();
@@ -145,9 +152,16 @@ pub(crate) fn respond(
     Ok(Prepared::Respond(Response { headers, ..call.output().object(status, &bytes) }))
 }
 
-/// `Warning` headers.
+/// `Warning` headers: no more than what every client reads of a head.
 pub(crate) fn warnings_headers(warnings: &[String]) -> Vec<(HeaderName, HeaderValue)> {
-    warnings.iter().filter_map(|text| warning(text)).collect()
+    const MAX_WARNINGS: usize = 32;
+    const MAX_BYTES: usize = 4096;
+    let mut told = 0;
+    let fits = |text: &&String| {
+        told += text.len();
+        told <= MAX_BYTES
+    };
+    warnings.iter().take(MAX_WARNINGS).take_while(fits).filter_map(|text| warning(text)).collect()
 }
 
 /// When an object of this kind expires.

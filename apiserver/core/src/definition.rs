@@ -3,7 +3,7 @@
 //! Names are settled in the transaction that writes a definition, not by a controller behind it: a definition is served when its
 //! write is answered, and two definitions that ask for one name at the same time meet at a key of their group.
 
-use api::definition::{CLEANUP, Claims, GROUP, PLURAL, settle, terminating};
+use api::definition::{Approval, CLEANUP, Claims, GROUP, PLURAL, settle, terminating};
 use api::status::Status;
 use serde_json::Value;
 use store_core::{Compare, Expect, Op, Txn, Value as Stored};
@@ -41,7 +41,11 @@ pub(crate) fn create(
 
 /// Before an object is changed: a definition may get other names, and leave those that it had.
 pub(crate) fn update(call: &Call<'_>, new: &mut Value, old: &Value, txn: &mut Txn) -> Result<(), Refused> {
-    let changes = || new["spec"]["names"] != old["spec"]["names"] || new["status"]["conditions"].is_null();
+    let changes = || {
+        new["spec"]["names"] != old["spec"]["names"]
+            || new["status"]["conditions"].is_null()
+            || Approval::of(new) != Approval::of(old)
+    };
     if call.is(GROUP, PLURAL) && changes() {
         name(call, new, txn);
     }

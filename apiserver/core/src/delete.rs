@@ -2,16 +2,19 @@
 
 use api::conversion;
 use api::status::Status;
+use bytes::Bytes;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use store_core::{Compare, Entry, Expect, Op, Txn, Value as Stored};
 
+use crate::admission::matching::Operation;
 use crate::body;
 use crate::call::Call;
 use crate::create;
 use crate::failure::{self, Refused};
 use crate::object::{self, finalizers, is_terminating, meta, meta_mut};
+use crate::policies::{self, Write};
 use crate::prepare::Planned;
 use crate::request::{DeletionPropagation, dry_run, propagation};
 use crate::response::{Commit, Prepared, Reply, Response};
@@ -70,20 +73,21 @@ pub(crate) fn one_with(call: &Call<'_>, options: &DeleteOptions) -> Planned {
     admission::delete(call, call.name())?;
     let (entry, old) = call.stored()?;
     preconditions(call, options, &old)?;
+    let headers = create::warnings_headers(&validate(call, &old)?);
     let key = call.key(call.name());
     let mut txn = Txn {
         compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
         ops: vec![],
     };
     match step(call, options, &old) {
-        Step::Nothing => create::respond(call, StatusCode::OK, entry.value.clone(), Vec::new()),
+        Step::Nothing => create::respond(call, StatusCode::OK, entry.value.clone(), headers),
         Step::Mark(marked) if options.dry_run => {
-            create::respond(call, StatusCode::OK, marked.to_string().into(), Vec::new())
+            create::respond(call, StatusCode::OK, marked.to_string().into(), headers)
         }
         Step::Mark(mut marked) => {
             let value = object::encode(&mut marked);
             txn.ops.push(Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });
-            let reply = create::stored(call, 0, value, StatusCode::OK, Vec::new())?;
+            let reply = create::stored(call, 0, value, StatusCode::OK, headers)?;
             Ok(Prepared::Commit(Commit { txn, reply }))
         }
         Step::Remove if options.dry_run => Ok(Prepared::Respond(removed(call, entry, &old))),
@@ -91,13 +95,15 @@ pub(crate) fn one_with(call: &Call<'_>, options: &DeleteOptions) -> Planned {
     }
 }
 
-/// Plans the removal of a stored object; `shown` is its last state.
-pub(crate) fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn) -> Planned {
-    txn.ops.insert(0, Op::Delete { key: call.key(meta(shown, "name")) });
-    if call.is("", "services") {
-        service::release(shown, &mut txn);
-    }
-    definition::release(call, shown, &mut txn);
+/// Holds the deletion of an object against the policies; returns what they warn of.
+fn validate(call: &Call<'_>, old: &Value) -> Result<Vec<String>, Refused> {
+    let name = meta(old, "name");
+    policies::validate(call, &Write { operation: Operation::Delete, name, object: &Value::Null, old })
+}
+
+/// Plans the removal of a stored object.
+fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn) -> Planned {
+    remove(call, shown, &mut txn);
     let reply = if ANSWERS_OBJECT.contains(&&*call.resource.plural) && call.subresource() != "eviction" {
         let mut last = shown.clone();
         let value: Stored = object::encode(&mut last);
@@ -106,6 +112,26 @@ pub(crate) fn finish(call: &Call<'_>, entry: &Entry, shown: &Value, mut txn: Txn
         Reply::fixed(removed(call, entry, shown))
     };
     Ok(Prepared::Commit(Commit { txn, reply }))
+}
+
+/// Plans the removal of an object whose deletion waited for what an update took away. The one who made the update is
+/// answered with the object, at the revision that it had, and not with a deletion.
+pub(crate) fn finish_update(call: &Call<'_>, entry: &Entry, mut last: Value, mut txn: Txn) -> Planned {
+    remove(call, &last, &mut txn);
+    object::set(meta_mut(&mut last), "resourceVersion", entry.revision.to_string().into());
+    let last = Bytes::from(last.to_string());
+    let shown = call.in_version(&[&last])?.pop().unwrap_or(last);
+    let reply = Reply::fixed(call.output().object(StatusCode::OK, &shown));
+    Ok(Prepared::Commit(Commit { txn, reply }))
+}
+
+/// Takes an object, whose last state is `last`, and what it holds out of the store.
+fn remove(call: &Call<'_>, last: &Value, txn: &mut Txn) {
+    txn.ops.insert(0, Op::Delete { key: call.key(meta(last, "name")) });
+    if call.is("", "services") {
+        service::release(last, txn);
+    }
+    definition::release(call, last, txn);
 }
 
 fn removed(call: &Call<'_>, entry: &Entry, shown: &Value) -> Response {

@@ -46,6 +46,14 @@ pub fn fence_of_lease(key: &[u8]) -> Option<Bytes> {
     Some(format!("/fences/{lease}").into())
 }
 
+/// The keys that all servers share.
+pub const KEYRING: &[u8] = b"/keyring";
+
+/// What a server says of the keys that it has.
+pub fn key_report(member: u64) -> Bytes {
+    format!("/keyring-reports/{member}").into()
+}
+
 /// The prefix of all Leases.
 const LEASES: &[u8] = b"/coordination.k8s.io/leases/";
 
@@ -69,6 +77,9 @@ pub const DEFINITIONS: &[u8] = b"/apiextensions.k8s.io/customresourcedefinitions
 pub fn custom_names(group: &str) -> Bytes {
     format!("/claims/customnames/{group}").into()
 }
+
+/// The prefix of all quotas.
+pub const QUOTAS: &[u8] = b"/core/resourcequotas/";
 
 /// The prefix of all pods.
 pub const PODS: &[u8] = b"/core/pods/";

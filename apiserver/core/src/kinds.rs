@@ -48,6 +48,8 @@ pub(crate) fn prepare_update(resource: &Resource, part: Part, new: &mut Value, o
         Part::Sub("approval") => api::strategy::approval_update(new, old, &api::time::format(now)),
         Part::Sub("status") => api::strategy::status_update(resource, new, old),
         Part::Sub("finalize") => api::strategy::finalize_update(new, old),
+        Part::Sub("ephemeralcontainers") => api::strategy::ephemeral_update(new, old),
+        Part::Sub("resize") => api::strategy::resize_update(new, old),
         Part::Main | Part::Sub(_) => api::strategy::update(resource, new, old),
     }
 }
@@ -61,6 +63,9 @@ pub(crate) fn validate_create(resource: &Resource, object: &Value) -> Vec<FieldE
 pub(crate) fn validate_update(resource: &Resource, part: Part, new: &Value, old: &Value) -> Vec<FieldError> {
     match part {
         Part::Sub("status" | "finalize") => api::validation::status_update(resource, new, old),
+        Part::Sub(part @ ("ephemeralcontainers" | "resize")) => {
+            api::validation::pod_part_update(resource, part, new, old)
+        }
         Part::Main | Part::Sub(_) => api::validation::update(resource, new, old),
     }
 }
@@ -103,6 +108,11 @@ pub(crate) fn apply(
     };
     managed_fields::apply(resource.schemas(), resource, live, config, &writer, force)
         .map_err(|error| error.to_status().into())
+}
+
+/// A configuration merged into an object of a resource, whoever owns what.
+pub(crate) fn merged(resource: &Resource, object: &Value, config: &Value) -> Value {
+    managed_fields::merged(resource.schemas(), resource, object, config)
 }
 
 /// Whether objects of a resource have a form in protobuf.

@@ -119,6 +119,7 @@ pub(crate) fn catalogue() -> &'static Catalogue {
                 stored: false,
                 stored_as: None,
                 idle: false,
+                deprecation: None,
                 custom: None,
             });
         }

@@ -17,7 +17,7 @@ use crate::response::{Body, JSON, Response};
 use crate::scan;
 use crate::served::Served;
 use crate::table;
-use crate::watch::frame;
+use crate::watch::{Common, frame};
 
 /// The content type of a watch in protobuf.
 const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
@@ -73,6 +73,17 @@ impl Output {
             include: table::Include::parse(include),
             now,
         }
+    }
+
+    /// How lines of a watch are written when they are the same for every watcher that is alike.
+    pub fn common(&self) -> Option<Common> {
+        if self.converted || matches!(self.form, Form::Table | Form::Partial) {
+            return None;
+        }
+        Some(match self.encoding {
+            Encoding::Protobuf => Common::Protobuf,
+            Encoding::Json | Encoding::Yaml => Common::Json,
+        })
     }
 
     /// Whether objects are shown as they are stored.
@@ -151,14 +162,9 @@ impl Output {
 
     /// One event of a watch about a document.
     pub fn frame(&self, kind: &str, document: &[u8]) -> Bytes {
-        let encoded = match self.encoding {
-            Encoding::Protobuf => object::parse(document)
-                .and_then(|document| protobuf::encode_document(schema::builtin(), &document)),
-            Encoding::Json | Encoding::Yaml => None,
-        };
-        match encoded {
-            Some(encoded) => protobuf::watch_frame(kind, &encoded).into(),
-            None => frame(kind, document),
+        match self.encoding {
+            Encoding::Protobuf => protobuf_frame(kind, document),
+            Encoding::Json | Encoding::Yaml => frame(kind, document),
         }
     }
 
@@ -265,6 +271,16 @@ impl Output {
             Encoding::Protobuf => PROTOBUF_STREAM,
             Encoding::Json | Encoding::Yaml => JSON,
         }
+    }
+}
+
+/// One event of a watch in protobuf; about what has no such form, in JSON.
+pub(crate) fn protobuf_frame(kind: &str, document: &[u8]) -> Bytes {
+    let encoded =
+        object::parse(document).and_then(|document| protobuf::encode_document(schema::builtin(), &document));
+    match encoded {
+        Some(encoded) => protobuf::watch_frame(kind, &encoded).into(),
+        None => frame(kind, document),
     }
 }
 

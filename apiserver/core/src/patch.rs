@@ -71,7 +71,16 @@ pub(crate) fn read(call: &Call<'_>, warnings: &mut Vec<String>) -> Result<(kinds
     let patch = body::json(&call.request.body, &mut doubled)?;
     warnings.extend(doubled);
     if kind != kinds::Patch::Json && !patch.is_object() {
-        return Err(failure::bad_request("the patch must be a JSON object"));
+        let step = if kind == kinds::Patch::Merge { "error decoding patch: " } else { "" };
+        let found = match &patch {
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            _ => "array",
+        };
+        return Err(failure::bad_request(&format!(
+            "{step}json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        )));
     }
     Ok((kind, patch))
 }

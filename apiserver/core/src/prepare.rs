@@ -141,7 +141,11 @@ fn plan(
     let answers = &progress.answers;
     let call =
         Call { world: *world, request, user, now, resource, served: &served, accepted, place, answers };
-    if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) }
+    let planned = if info.subresource.is_empty() { object(&call, ids) } else { subresource(&call, ids) };
+    match &resource.deprecation {
+        Some(warning) => planned.map(|prepared| prepared.warn(&[warning])),
+        None => planned,
+    }
 }
 
 /// Whether the path addresses the resource in its scope.
@@ -165,7 +169,7 @@ fn allowed(verb: Verb) -> Option<Allowed> {
         Verb::Patch => Allowed::Patch,
         Verb::Delete => Allowed::Delete,
         Verb::DeleteCollection => Allowed::DeleteCollection,
-        Verb::Head | Verb::Options => return None,
+        Verb::Head | Verb::Options | Verb::Other => return None,
     })
 }
 
@@ -204,7 +208,7 @@ fn object(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         Verb::Patch => patch::plan(call, ids),
         Verb::Delete => delete::one(call),
         Verb::DeleteCollection => delete::collection::plan(call),
-        Verb::Head | Verb::Options => Err(Status::method_not_allowed_here().into()),
+        Verb::Head | Verb::Options | Verb::Other => Err(Status::method_not_allowed_here().into()),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::prepare::Planned;
 use crate::request::RequestInfo;
 use crate::response::{Prepared, Response};
 use crate::stream::{self, connect};
-use crate::webhooks;
+use crate::{policies, webhooks};
 
 pub mod headers;
 
@@ -56,6 +56,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let entry =
         call.world.snapshot.get(&call.key(named.name)).ok_or_else(|| Status::not_found(about, named.name))?;
     let object = call.parsed(entry)?;
+    policies::connect(call, named.name)?;
     let Found { node, backend } = match &*call.resource.plural {
         "pods" => pod(&object, &named)?,
         "services" => service(call, &object, &named, ids)?,

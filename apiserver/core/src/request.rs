@@ -45,6 +45,8 @@ pub enum Verb {
     Head,
     /// OPTIONS of a path that is no resource.
     Options,
+    /// A method that no verb stands for: only who may do everything may send it, and only a backend understands it.
+    Other,
 }
 
 /// A parsed request line.
@@ -109,6 +111,7 @@ impl Verb {
             Verb::DeleteCollection => "deletecollection",
             Verb::Head => "head",
             Verb::Options => "options",
+            Verb::Other => "",
         }
     }
 }
@@ -126,9 +129,9 @@ impl RequestInfo {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a query parameter says yes, as Go reads booleans.
+    /// Whether a query parameter is there and does not say no.
     pub fn flag(&self, name: &str) -> bool {
-        matches!(self.param(name), Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+        self.param(name).is_some_and(options::boolean)
     }
 
     /// Whether the request changes something (or might).

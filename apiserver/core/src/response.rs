@@ -10,6 +10,7 @@ use crate::ask::Ask;
 use crate::connect::ConnectPlan;
 use crate::delete::collection::DeletionPart;
 use crate::metrics::MeasurePlan;
+use crate::request::{Consistency, RequestInfo};
 use crate::watch::WatchPlan;
 
 /// What the shell is to do.
@@ -94,6 +95,14 @@ pub const JSON: &str = "application/json";
 // === impl Prepared ===
 
 impl Prepared {
+    /// Whether the request must be planned again on the newest state before this is done.
+    ///
+    /// A transaction is compared with the newest state when it is applied. Who wanted to write and is told without one that
+    /// nothing is there, or nothing to do, must not be told so by a server that is behind.
+    pub fn must_be_confirmed(&self, info: &RequestInfo, planned_on: Consistency) -> bool {
+        matches!(self, Prepared::Respond(_)) && info.is_write() && planned_on == Consistency::Any
+    }
+
     /// The same, answered in protobuf.
     pub(crate) fn into_protobuf(self) -> Prepared {
         match self {
@@ -101,8 +110,8 @@ impl Prepared {
             Prepared::Commit(Commit { txn, reply }) => {
                 Prepared::Commit(Commit { txn, reply: Reply { protobuf: true, ..reply } })
             }
-            // A watch has its frames from its output; a stream is not the server's to encode; what was deleted in parts and
-            // what was measured are shown as JSON.
+            // A watch and what was deleted in parts have theirs from their output; a stream is not the server's to encode; for
+            // measures there is no such form here.
             other @ (Prepared::Part(_)
             | Prepared::Ask(_)
             | Prepared::Measure(_)
@@ -271,4 +280,26 @@ pub fn spliced(value: &Value, revision: u64) -> Bytes {
     out.extend_from_slice(digits.as_bytes());
     out.extend_from_slice(&value.bytes[at..]);
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    #[test]
+    fn only_a_write_that_ends_without_a_transaction_on_whatever_was_there_is_confirmed() {
+        let info = |method| RequestInfo::parse(&method, "/api/v1/namespaces/a/pods/b", "").expect("parsed");
+        let answer = || Prepared::Respond(Response::bad_request("no"));
+        let commit = Prepared::Commit(Commit {
+            txn: Txn::default(),
+            reply: Reply::fixed(Response::bad_request("no")),
+        });
+        let delete = info(Method::DELETE);
+        assert!(answer().must_be_confirmed(&delete, Consistency::Any));
+        assert!(!answer().must_be_confirmed(&delete, Consistency::Latest), "once");
+        assert!(!answer().must_be_confirmed(&info(Method::GET), Consistency::Any));
+        assert!(!commit.must_be_confirmed(&delete, Consistency::Any));
+    }
 }

@@ -42,7 +42,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     Ok(Prepared::Respond(Response::document(StatusCode::CREATED, &review)))
 }
 
-fn user_info(user: &User) -> Value {
+pub(crate) fn user_info(user: &User) -> Value {
     let mut info = json!({"username": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
         info["uid"] = user.uid.clone().into();

@@ -65,7 +65,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
         ops: vec![],
     };
-    let changed = update::settle(call, ids, &mut new, &old, (Part::Sub("scale"), ownership), &mut txn)?;
+    let parts = (Part::Sub("scale"), ownership);
+    let changed = update::settle(call, ids, (&mut new, &old), parts, &mut txn, &mut warnings)?;
     reviewed(call, &mut scale_of(call, &new), &old, false)?;
     let headers = create::warnings_headers(&warnings);
     if !changed || call.options().dry_run {

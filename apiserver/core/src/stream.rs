@@ -6,12 +6,14 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::admission::matching::Operation;
+use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::connect::{ConnectPlan, Logs, Stream, Streams};
 use crate::failure::{self, Refused};
 use crate::object::{items, meta};
+use crate::policies;
 use crate::prepare::Planned;
-use crate::request::Request;
+use crate::request::{Request, Verb};
 use crate::response::{Prepared, Response};
 use crate::webhooks::{self, Write};
 
@@ -19,6 +21,7 @@ pub(crate) mod options;
 
 /// Logs, exec, attach and port-forward.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
+    may_connect(call)?;
     let Some(request) = opened(call)? else { return follow(call) };
     follow(&Call { request: &request, ..*call })
 }
@@ -50,6 +53,7 @@ pub(crate) fn connecting(call: &Call<'_>, name: &str, options: &mut Value) -> Pl
 
 fn follow(call: &Call<'_>) -> Planned {
     let (_, pod) = call.stored()?;
+    policies::connect(call, call.name())?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let stream = match call.subresource() {
         "log" => {
@@ -80,6 +84,16 @@ fn follow(call: &Call<'_>) -> Planned {
         );
     }
     Ok(connect(call, node, meta(&pod, "uid"), stream))
+}
+
+/// WebSockets are asked for by GET. Who may only read must not run a command by that: what is not read is created
+/// (KEP-4006, from Kubernetes 1.35).
+fn may_connect(call: &Call<'_>) -> Result<(), Refused> {
+    let info = &call.request.info;
+    if call.subresource() == "log" || info.verb == Verb::Create {
+        return Ok(());
+    }
+    authz::check(&call.world, call.user, &Attributes { verb: "create", ..Attributes::of(info, "") })
 }
 
 pub(crate) fn connect(call: &Call<'_>, node: &str, uid: &str, stream: Stream) -> Prepared {

@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde_json::Value;
 use store_core::{Compare, Entry, Expect, Op, Txn};
 
+use crate::admission::matching::Operation;
 use crate::aside::Aside;
 use crate::authz::{self, Attributes, escalation};
 use crate::body::{self, Expected};
@@ -15,6 +16,7 @@ use crate::failure::{self, Refused};
 use crate::ids::Ids;
 use crate::kinds::{self, Part, Writer};
 use crate::object::{self, meta, meta_mut};
+use crate::policies::{self, Write};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply};
 use crate::{admission, definition, delete, service};
@@ -66,6 +68,7 @@ pub(crate) fn part(call: &Call<'_>) -> Part {
         "finalize" => Part::Sub("finalize"),
         "scale" => Part::Sub("scale"),
         "approval" => Part::Sub("approval"),
+        "resize" => Part::Sub("resize"),
         _ => Part::Sub(""),
     }
 }
@@ -140,10 +143,9 @@ pub(crate) fn replace_owned(
         compares: vec![Compare { key: call.key(call.name()), expect: Expect::Revision(entry.revision) }],
         ops: Vec::new(),
     };
-    if part == Part::Main && call.is(api::definition::GROUP, api::definition::PLURAL) {
-        warnings.extend(api::definition::unserved(&new));
-    }
-    let changed = settle(call, ids, &mut new, &old, (part, ownership), &mut txn)?;
+    let changed = settle(call, ids, (&mut new, &old), (part, ownership), &mut txn, &mut warnings)?;
+    let write = Write { operation: Operation::Update, name: call.name(), object: &new, old: &old };
+    warnings.extend(policies::validate(call, &write)?);
     let headers = warnings_headers(&warnings);
     if !changed {
         return respond(call, StatusCode::OK, entry.value.clone(), headers);
@@ -152,7 +154,7 @@ pub(crate) fn replace_owned(
         return respond(call, StatusCode::OK, new.to_string().into(), headers);
     }
     if delete::ends_with(call, &new) {
-        return delete::finish(call, entry, &new, txn);
+        return delete::finish_update(call, entry, new, txn);
     }
     call.store_form(&mut new)?;
     let value = aside.encode(&mut new);
@@ -167,10 +169,10 @@ pub(crate) fn replace_owned(
 pub(crate) fn settle(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
-    new: &mut Value,
-    old: &Value,
+    (new, old): (&mut Value, &Value),
     (part, mut ownership): (Part, Ownership),
     txn: &mut Txn,
+    warnings: &mut Vec<String>,
 ) -> Planned<bool> {
     let resource = call.storage();
     preconditions(call, new, old)?;
@@ -182,7 +184,15 @@ pub(crate) fn settle(
     }
     kinds::prepare_update(resource, part, new, old, call.now);
     admission::update(call, new, old, part)?;
+    if part != Part::Sub("scale") {
+        let object = (&mut *new, old);
+        policies::mutate(call, Operation::Update, object, &mut |object| {
+            kinds::default(resource, object);
+            admission::update(call, object, old, part)
+        })?;
+    }
     if part == Part::Main {
+        policies::settle(call, new, Some(old));
         escalation::check(call, new, Some(old))?;
         if call.is("", "services") {
             service::update(call, ids, new, old, txn)?;
@@ -193,6 +203,7 @@ pub(crate) fn settle(
     if !errors.is_empty() {
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, call.name(), &errors).into());
     }
+    admission::check_update(call, (new, old), part, txn, warnings)?;
     match ownership {
         Ownership::Settled(entries) => set_owners(new, entries),
         Ownership::Tracked if !same(new, old) || renames_owners(new, old) => {

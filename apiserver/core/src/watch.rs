@@ -6,8 +6,10 @@ use bytes::{Bytes, BytesMut};
 use store_core::{Change, Event};
 
 use crate::convert::Converted;
-use crate::output::Output;
+use crate::keys;
+use crate::output::{self, Output};
 use crate::response::Response;
+use crate::scan;
 use crate::selection::Selection;
 
 /// What a watch is to send.
@@ -34,6 +36,27 @@ pub struct WatchPlan {
     pub selection: Selection,
     /// How they are shown.
     pub output: Output,
+    /// What makes the resource one that is served.
+    pub footing: Option<Footing>,
+}
+
+/// The definition of a custom resource, on which a watch of it stands: when it goes or says something else, the watch ends
+/// behind all that happened before. Who watches comes back and sees what is there now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Footing {
+    /// The key of the definition.
+    pub key: Bytes,
+    /// The revision at which it was looked at.
+    pub revision: u64,
+}
+
+/// Two ways of writing an event that do not depend on who watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// A line of JSON.
+    Json,
+    /// A frame of protobuf.
+    Protobuf,
 }
 
 /// What a watcher is told about one event.
@@ -110,9 +133,16 @@ impl WatchPlan {
         }
     }
 
-    /// Whether the line of an event is the same for all such watchers: [`shared_line`] may be used.
-    pub fn is_plain(&self) -> bool {
-        self.output.is_plain()
+    /// How the line of an event is written when it is the same for all such watchers: [`common_line`] may be used.
+    pub fn common(&self) -> Option<Common> {
+        self.output.common()
+    }
+
+    /// Whether the watch ends by an event.
+    pub fn ends_by(&self, event: &Event) -> bool {
+        self.footing.as_ref().is_some_and(|footing| {
+            footing.key == event.key && footing.revision < event.revision && takes_footing(event)
+        })
     }
 
     /// The line for an event, newline included; `None` when it does not concern the watcher.
@@ -123,10 +153,10 @@ impl WatchPlan {
     /// As [`WatchPlan::line`], with what [`WatchPlan::unconverted`] has named.
     pub fn line_of(&self, event: &Event, converted: &Converted) -> Option<Bytes> {
         let kind = self.decide_of(event, converted)?;
-        match self.is_plain() {
-            true => Some(shared_line(event, kind)),
-            false => Some(self.output.event(kind.as_str(), &object(event, kind, converted))),
-        }
+        Some(match self.common() {
+            Some(common) => common_line(event, kind, common),
+            None => self.output.event(kind.as_str(), &object(event, kind, converted)),
+        })
     }
 
     /// The last line of a watch whose objects could not be converted.
@@ -151,9 +181,30 @@ impl WatchPlan {
     }
 }
 
-/// The line that every plain watcher who sees `event` as `kind` gets. Encode it once per event and kind.
-pub fn shared_line(event: &Event, kind: EventKind) -> Bytes {
-    frame(kind.as_str(), &object(event, kind, &Converted::new()))
+/// The line that every watcher gets who sees `event` as `kind` and has it written in that way. Encode it once.
+pub fn common_line(event: &Event, kind: EventKind, common: Common) -> Bytes {
+    let object = object(event, kind, &Converted::new());
+    match common {
+        Common::Json => frame(kind.as_str(), &object),
+        Common::Protobuf => output::protobuf_frame(kind.as_str(), &object),
+    }
+}
+
+/// Whether watches that stand on the key of an event end by it: a definition has gone, or defines something else.
+pub fn takes_footing(event: &Event) -> bool {
+    if !event.key.starts_with(keys::DEFINITIONS) {
+        return false;
+    }
+    match &event.change {
+        Change::Delete { .. } => true,
+        Change::Put { previous: None, .. } => false,
+        Change::Put { value, previous: Some(previous) } => {
+            let versions = |definition: &Bytes| {
+                scan::locate(definition, &["spec", "versions"]).map(|range| definition.slice(range))
+            };
+            versions(value) != versions(previous)
+        }
+    }
 }
 
 /// The object that an event shows. An object that leaves the view is shown as it last was in view, with the

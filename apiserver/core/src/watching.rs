@@ -2,32 +2,25 @@
 
 use std::time::Duration;
 
+use api::definition;
 use api::status::Status;
 use bytes::Bytes;
 
 use crate::call::Call;
-use crate::failure;
+use crate::failure::{self, Refused};
+use crate::keys;
 use crate::prepare::Planned;
 use crate::read;
-use crate::request::VersionMatch;
+use crate::request::{Options, VersionMatch};
 use crate::response::Prepared;
 use crate::selection::Selection;
-use crate::watch::WatchPlan;
+use crate::watch::{Footing, WatchPlan};
 
 /// GET with `watch`.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
     let options = call.options();
     let snapshot = call.world.snapshot;
-    let mut selection_options = options.clone();
-    let named = !call.name().is_empty();
-    if named && !options.field_selector.contains("metadata.name") {
-        selection_options.field_selector =
-            [&*options.field_selector, &format!("metadata.name={}", call.name())]
-                .join(",")
-                .trim_matches(',')
-                .to_owned();
-    }
-    let selection = Selection::parse(call.resource, &selection_options)?;
+    let selection = selection(call)?;
     let output = call.output();
     let (state_first, after) = begin(call)?;
     let prefix = call.prefix();
@@ -61,11 +54,34 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         content_type: output.content_type(),
         selection,
         output,
+        footing: footing(call),
     })))
 }
 
+/// The definition of a custom resource.
+fn footing(call: &Call<'_>) -> Option<Footing> {
+    let custom = call.resource.custom.as_ref()?;
+    let key = keys::object(definition::GROUP, definition::PLURAL, "", &custom.definition);
+    Some(Footing { key, revision: call.world.snapshot.revision() })
+}
+
+/// What is watched. A name in the path is the one name that was authorized: a selector may repeat it, and nothing else.
+fn selection(call: &Call<'_>) -> Result<Selection, Refused> {
+    let options = call.options();
+    let selection = Selection::parse(call.resource, options)?;
+    let name = call.name();
+    if name.is_empty() || selection.name() == Some(name) {
+        return Ok(selection);
+    }
+    if !options.field_selector.is_empty() {
+        return Err(failure::bad_request("fieldSelector metadata.name doesn't match requested name"));
+    }
+    let field_selector = format!("metadata.name={name}");
+    Selection::parse(call.resource, &Options { field_selector, ..options.clone() })
+}
+
 /// Whether the state is sent first, and the revision after which events are.
-fn begin(call: &Call<'_>) -> Result<(bool, u64), crate::failure::Refused> {
+fn begin(call: &Call<'_>) -> Result<(bool, u64), Refused> {
     let options = call.options();
     let snapshot = call.world.snapshot;
     let newest = snapshot.revision();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::catalogue::Resource;
+use api::policy::{self, Expression, Kinds};
 use bytes::Bytes;
 use imbl::OrdMap;
 use serde_json::Value;
@@ -18,13 +19,12 @@ use crate::ask::{Ask, Fault, Question, Review};
 use crate::body::Expected;
 use crate::call::Call;
 use crate::failure::{self, Refused};
-use crate::keys;
 use crate::object::{self, items};
 use crate::prepare::{Planned, Stop};
 use crate::served::Served;
+use crate::{keys, policies};
 
 pub(crate) mod client;
-mod conditions;
 mod mutate;
 mod review;
 mod validate;
@@ -48,8 +48,8 @@ pub struct Hooks {
 pub(crate) struct Hook {
     name: String,
     constraints: Constraints,
-    /// Names and expressions, all of which must hold.
-    conditions: Vec<(String, String)>,
+    /// All of its conditions must hold.
+    conditions: Vec<Expression>,
     client: Client,
     timeout: Duration,
     /// Whether it knows `AdmissionReview` of `v1`.
@@ -139,12 +139,11 @@ pub(crate) fn may_change(call: &Call<'_>) -> bool {
 impl Hook {
     fn read(webhook: &Value) -> Hook {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let condition = |value: &Value| (text(&value["name"]), text(&value["expression"]));
         let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(10);
         Hook {
             name: text(&webhook["name"]),
             constraints: Constraints::read(webhook, "rules"),
-            conditions: items(&webhook["matchConditions"]).iter().map(condition).collect(),
+            conditions: policy::compile(webhook, &Kinds::default()).0.conditions,
             client: Client::read(&webhook["clientConfig"]),
             timeout: Duration::from_secs(seconds),
             speaks_v1: items(&webhook["admissionReviewVersions"]).iter().any(|version| version == "v1"),
@@ -172,9 +171,10 @@ impl Hook {
         if self.conditions.is_empty() {
             return Ok(Some(matched));
         }
-        let seen = review::seen_as(call, write, &matched)?;
-        let request = review::request(call, write, &matched, (&Value::Null, &Value::Null));
-        match conditions::match_conditions(&self.conditions, &seen, &request) {
+        let (object, old) = review::seen_as(call, write, &matched)?;
+        let Write { operation, ref name, .. } = *write;
+        let seen = policies::Write { operation, name, object: &object, old: &old };
+        match policies::conditions_hold(call, &seen, &matched, &self.conditions) {
             Ok(true) => Ok(Some(matched)),
             Ok(false) => Ok(None),
             Err(_) if self.is_ignored => Ok(None),

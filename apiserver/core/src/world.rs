@@ -11,6 +11,7 @@ use api::catalogue::{Catalogue, Group, Resource};
 use crate::authz::rbac::Rules;
 use crate::customs::Customs;
 use crate::lists::Lists;
+use crate::policies::Policies;
 use crate::served::Served;
 use crate::webhooks::Hooks;
 use crate::{Config, keys, metrics, scan};
@@ -42,6 +43,8 @@ pub struct Derived {
     customs: Arc<Customs>,
     /// The webhooks of admission.
     hooks: Hooks,
+    /// The admission policies.
+    policies: Policies,
     lists: Lists,
 }
 
@@ -120,6 +123,7 @@ impl Derived {
         derived.rules = Arc::new(rules);
         derived.customs = Arc::new(Customs::build(snapshot));
         derived.hooks = Hooks::build(snapshot);
+        derived.policies = Policies::build(snapshot);
         for (key, _) in snapshot.prefix(b"/") {
             derived.count(key, true);
         }
@@ -151,8 +155,14 @@ impl Derived {
                 }
             } else if event.key.starts_with(keys::ADMISSION) {
                 match &event.change {
-                    Change::Put { value, .. } => self.hooks.put(&event.key, value),
-                    Change::Delete { .. } => self.hooks.remove(&event.key),
+                    Change::Put { value, .. } => {
+                        self.hooks.put(&event.key, value);
+                        self.policies.put(&event.key, value);
+                    }
+                    Change::Delete { .. } => {
+                        self.hooks.remove(&event.key);
+                        self.policies.remove(&event.key);
+                    }
                 }
             } else if event.key.starts_with(keys::DEFINITIONS) {
                 let customs = Arc::make_mut(&mut self.customs);
@@ -184,6 +194,11 @@ impl Derived {
     /// The webhooks of admission.
     pub(crate) fn hooks(&self) -> &Hooks {
         &self.hooks
+    }
+
+    /// The admission policies.
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Bodies of lists that were made lately.

@@ -81,7 +81,7 @@ fn damage(value: &mut Value, rng: &mut StdRng) {
 
 #[test]
 fn damaged_objects_are_answered() {
-    let config = Config::new(SigningKey::from_seed(&[1; 32]).expect("key"));
+    let config = Config::new(vec![SigningKey::from_seed(&[1; 32]).expect("key")]);
     let mut rng = StdRng::seed_from_u64(7);
     let mut machine = StateMachine::new();
     let now = "2026-01-01T00:00:00Z".parse().expect("time");

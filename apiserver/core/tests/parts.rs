@@ -48,7 +48,7 @@ fn names(response: &Response) -> Vec<String> {
 
 #[test]
 fn a_large_collection_is_deleted_in_parts() {
-    let config = Config::new(SigningKey::from_seed(&[1; 32]).expect("key"));
+    let config = Config::new(vec![SigningKey::from_seed(&[1; 32]).expect("key")]);
     let mut machine = StateMachine::new();
     let now = "2026-01-01T00:00:00Z".parse().expect("time");
     for txn in genesis::plan(machine.snapshot(), &config, now, &mut Ids::new(&mut StdRng::seed_from_u64(1))) {

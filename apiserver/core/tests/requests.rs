@@ -57,6 +57,31 @@ fn pods_are_admitted_bound_and_evicted() {
 }
 
 #[test]
+fn limit_ranges_give_and_bound() {
+    check(include_str!("fixtures/limit_ranges.txt"));
+}
+
+#[test]
+fn running_pods_are_looked_into_and_resized() {
+    check(include_str!("fixtures/pod_parts.txt"));
+}
+
+#[test]
+fn quotas_are_charged_with_each_write() {
+    check(include_str!("fixtures/quotas.txt"));
+}
+
+#[test]
+fn namespaces_say_how_secure_pods_must_be() {
+    check(include_str!("fixtures/pod_security.txt"));
+}
+
+#[test]
+fn classes_say_what_pods_and_claims_get() {
+    check(include_str!("fixtures/classes.txt"));
+}
+
+#[test]
 fn users_may_what_their_roles_say() {
     check(include_str!("fixtures/rbac.txt"));
 }
@@ -77,6 +102,11 @@ fn writers_of_a_past_term_are_fenced() {
 }
 
 #[test]
+fn policies_refuse_warn_and_change() {
+    check(include_str!("fixtures/policies.txt"));
+}
+
+#[test]
 fn bad_input_is_refused() {
     check(include_str!("fixtures/refusals.txt"));
 }
@@ -90,7 +120,7 @@ fn clients_discover_what_is_served() {
 fn what_a_cluster_starts_with_is_valid() {
     use rand::SeedableRng;
     let key = apiserver_core::authn::jwt::SigningKey::from_seed(&[1; 32]).expect("key");
-    let mut config = apiserver_core::Config::new(key);
+    let mut config = apiserver_core::Config::new(vec![key]);
     config.advertise = vec![("10.89.0.1".parse().expect("address"), 6443)];
     let mut rng = rand::rngs::StdRng::seed_from_u64(1);
     let snapshot = store_core::Snapshot::default();

@@ -88,7 +88,7 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Cluster {
-        let config = Config::new(SigningKey::from_seed(&[1; 32]).expect("key"));
+        let config = Config::new(vec![SigningKey::from_seed(&[1; 32]).expect("key")]);
         let now = "2026-01-01T00:00:00Z".parse().expect("time");
         let mut machine = StateMachine::new();
         for txn in

@@ -23,6 +23,8 @@ struct Waiting {
     events: usize,
     bytes: usize,
     cut_off: bool,
+    /// Nothing comes after this revision.
+    closed: Option<u64>,
     waker: Option<Waker>,
 }
 
@@ -31,6 +33,8 @@ pub(super) enum Taken {
     Batch(Arc<Batch>),
     /// Nothing; the waker is called when there is.
     Empty,
+    /// Nothing, and nothing more comes: everything up to this revision was there.
+    Closed(u64),
     /// Too much had waited, or there is no way on from what was seen last; all that waited was dropped.
     CutOff,
 }
@@ -42,7 +46,7 @@ impl Mailbox {
     pub(super) fn put(&self, batch: &Arc<Batch>) {
         let waker = {
             let mut waiting = self.waiting();
-            if waiting.cut_off {
+            if waiting.cut_off || waiting.closed.is_some() {
                 return;
             }
             waiting.events += batch.events.len();
@@ -52,6 +56,18 @@ impl Mailbox {
             } else {
                 waiting.batches.push_back(batch.clone());
             }
+            waiting.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes nothing more; the watcher ends behind what waits.
+    pub(super) fn close(&self, revision: u64) {
+        let waker = {
+            let mut waiting = self.waiting();
+            waiting.closed.get_or_insert(revision);
             waiting.waker.take()
         };
         if let Some(waker) = waker {
@@ -84,6 +100,9 @@ impl Mailbox {
                 Taken::Batch(batch)
             }
             None => {
+                if let Some(revision) = waiting.closed {
+                    return Taken::Closed(revision);
+                }
                 match &mut waiting.waker {
                     Some(known) => known.clone_from(waker),
                     none => *none = Some(waker.clone()),

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use api::catalogue::Catalogue;
+use apiserver_core::negotiate::{Accepted, Encoding};
 use apiserver_core::output::Output;
 use apiserver_core::request::Options;
 use apiserver_core::selection::Selection;
 use apiserver_core::served::Served;
+use apiserver_core::watch::Footing;
 use http_body_util::BodyExt as _;
 
 use super::*;
@@ -59,6 +61,7 @@ fn plan(after: u64, node: Option<&str>) -> WatchPlan {
         content_type: "application/json",
         selection: Selection::parse(resource, &options).unwrap_or_else(|_| panic!("a selector")),
         output: Output::new(Served::Builtin(resource), accepted, None, jiff::Timestamp::UNIX_EPOCH),
+        footing: None,
     }
 }
 
@@ -176,6 +179,73 @@ async fn all_plain_watchers_share_one_line() {
     hub.deliver(&[log.push(pod(1, "p", "a"))]);
     let (one, other) = (next(&mut first).await.expect("a line"), next(&mut second).await.expect("a line"));
     assert_eq!(one.as_ptr(), other.as_ptr());
+}
+
+#[tokio::test]
+async fn all_watchers_in_protobuf_share_one_frame() {
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 0);
+    let plan = || {
+        let resource = Catalogue::builtin().resource("", "v1", "pods").expect("pods are served");
+        let accepted = Accepted { encoding: Encoding::Protobuf, ..Accepted::default() };
+        let output = Output::new(Served::Builtin(resource), accepted, None, jiff::Timestamp::UNIX_EPOCH);
+        WatchPlan { output, ..plan(0, None) }
+    };
+    let mut first = hub.watch(plan()).expect("started");
+    let mut second = hub.watch(plan()).expect("started");
+    let change = Change::Put {
+        value: Bytes::from_static(
+            br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","resourceVersion":"1"}}"#,
+        ),
+        previous: None,
+    };
+    hub.deliver(&[log.push(Event::for_tests(1, "/core/pods/default/p".to_owned(), change))]);
+    let (one, other) = (next(&mut first).await.expect("a frame"), next(&mut second).await.expect("a frame"));
+    assert_eq!(one.as_ptr(), other.as_ptr());
+    let length = u32::from_be_bytes(one[..4].try_into().expect("a length"));
+    assert_eq!(one.len(), 4 + length as usize);
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_its_definition_behind_all_that_was_before() {
+    const KEY: &str = "/apiextensions.k8s.io/customresourcedefinitions/pods";
+    let log = Log::default();
+    let hub = Hub::new(Box::new(log.clone()), 0);
+    let standing = |after, revision| WatchPlan {
+        bookmarks: true,
+        footing: Some(Footing { key: KEY.into(), revision }),
+        ..plan(after, None)
+    };
+    let definition = |versions: &str, status: u8| -> Bytes {
+        format!(r#"{{"spec":{{"versions":{versions}}},"status":{status}}}"#).into()
+    };
+    let put = |revision, value: &Bytes, previous: &Bytes| {
+        let change = Change::Put { value: value.clone(), previous: Some(previous.clone()) };
+        Event::for_tests(revision, KEY.to_owned(), change)
+    };
+    let (old, told, new) = (definition("[1]", 1), definition("[1]", 2), definition("[1,2]", 2));
+    let mut early = hub.watch(standing(0, 0)).expect("started");
+    hub.deliver(&[log.push(pod(1, "p", "a")), log.push(put(2, &told, &old))]);
+    assert_eq!(revisions(&next(&mut early).await.expect("a line")), [1]);
+    hub.deliver(&[log.push(pod(3, "p", "a")), log.push(put(4, &new, &told)), log.push(pod(5, "p", "a"))]);
+    let mut rest = Vec::new();
+    while let Some(chunk) = next(&mut early).await {
+        rest.extend(revisions(&chunk));
+    }
+    assert_eq!(rest, [3, 5, 5], "the last is a bookmark");
+    // Who was planned on the new definition resumes from before it, and stays.
+    let mut late = hub.watch(standing(4, 5)).expect("started");
+    assert_eq!(revisions(&next(&mut late).await.expect("a line")), [5]);
+    // Who was planned before it, and comes after it, ends at once.
+    let mut between = hub.watch(standing(3, 3)).expect("started");
+    assert_eq!(revisions(&next(&mut between).await.expect("a bookmark")), [4]);
+    assert!(next(&mut between).await.is_none());
+    let last = Change::Delete { previous: new.clone(), last: new };
+    hub.deliver(&[log.push(Event::for_tests(6, KEY.to_owned(), last))]);
+    assert_eq!(revisions(&next(&mut late).await.expect("a bookmark")), [6]);
+    assert!(next(&mut late).await.is_none());
+    drop((early, late, between));
+    assert!(hub.topics().standing.is_empty(), "watchers leave nothing behind");
 }
 
 #[tokio::test]

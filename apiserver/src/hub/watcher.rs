@@ -9,6 +9,7 @@ use std::{
 };
 
 use apiserver_core::convert::Converted;
+use apiserver_core::watch::Common;
 use apiserver_core::{Response, WatchPlan};
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -135,10 +136,11 @@ impl Watcher {
             }
             let revision = self.registration.hub.delivered.load(Ordering::Acquire);
             match self.registration.mailbox.take(context.waker()) {
-                Taken::Batch(batch) => match self.is_shared(&batch) {
-                    true => return Poll::Ready(Some(batch.plain())),
-                    false => self.select(&batch),
+                Taken::Batch(batch) => match self.shared(&batch) {
+                    Some(common) => return Poll::Ready(Some(batch.whole(common))),
+                    None => self.select(&batch),
                 },
+                Taken::Closed(revision) => self.end(revision),
                 Taken::CutOff => self.state = State::Ending,
                 Taken::Empty => ready!(self.poll_timers(revision, context)),
             }
@@ -156,7 +158,12 @@ impl Watcher {
             return true;
         }
         let mut bytes = 0;
-        for event in self.past.by_ref() {
+        while let Some(event) = self.past.next() {
+            if self.plan.ends_by(&event) {
+                self.past = Vec::new().into_iter();
+                self.end(event.revision);
+                break;
+            }
             if let Some(line) = self.plan.line(&event) {
                 bytes += line.len();
                 self.lines.push_back(line);
@@ -168,9 +175,10 @@ impl Watcher {
         true
     }
 
-    /// Whether the watcher gets the very bytes that all others of its topic get.
-    fn is_shared(&self, batch: &Batch) -> bool {
-        self.plan.is_plain() && self.plan.selection.is_everything() && batch.first_revision() > self.known
+    /// In which way the watcher gets the very bytes that all others of its topic get.
+    fn shared(&self, batch: &Batch) -> Option<Common> {
+        let whole = self.plan.selection.is_everything() && batch.first_revision() > self.known;
+        self.plan.common().filter(|_| whole)
     }
 
     fn select(&mut self, batch: &Batch) {
@@ -179,9 +187,17 @@ impl Watcher {
             let events = new.map(|shared| shared.event.clone()).collect();
             return self.tell(events);
         }
-        let plain = self.plan.is_plain();
+        let common = self.plan.common();
         for shared in batch.events.iter().filter(|shared| shared.event.revision > self.known) {
-            self.lines.extend(line(&self.plan, shared, plain));
+            self.lines.extend(line(&self.plan, shared, common));
+        }
+    }
+
+    /// The last lines: everything up to `revision` was sent.
+    fn end(&mut self, revision: u64) {
+        self.state = State::Ending;
+        if self.plan.bookmarks {
+            self.lines.push_back(self.plan.bookmark(revision));
         }
     }
 
@@ -225,10 +241,7 @@ impl Watcher {
         let revision = revision.max(self.known);
         let stopped = self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready());
         if stopped || self.end.as_mut().poll(context).is_ready() {
-            self.state = State::Ending;
-            if self.plan.bookmarks {
-                self.lines.push_back(self.plan.bookmark(revision));
-            }
+            self.end(revision);
             return Poll::Ready(());
         }
         if !self.plan.bookmarks {
@@ -241,9 +254,12 @@ impl Watcher {
     }
 }
 
-/// The line of an event for one watcher, encoded once for all plain ones.
-fn line(plan: &WatchPlan, shared: &Shared, plain: bool) -> Option<Bytes> {
-    if plain { Some(shared.line(plan.decide(&shared.event)?)) } else { plan.line(&shared.event) }
+/// The line of an event for one watcher, encoded once for all that are alike.
+fn line(plan: &WatchPlan, shared: &Shared, common: Option<Common>) -> Option<Bytes> {
+    match common {
+        Some(common) => Some(shared.line(plan.decide(&shared.event)?, common)),
+        None => plan.line(&shared.event),
+    }
 }
 
 /// The next lines, as one buffer.

@@ -12,6 +12,7 @@ use tokio::io::BufReader;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
+use super::channel::Coding;
 use super::{spdy as spdy_connection, websocket};
 use crate::body::Body;
 use crate::metrics::LongRunning;
@@ -93,7 +94,8 @@ impl Carrier {
         if spdy_connection::is_asked(headers) {
             return spdy_connection::accept(headers, PROTOCOL).map(Carrier::Spdy);
         }
-        let accepted = websocket::accept(headers, &[TUNNEL_PROTOCOL, channels::PROTOCOL, PROTOCOL])?;
+        let protocols = [&[TUNNEL_PROTOCOL], &channels::PROTOCOLS[..], &[PROTOCOL]].concat();
+        let accepted = websocket::accept(headers, &protocols)?;
         if accepted.protocol == TUNNEL_PROTOCOL {
             return Ok(Carrier::Tunnel(accepted));
         }
@@ -121,7 +123,10 @@ impl Carrier {
                 let (write, read) = websocket::bytes(websocket::socket(upgraded).await);
                 spdy::run(BufReader::new(StreamReader::new(read)), write, dialer).await;
             }
-            Carrier::Channels(_) => channels::run(websocket::socket(upgraded).await, dialer, ports).await,
+            Carrier::Channels(accepted) => {
+                let coding = Coding::of(accepted.protocol);
+                channels::run(websocket::socket(upgraded).await, coding, dialer, ports).await;
+            }
         }
     }
 }

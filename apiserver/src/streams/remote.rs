@@ -9,7 +9,7 @@ use http::{HeaderMap, Response, request::Parts};
 use hyper::upgrade::Upgraded;
 use proto::tunnel::{Resize, frame, open};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{open_failure, spdy as spdy_connection, websocket as socket};
 use crate::body::Body;
@@ -126,6 +126,12 @@ fn exit_status(code: i32) -> String {
         "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
     })
     .to_string()
+}
+
+/// The words of a Status that tells of a failure.
+fn failure_text(status: &str) -> Option<String> {
+    let status: Value = serde_json::from_str(status).ok()?;
+    (status["status"] != "Success").then(|| status["message"].as_str().unwrap_or_default().to_owned())
 }
 
 /// The Status that tells why a command could not go on.

@@ -31,7 +31,7 @@ pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 /// A handshake that was found good.
 pub(super) struct Accepted {
     accept: HeaderValue,
-    /// The protocol that was agreed on.
+    /// The protocol that was agreed on; empty when the client named none.
     pub(super) protocol: &'static str,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn is_asked(headers: &HeaderMap) -> bool {
     header_has(headers, header::UPGRADE, "websocket") && header_has(headers, header::CONNECTION, "upgrade")
 }
 
-/// Checks the handshake. `protocols` are those that are served, best first.
+/// Checks the handshake. `protocols` are those that are served, best first; the empty one is for clients that name none.
 pub(super) fn accept(headers: &HeaderMap, protocols: &[&'static str]) -> Result<Accepted, Refused> {
     if !is_asked(headers) {
         return Err(failure::bad_request("Upgrade request required"));
@@ -53,9 +53,13 @@ pub(super) fn accept(headers: &HeaderMap, protocols: &[&'static str]) -> Result<
     }
     let protocol = protocols
         .iter()
-        .find(|protocol| header_has(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol))
+        .find(|protocol| match protocol.is_empty() {
+            true => !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL),
+            false => header_has(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol),
+        })
         .ok_or_else(|| {
-            let served = protocols.join(" and ");
+            let named: Vec<&str> = protocols.iter().copied().filter(|name| !name.is_empty()).collect();
+            let served = named.join(", ");
             failure::bad_request(&format!("unable to negotiate: the server speaks {served}"))
         })?;
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
@@ -71,7 +75,9 @@ impl Accepted {
         let mut response = switching("websocket");
         let headers = response.headers_mut();
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept.clone());
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
+        if !self.protocol.is_empty() {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(self.protocol));
+        }
         response
     }
 }

@@ -121,8 +121,7 @@ async fn in_process_clients_are_who_their_extension_says_under_the_same_rules() 
 async fn a_second_server_on_a_taken_port_says_so() {
     let cluster = Cluster::start().await;
     let options =
-        apiserver::Options::new(vec![cluster.address()], cluster.store.clone(), cluster.authority.clone())
-            .expect("options");
+        apiserver::Options::new(vec![cluster.address()], cluster.store.clone(), cluster.authority.clone());
     let Err(error) = apiserver::Server::start(options).await else { panic!("two servers on one port") };
     assert_eq!(error.to_string(), format!("cannot listen on {}", cluster.address()));
     cluster.stop().await;

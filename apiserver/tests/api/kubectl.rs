@@ -32,7 +32,7 @@ impl<'a> Kubectl<'a> {
     fn new(program: PathBuf, cluster: &'a Cluster) -> Self {
         let server = format!("https://{}", cluster.address());
         let path = cluster.dir.path().join("kubeconfig");
-        kubeconfig::write(&path, "orlop", "admin", &server, cluster.authority.ca_pem(), &cluster.admin())
+        kubeconfig::write(&path, "orlop", "admin", &server, &cluster.authority.ca_pem(), &cluster.admin())
             .expect("a kubeconfig");
         Kubectl { program, cluster }
     }
@@ -147,7 +147,7 @@ async fn kubectl_meets_webhooks() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(has_kubectl), ignore = "needs kubectl on PATH or in ORLOP_TEST_KUBECTL")]
 async fn kubectl_executes_and_reads_logs() {
-    let cluster = crate::streams::cluster_with_pod().await;
+    let cluster = crate::support::cluster_with_pod().await;
     let _agent = Agent::start(&cluster, "node-1").await;
     let kubectl = Kubectl::new(kubectl(), &cluster);
     // Newer ones use WebSocket, older ones SPDY; newer ones can be told to do as the older ones did.

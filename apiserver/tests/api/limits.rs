@@ -118,3 +118,41 @@ async fn a_stop_ends_watches_and_idle_connections() {
     }
     drop(idle);
 }
+
+/// One user holds all of its places: others, administrators and its own watches go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_noisy_client_starves_nobody() {
+    let cluster = Cluster::start().await;
+    let issue = |name: &str| {
+        cluster.authority.issue_client(name, None, apiserver::pki::COMPONENT_LIFETIME).expect("issued")
+    };
+    let (greedy, modest) = (issue("greedy"), issue("modest"));
+    // Requests whose bodies never come; some more than there are places.
+    let mut connections = Vec::new();
+    for _ in 0..520 {
+        let mut stream = cluster.connect(Some(&greedy), "http/1.1").await;
+        let head = "POST /api/v1/namespaces/default/pods HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        connections.push(stream);
+    }
+    let mut answers = tokio::task::JoinSet::new();
+    for mut stream in connections {
+        answers.spawn(async move {
+            let mut answer = vec![0; 4096];
+            let read = stream.read(&mut answer).await.unwrap_or(0);
+            (String::from_utf8_lossy(&answer[..read]).into_owned(), stream)
+        });
+    }
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let (status, _) = cluster.client(Some(&modest)).await.post(path, &review).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let (status, _) = cluster.admin_client().await.get("/api/v1/namespaces/default").await;
+    assert_eq!(status, StatusCode::OK);
+    let (refused, _) = answers.join_next().await.expect("an answer").expect("read");
+    let refused = refused.to_lowercase();
+    assert!(refused.starts_with("http/1.1 429 "), "{refused}");
+    assert!(refused.contains("retry-after: 1"), "{refused}");
+    answers.abort_all();
+    cluster.stop().await;
+}

@@ -3,10 +3,13 @@
 
 mod access;
 mod agent;
+mod cluster;
 mod kubectl;
 mod limits;
+mod oidc;
 mod port_forward;
 mod proxy;
+mod quotas;
 mod streams;
 mod support;
 mod upgrades;

@@ -11,8 +11,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::agent::{Agent, REFUSED};
-use crate::streams::{POD, Socket, cluster_with_pod, socket};
-use crate::support::Cluster;
+use crate::streams::{Socket, socket};
+use crate::support::{Cluster, POD, cluster_with_pod};
 
 const FIN: u8 = 1;
 const SYN_STREAM: u16 = 1;

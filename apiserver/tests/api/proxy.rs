@@ -18,8 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::agent::Agent;
-use crate::streams::{POD, cluster_with_pod};
-use crate::support::Cluster;
+use crate::support::{Cluster, POD, cluster_with_pod};
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 

@@ -10,34 +10,19 @@ use tokio_tungstenite::{
 };
 
 use crate::agent::{self, Agent};
-use crate::support::Cluster;
-
-pub const POD: &str = "/api/v1/namespaces/default/pods/web";
+use crate::support::{Cluster, POD, cluster_with_pod};
 
 pub type Socket = WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
-
-/// A cluster with a pod that is bound to `node-1`.
-pub async fn cluster_with_pod() -> Cluster {
-    let cluster = Cluster::start().await;
-    let mut admin = cluster.admin_client().await;
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-    admin.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}});
-    let (status, body) = admin.post("/api/v1/nodes", &node).await;
-    assert_eq!(status, StatusCode::CREATED, "{body}");
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
-        "spec": {"nodeName": "node-1", "containers": [{"name": "main", "image": "web:1"}]}});
-    let (status, body) = admin.post("/api/v1/namespaces/default/pods", &pod).await;
-    assert_eq!(status, StatusCode::CREATED, "{body}");
-    cluster
-}
 
 pub async fn socket(cluster: &Cluster, path: &str, protocol: &'static str) -> Result<Socket, Error> {
     let stream = cluster.connect(Some(&cluster.admin()), "http/1.1").await;
     let mut request = format!("wss://kubernetes{path}").into_client_request().expect("a request");
-    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
+    if !protocol.is_empty() {
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
+    }
     let (socket, response) = tokio_tungstenite::client_async(request, stream).await?;
-    assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
+    let agreed = response.headers().get("sec-websocket-protocol").map(HeaderValue::as_bytes);
+    assert_eq!(agreed.unwrap_or_default(), protocol.as_bytes());
     Ok(socket)
 }
 
@@ -72,14 +57,30 @@ async fn exec_tells_output_and_exit_code() {
     cluster.stop().await;
 }
 
+/// Some clients name no protocol, as the oldest did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_names_no_protocol_gets_the_oldest() {
+    let cluster = cluster_with_pod().await;
+    let _agent = Agent::start(&cluster, "node-1").await;
+    let path = format!("{POD}/exec?command=exit&command=3&stdout=true&stderr=true");
+    let channels = output(&mut socket(&cluster, &path, "").await.expect("a socket")).await;
+    assert_eq!(channels[1], b"out\n");
+    let words = String::from_utf8_lossy(&channels[3]);
+    assert_eq!(words, "command terminated with non-zero exit code: exit status 3");
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn input_can_be_closed_in_v5_and_terminals_resized() {
     let cluster = cluster_with_pod().await;
     let _agent = Agent::start(&cluster, "node-1").await;
     let path = format!("{POD}/attach?container=main&stdin=true&stdout=true&tty=true");
     let mut socket = socket(&cluster, &path, "v5.channel.k8s.io").await.expect("a socket");
-    for message in [&b"\x00hello "[..], b"\x04{\"Width\":80,\"Height\":24}", b"\x00world", b"\xff\x00"] {
-        socket.send(Message::Binary(message.to_vec().into())).await.expect("sent");
+    // Some clients call text what was typed.
+    let binary = |bytes: &'static [u8]| Message::Binary(bytes.into());
+    let resize = binary(b"\x04{\"Width\":80,\"Height\":24}");
+    for message in [binary(b"\x00hello "), resize, Message::Text("\0world".into()), binary(b"\xff\x00")] {
+        socket.send(message).await.expect("sent");
     }
     let channels = output(&mut socket).await;
     assert_eq!(String::from_utf8_lossy(&channels[1]), "hello 80x24\nworld");

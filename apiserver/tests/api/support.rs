@@ -12,10 +12,13 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::Store;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// The pod of [`cluster_with_pod`].
+pub const POD: &str = "/api/v1/namespaces/default/pods/web";
 
 /// A whole cluster's API server, gone with the value.
 pub struct Cluster {
@@ -33,12 +36,18 @@ pub struct Client {
 
 impl Cluster {
     pub async fn start() -> Cluster {
+        Cluster::start_with(|_| {}).await
+    }
+
+    /// A cluster with other settings.
+    pub async fn start_with(change: impl FnOnce(&mut Options)) -> Cluster {
         let dir = tempfile::tempdir().expect("temporary folder");
         let authority = Arc::new(Authority::load_or_create(&dir.path().join("pki")).expect("an authority"));
-        let key = store::Key::new(1, *authority.store_key());
+        let key = store::Key::new(1, *authority.store_keys()[0].material);
         let store = Store::open(store::Options::new(dir.path().join("store"), key)).expect("a store");
         let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        let options = Options::new(listen, store.clone(), authority.clone()).expect("options");
+        let mut options = Options::new(listen, store.clone(), authority.clone());
+        change(&mut options);
         let server = Server::start(options).await.expect("started");
         Cluster { server, store, authority, dir }
     }
@@ -55,8 +64,25 @@ impl Cluster {
 
     /// A TLS connection with a client certificate, or none.
     pub async fn connect(&self, identity: Option<&Issued>, protocol: &str) -> TlsStream<TcpStream> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.ca_der().clone()).expect("a root");
+        let roots = self.authority.roots().expect("roots");
+        self.try_connect_as(roots, identity, protocol).await.expect("a TLS session")
+    }
+
+    /// A TLS connection of who accepts these authorities.
+    pub async fn try_connect(
+        &self,
+        roots: RootCertStore,
+        identity: Option<&Issued>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.try_connect_as(roots, identity, "http/1.1").await
+    }
+
+    async fn try_connect_as(
+        &self,
+        roots: RootCertStore,
+        identity: Option<&Issued>,
+        protocol: &str,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -71,11 +97,15 @@ impl Cluster {
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let stream = TcpStream::connect(self.address()).await.expect("connected");
         let name = ServerName::try_from("kubernetes.default.svc").expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a TLS session")
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     pub async fn client(&self, identity: Option<&Issued>) -> Client {
-        let io = TokioIo::new(self.connect(identity, "http/1.1").await);
+        self.client_trusting(self.authority.roots().expect("roots"), identity).await
+    }
+
+    pub async fn client_trusting(&self, roots: RootCertStore, identity: Option<&Issued>) -> Client {
+        let io = TokioIo::new(self.try_connect(roots, identity).await.expect("a TLS session"));
         let (sender, connection) = http1::handshake(io).await.expect("HTTP");
         tokio::spawn(connection.with_upgrades());
         Client { sender, token: None }
@@ -142,4 +172,20 @@ impl Client {
     pub async fn post(&mut self, path: &str, body: &Value) -> (StatusCode, Value) {
         self.json(Method::POST, path, body).await
     }
+}
+
+/// A cluster with a pod that is bound to `node-1`.
+pub async fn cluster_with_pod() -> Cluster {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin_client().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    admin.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}});
+    let (status, body) = admin.post("/api/v1/nodes", &node).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "main", "image": "web:1"}]}});
+    let (status, body) = admin.post("/api/v1/namespaces/default/pods", &pod).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    cluster
 }

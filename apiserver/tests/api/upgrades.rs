@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::agent::Agent;
-use crate::streams::{POD, cluster_with_pod};
+use crate::support::{POD, cluster_with_pod};
 
 const NEXT: &str = "GET /version HTTP/1.1\r\nhost: k\r\nconnection: close\r\n\r\n";
 

@@ -24,8 +24,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::agent::Agent;
-use crate::streams::{POD, cluster_with_pod};
-use crate::support::{Client, Cluster};
+use crate::support::{Client, Cluster, POD, cluster_with_pod};
 use crate::watches::Lines;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";

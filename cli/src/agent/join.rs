@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use apiserver::join::{CERTIFICATE, JOIN_NODE, NodeAnswer, NodeRequest};
+use apiserver::join::{AUTHORITY, CERTIFICATE, JOIN_NODE, NodeAnswer, NodeRequest};
 use apiserver::pki::write_private;
 use clap::Args;
 use client::Client;
+use http::Method;
 use rcgen::{CertificateParams, KeyPair};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -20,8 +21,8 @@ use crate::{doctor, server};
 
 /// A renewal that failed is tried again after this long.
 const RETRY: Duration = Duration::from_secs(60);
-/// The clock is looked at this often: the machine may have slept.
-const LOOK: Duration = Duration::from_secs(600);
+/// The cluster is asked this often which authorities it has: one that takes another's place waits for all agents.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// A host that is a node.
 #[derive(Args, Clone, Debug)]
@@ -97,7 +98,7 @@ pub async fn prepare(host: &Host) -> Result<PathBuf> {
             images: layout.images(),
         },
     };
-    write_private(&file.authority, invitation.authority.as_bytes())?;
+    write_private(&file.authority, answer.authorities.as_bytes())?;
     write_private(&file.key, key.as_bytes())?;
     write_private(&file.certificate, answer.certificate.as_bytes())?;
     let path = dir.join(layout::AGENT_FILE);
@@ -134,7 +135,7 @@ fn signing_request(name: &str) -> Result<(String, NodeRequest)> {
     Ok((key.serialize_pem(), NodeRequest { name: name.to_owned(), signing_request: request }))
 }
 
-/// Renews the certificate at two thirds of its life.
+/// Renews the certificate at two thirds of its life, and whenever the cluster's authorities change.
 pub async fn renew(file: AgentFile, client: Client, shutdown: CancellationToken) {
     let Role::Embedded { name, .. } = &file.role else { return };
     let mut due = renewal_time(&file);
@@ -144,7 +145,7 @@ pub async fn renew(file: AgentFile, client: Client, shutdown: CancellationToken)
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(left.min(LOOK)) => {}
         }
-        if SystemTime::now() < due {
+        if SystemTime::now() < due && !authorities_changed(&file, &client).await {
             continue;
         }
         due = match renew_once(name, &file, &client).await {
@@ -157,11 +158,21 @@ pub async fn renew(file: AgentFile, client: Client, shutdown: CancellationToken)
     }
 }
 
+/// Whether the cluster has other authorities than the agent knows.
+async fn authorities_changed(file: &AgentFile, client: &Client) -> bool {
+    let Ok(request) = Client::build(Method::GET, AUTHORITY) else { return false };
+    match (client.request_text(request).await, std::fs::read_to_string(&file.authority)) {
+        (Ok(now), Ok(known)) => now != known,
+        // It is asked again.
+        _ => false,
+    }
+}
+
 async fn renew_once(name: &str, file: &AgentFile, client: &Client) -> Result<()> {
     let (key, request) = signing_request(name)?;
     let answer: NodeAnswer = ask(client, CERTIFICATE, &request).await?;
-    client.replace_identity(&answer.certificate, &key)?;
-    // Between the two writes a reader finds a pair that does not fit, and reads again.
+    // Between the writes a reader finds files that do not fit, and reads again.
+    write_private(&file.authority, answer.authorities.as_bytes())?;
     write_private(&file.key, key.as_bytes())?;
     write_private(&file.certificate, answer.certificate.as_bytes())?;
     Ok(())

@@ -215,7 +215,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     write().with_context(|| format!("writing {}", path.display()))
 }
 
-/// Renews the agent's certificate at two thirds of its life.
+/// Renews the agent's certificate at two thirds of its life, and whenever the cluster's authorities change.
 async fn renew(
     authority: Arc<Authority>,
     user: Identity,
@@ -223,13 +223,19 @@ async fn renew(
     mut issued: Issued,
     stopping: CancellationToken,
 ) {
+    let mut changes = authority.changes();
     loop {
         let wait = issued.renew_at().duration_since(SystemTime::now()).unwrap_or_default();
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            // The authority lives as long as this task has it.
+            _ = changes.changed() => {}
             () = stopping.cancelled() => return,
         }
-        match user.issue(&authority, &file) {
+        let issuing = std::fs::write(&file.authority, authority.ca_pem())
+            .map_err(anyhow::Error::from)
+            .and_then(|()| user.issue(&authority, &file));
+        match issuing {
             Ok(renewed) => issued = renewed,
             Err(error) => {
                 warn!(user = user.user, "its certificate was not renewed: {error:#}");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use apiserver::User;
+use apiserver::oidc::Issuer;
 use apiserver::pki::Authority;
 use client::Client;
 use controller::NodeLifecycleOptions;
@@ -40,6 +41,7 @@ impl Plane {
         fabric: Option<&Fabric>,
         port: u16,
         networks: &Networks,
+        issuers: Vec<Issuer>,
         node_lifecycle: NodeLifecycleOptions,
     ) -> Result<Plane> {
         let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
@@ -54,6 +56,7 @@ impl Plane {
             advertise: inside.into_iter().collect(),
             url: local,
             networks: networks.clone(),
+            issuers,
             node_lifecycle,
             disabled: Disabled::default(),
         })

@@ -1,5 +1,6 @@
 //! Several servers on this machine: each a process of `orlop server` in a network namespace, started anew when it ends.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use apiserver::pki::{ADMIN_LIFETIME, Authority, kubeconfig};
+use apiserver::pki::{ADMIN_LIFETIME, Authority};
 use client::Client;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::front;
+use crate::control_plane;
 use crate::join::SERVER_NAME;
 use crate::layout::Layout;
 use crate::verbs::token;
@@ -32,6 +34,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a server that does not answer yet is asked again.
 const PACE: Duration = Duration::from_millis(20);
+/// How often the keys are looked at.
+const KEYS_PACE: Duration = Duration::from_secs(2);
 /// How long the token with which further servers join can be used.
 const TOKEN_LIFE: Duration = Duration::from_secs(600);
 
@@ -49,15 +53,23 @@ struct Server {
     dir: PathBuf,
     netns: PathBuf,
     address: SocketAddr,
+    /// Arguments that are the same for all.
+    further: Vec<OsString>,
 }
 
 // === impl Servers ===
 
 impl Servers {
-    /// Starts the servers, those that are new by joining the first. `port` on this machine leads to one that answers.
-    pub async fn start(layout: &Layout, places: &[FabricNode], port: u16) -> Result<Servers> {
+    /// Starts the servers, those that are new by joining the first. `port` on this machine leads to one that answers. `further` are
+    /// arguments for each.
+    pub async fn start(
+        layout: &Layout,
+        places: &[FabricNode],
+        port: u16,
+        further: &[OsString],
+    ) -> Result<Servers> {
         let servers: Vec<Arc<Server>> =
-            places.iter().map(|place| Arc::new(Server::at(layout, place))).collect();
+            places.iter().map(|place| Arc::new(Server::at(layout, place, further))).collect();
         let Some(first) = servers.first() else { bail!("a cluster needs a server") };
         let stopping = CancellationToken::new();
         let guard = stopping.clone().drop_guard();
@@ -78,16 +90,9 @@ impl Servers {
             supervisors.spawn(supervise(server.clone(), Some(join), stopping.clone()));
             answers(&self::administrator(&authority, &[server.address.to_string()])?).await?;
         }
-        let issued = authority.issue_client("kubernetes-admin", Some("system:masters"), ADMIN_LIFETIME)?;
         let url = format!("https://{}", SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
-        kubeconfig::write(
-            &layout.kubeconfig(),
-            "orlop",
-            "kubernetes-admin",
-            &url,
-            authority.ca_pem(),
-            &issued,
-        )?;
+        control_plane::write_kubeconfig(layout, &url, &authority)?;
+        supervisors.spawn(follow_keys(authority.clone(), layout.clone(), url, stopping.clone()));
         let addresses = servers.iter().map(|server| server.address).collect();
         supervisors.spawn(front::serve(front::listen(port).await?, addresses, stopping.clone()));
         guard.disarm();
@@ -119,12 +124,13 @@ impl Servers {
 // === impl Server ===
 
 impl Server {
-    fn at(layout: &Layout, place: &FabricNode) -> Server {
+    fn at(layout: &Layout, place: &FabricNode, further: &[OsString]) -> Server {
         Server {
             name: place.name.clone(),
             dir: layout.server_dir(&place.name),
             netns: place.netns.clone(),
             address: SocketAddr::new(place.ip.into(), PORT),
+            further: further.to_vec(),
         }
     }
 
@@ -136,8 +142,7 @@ impl Server {
     /// Waits until the first server has made the cluster's authority.
     async fn until_authority(&self, pki: &std::path::Path) -> Result<Authority> {
         let made = async {
-            // The key that encrypts the store is made last.
-            while !pki.join("store.key").exists() {
+            while !Authority::is_complete(pki) {
                 tokio::time::sleep(PACE).await;
             }
         };
@@ -156,6 +161,7 @@ impl Server {
             .arg(&self.dir)
             .arg("--netns")
             .arg(&self.netns)
+            .args(&self.further)
             // Held for as long as this process lives: a server whose input ends stops.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -165,6 +171,26 @@ impl Server {
             command.args(["--join", server]).env("ORLOP_TOKEN", token);
         }
         command.spawn().with_context(|| format!("starting server {}", self.name))
+    }
+}
+
+/// Follows the keys in the files of the first server, and keeps the administrator's kubeconfig good, until `stopping`.
+async fn follow_keys(authority: Arc<Authority>, layout: Layout, url: String, stopping: CancellationToken) {
+    let mut changes = authority.changes();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(KEYS_PACE) => {}
+            () = stopping.cancelled() => return,
+        }
+        if let Err(error) = authority.reload() {
+            warn!(error = &error as &dyn std::error::Error, "the keys of the cluster cannot be read");
+        }
+        if changes.has_changed().unwrap_or(false) {
+            changes.mark_unchanged();
+            if let Err(error) = control_plane::write_kubeconfig(&layout, &url, &authority) {
+                warn!("the kubeconfig was not written anew: {error:#}");
+            }
+        }
     }
 }
 
@@ -203,7 +229,7 @@ async fn stop(mut process: Child) {
 fn administrator(authority: &Authority, servers: &[String]) -> Result<Client> {
     let issued = authority.issue_client("kubernetes-admin", Some("system:masters"), ADMIN_LIFETIME)?;
     let urls: Vec<String> = servers.iter().map(|server| format!("https://{server}")).collect();
-    Ok(Client::from_identity(&urls, SERVER_NAME, authority.ca_pem(), &issued.cert_pem, &issued.key_pem)?)
+    Ok(Client::from_identity(&urls, SERVER_NAME, &authority.ca_pem(), &issued.cert_pem, &issued.key_pem)?)
 }
 
 /// Waits until the server answers what needs the state of the cluster.

@@ -12,6 +12,7 @@ use client::Client;
 use http::Method;
 use http_body_util::BodyExt as _;
 use rand::Rng as _;
+use store_core::members::Member;
 
 use super::error::{Error, Result};
 use super::session::{Connection, Session};
@@ -44,6 +45,9 @@ struct Create {
     /// The file with the key; made when it is not there. Keep it apart from the backups: without it they are lost
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// The version of its format; the version before the newest is for going back to the program before
+    #[arg(long, value_name = "VERSION")]
+    format: Option<u32>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -102,7 +106,7 @@ async fn create(arguments: &Create) -> Result<()> {
         );
     }
     let key = hex::encode(recover::read_key(&arguments.key).map_err(told)?);
-    let body = serde_json::to_vec(&BackupRequest { key }).map_err(told)?;
+    let body = serde_json::to_vec(&BackupRequest { key, format: arguments.format }).map_err(told)?;
     let request = Client::build_with(Method::POST, BACKUP, "application/json", body)?;
     let answer = session.client.stream(request).await.map_err(|error| session.refused(error.into()))?;
     let partial = arguments.file.with_extension("partial");
@@ -158,7 +162,12 @@ fn inspect(arguments: &Inspect) -> Result<()> {
         text.push_str(&format!("{kind}\t{count}\n"));
     }
     eprintln!("{}: sound; {}", arguments.file.display(), summary(&contents));
-    let members = contents.image.members.iter().map(|(_, member)| member.name.as_str()).collect::<Vec<_>>();
+    // The format before knows them by their ids.
+    let name = |(id, member): (u64, &Member)| match member.name.is_empty() {
+        true => id.to_string(),
+        false => member.name.clone(),
+    };
+    let members: Vec<String> = contents.image.members.iter().map(name).collect();
     eprintln!("servers: {}", members.join(", "));
     std::io::stdout().lock().write_all(tabs::align(&text, tabs::TABLE).as_bytes())?;
     Ok(())

@@ -66,6 +66,7 @@ async fn view(session: &Session, own: Option<Timestamp>) -> Result<View> {
     let members = session.client.get_path(join::MEMBERS).await.unwrap_or_default();
     let authority = session.client.request_text(Client::build(Method::GET, join::AUTHORITY)?).await.ok();
     let authority = authority.and_then(|pem| end_of(&pem));
+    let keys = session.client.get_path(join::KEYRING).await.unwrap_or_default();
     let certificates = [("authority", authority), ("your certificate", own)];
     let all = |group: &'static str, kind: &'static str, plural: &'static str| async move {
         let resource = ResourceType::new(group, "v1", kind, plural, true);
@@ -91,6 +92,7 @@ async fn view(session: &Session, own: Option<Timestamp>) -> Result<View> {
         version,
         members,
         certificates: certificates.into_iter().filter_map(|(of, until)| Some((of, until?))).collect(),
+        keys,
         readyz: match readyz {
             Ok(text) => text,
             Err(client::Error::Status(status)) => status.message.unwrap_or_default(),

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use memchr::memmem;
+
+use crate::object::PartialObject;
 
 /// The beginning of a list of what every object has and no cache needs: managed fields are often larger than the rest.
 pub const MANAGED_FIELDS: &str = "\"managedFields\":[";
@@ -22,6 +25,34 @@ pub struct Trim<T> {
 ///
 /// What remains is enough to place a pod, to count and judge it, and to follow its life; it is not enough to run it.
 pub const POD: Trim<Pod> = Trim { lists: &["\"volumes\":[", "\"volumeMounts\":["], object: pod };
+
+/// What garbage collection does not look at: of objects that are known by their metadata only there are many, and maps are
+/// the largest part of them.
+pub const METADATA: Trim<PartialObject> = Trim { lists: &[], object: metadata };
+
+/// Leaves of metadata which object it is, who owns it, and what holds it.
+fn metadata(object: &mut PartialObject) {
+    let ObjectMeta {
+        deletion_timestamp,
+        finalizers,
+        name,
+        namespace,
+        owner_references,
+        resource_version,
+        uid,
+        ..
+    } = std::mem::take(object).metadata;
+    object.metadata = ObjectMeta {
+        deletion_timestamp,
+        finalizers,
+        name,
+        namespace,
+        owner_references,
+        resource_version,
+        uid,
+        ..ObjectMeta::default()
+    };
+}
 
 /// Takes out of a pod what [`POD`] says.
 pub fn pod(pod: &mut Pod) {

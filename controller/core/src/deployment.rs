@@ -96,14 +96,20 @@ pub fn plan(view: &View, now: Timestamp) -> (Plan, Report) {
     (plan, report)
 }
 
-/// The Deployment carries the revision of its newest ReplicaSet.
+/// The Deployment carries the revision of its newest ReplicaSet. Written with the status: a change of annotations in the main
+/// resource would count as a new generation.
 fn write_revision(deployment: &Deployment, sets: &Sets, plan: &mut Plan) {
     let Some(revision) = sets.new_revision() else { return };
     if annotations::revision_text(&deployment.metadata) == Some(revision.as_str()) {
         return;
     }
     let body = json!({"metadata": {"annotations": {annotations::REVISION: revision}}});
-    plan.one(crate::plan::patch_same::<Deployment>(&deployment.metadata, None, PatchKind::Merge, body));
+    plan.one(crate::plan::patch_same::<Deployment>(
+        &deployment.metadata,
+        Some("status"),
+        PatchKind::Merge,
+        body,
+    ));
 }
 
 fn refuse_to_select_all(deployment: &Deployment) -> (Plan, Report) {

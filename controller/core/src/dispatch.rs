@@ -13,9 +13,10 @@ use crate::plan::{Answers, Failure, Plan, Report};
 use crate::pod::is_terminal;
 use crate::selector::map_matches;
 use crate::world::{Controller, Key, Table, Work, World, orphan_group, service_group};
+use crate::write::ResourceType;
 use crate::{
     daemon_set, definition, deployment, endpoints, garbage, namespace as namespaces, namespaced_defaults,
-    node_ipam, node_lifecycle, pod_gc, replica_set, taint_eviction,
+    node_ipam, node_lifecycle, pod_gc, replica_set, resource_quota, taint_eviction,
 };
 
 /// What is known of earlier attempts at a key.
@@ -81,6 +82,7 @@ pub fn plan(
             let World { nodes, shares, .. } = world;
             nodes.get(key).zip(shares.as_mut()).map(|(node, shares)| node_ipam::plan(node, shares))
         }
+        Controller::ResourceQuota => plan_quota(world, key, attempt, now),
     };
     planned.unwrap_or_default()
 }
@@ -178,6 +180,21 @@ fn plan_endpoints(world: &World, key: &Key) -> Option<Answered> {
     let pods = selected(world, service)?;
     let endpoints = world.endpoints.get(key).cloned();
     Some(endpoints::plan_legacy(&endpoints::LegacyView { service, pods, endpoints }))
+}
+
+fn plan_quota(world: &World, key: &Key, attempt: &Attempt, now: Timestamp) -> Option<Answered> {
+    let quota = world.quotas.get(key)?;
+    let place = &*key.namespace;
+    let resources: Vec<ResourceType> = world.kinds.values().cloned().collect();
+    let view = resource_quota::View {
+        quota,
+        pods: world.pods.in_namespace(place).cloned().collect(),
+        services: world.services.in_namespace(place).cloned().collect(),
+        claims: world.claims.in_namespace(place).cloned().collect(),
+        resources: &resources,
+        count: &|resource| world.graph.count(resource, place),
+    };
+    Some(resource_quota::plan(&view, &attempt.answers, now))
 }
 
 fn plan_pod_gc(world: &mut World, key: &Key, attempt: &Attempt, now: Timestamp) -> Answered {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rand::rngs::StdRng;
@@ -100,7 +102,8 @@ impl Model {
             "pods" => Pod, "replicasets" => ReplicaSet, "deployments" => Deployment, "daemonsets" => DaemonSet,
             "controllerrevisions" => ControllerRevision, "nodes" => Node, "services" => Service,
             "endpointslices" => EndpointSlice, "endpoints" => Endpoints, "namespaces" => Namespace,
-            "serviceaccounts" => ServiceAccount, "configmaps" => ConfigMap,
+            "serviceaccounts" => ServiceAccount, "configmaps" => ConfigMap, "resourcequotas" => ResourceQuota,
+            "persistentvolumeclaims" => PersistentVolumeClaim,
         );
         self.queue.extend(work);
         if let Some(check) = self.invariant {

@@ -1,9 +1,11 @@
 //! Everything the planners look at, and which of them a change concerns.
 
 mod pods;
+mod quotas;
 mod table;
 mod triggers;
 
+pub(crate) use self::quotas::counted;
 pub(crate) use self::triggers::{orphan_group, service_group};
 
 use std::collections::BTreeMap;
@@ -13,7 +15,9 @@ use client_core::lean::without_managed_fields;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -62,6 +66,8 @@ pub enum Controller {
     RootCa,
     /// Pod networks of nodes.
     NodeIpam,
+    /// What is used of quotas.
+    ResourceQuota,
 }
 
 /// A key that a controller should plan for.
@@ -127,6 +133,10 @@ pub struct World {
     pub accounts: Table<ServiceAccount>,
     /// Published CA certificates.
     pub config_maps: Table<ConfigMap>,
+    /// Quotas.
+    pub quotas: Table<ResourceQuota>,
+    /// Claims of volumes.
+    pub claims: Table<PersistentVolumeClaim>,
     /// Definitions of custom resources that wait for their objects to go.
     pub definitions: BTreeMap<Key, ObjectMeta>,
     /// Owners and dependents of every resource.
@@ -171,7 +181,7 @@ pub trait Tracked: Grouped {
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Controller; 14] = [
+    pub const ALL: [Controller; 15] = [
         Controller::ReplicaSet,
         Controller::Deployment,
         Controller::DaemonSet,
@@ -186,6 +196,7 @@ impl Controller {
         Controller::ServiceAccount,
         Controller::RootCa,
         Controller::NodeIpam,
+        Controller::ResourceQuota,
     ];
 
     /// The ServiceAccount in `kube-system` that it acts as.
@@ -205,6 +216,7 @@ impl Controller {
             Controller::ServiceAccount => "service-account-controller",
             Controller::RootCa => "root-ca-cert-publisher",
             Controller::NodeIpam => "node-ipam-controller",
+            Controller::ResourceQuota => "resourcequota-controller",
         }
     }
 
@@ -268,6 +280,8 @@ impl World {
             namespaces: Table::default(),
             accounts: Table::default(),
             config_maps: Table::default(),
+            quotas: Table::default(),
+            claims: Table::default(),
             definitions: BTreeMap::new(),
             graph: Graph::default(),
             discovery: Discovery::default(),
@@ -291,8 +305,7 @@ impl World {
 
     /// The metadata watch of a resource tells of an object.
     pub fn applied_meta(&mut self, resource: &ResourceType, meta: &ObjectMeta) -> Vec<Work> {
-        let uids = self.graph.observe(resource, garbage::Change::Applied(meta));
-        let mut work: Vec<Work> = garbage_work(uids).collect();
+        let mut work = self.observe(resource, garbage::Change::Applied(meta));
         if *resource == definition::resource() {
             let key = Key::of_meta(meta);
             self.definitions.remove(&key);
@@ -306,8 +319,7 @@ impl World {
 
     /// The metadata watch of a resource tells that an object is gone.
     pub fn deleted_meta(&mut self, resource: &ResourceType, meta: &ObjectMeta) -> Vec<Work> {
-        let uids = self.graph.observe(resource, garbage::Change::Deleted(meta));
-        let mut work: Vec<Work> = garbage_work(uids).collect();
+        let mut work = self.observe(resource, garbage::Change::Deleted(meta));
         work.extend(self.emptied(meta));
         if *resource == definition::resource() {
             self.definitions.remove(&Key::of_meta(meta));
@@ -317,6 +329,15 @@ impl World {
             work.push(Work::new(Controller::Definition, defined_by));
         }
         work
+    }
+
+    /// What the API server serves was looked up: namespaces that are being deleted may have waited for it.
+    pub fn discovered(&mut self, discovery: Discovery) -> Vec<Work> {
+        let waited = self.discovery.failure.is_some();
+        self.discovery = discovery;
+        let terminating =
+            self.namespaces.iter().filter(|(_, namespace)| waited && is_terminating(&***namespace));
+        terminating.map(|(key, _)| Work::new(Controller::Namespace, key.clone())).collect()
     }
 
     /// A namespace that is being deleted is looked at again when something in it is gone.
@@ -362,6 +383,7 @@ impl World {
             "discovery.k8s.io" "endpointslices" EndpointSlice,
             "" "endpoints" Endpoints,
             "" "namespaces" Namespace,
+            "" "resourcequotas" ResourceQuota,
         )
     }
 
@@ -399,8 +421,20 @@ impl World {
             Node,
             EndpointSlice,
             Endpoints,
-            Namespace
+            Namespace,
+            ResourceQuota
         );
+        work
+    }
+
+    /// Brings the graph up to date, and names whom that concerns: owners and dependents, and quotas when an object came or went.
+    fn observe(&mut self, resource: &ResourceType, change: garbage::Change<'_>) -> Vec<Work> {
+        let (garbage::Change::Applied(meta) | garbage::Change::Deleted(meta)) = change;
+        let before = self.graph.known();
+        let mut work: Vec<Work> = garbage_work(self.graph.observe(resource, change)).collect();
+        if self.graph.known() != before {
+            work.extend(self.quotas_of(resource, meta.namespace.as_deref().unwrap_or_default()));
+        }
         work
     }
 
@@ -409,16 +443,12 @@ impl World {
         let mut work = Vec::new();
         let resource = ResourceType::of::<K>();
         if let Some(new) = &new {
-            work.extend(garbage_work(
-                self.graph.observe(&resource, garbage::Change::Applied(new.metadata())),
-            ));
+            work.extend(self.observe(&resource, garbage::Change::Applied(new.metadata())));
         }
         if let Some(gone) =
             old.as_ref().filter(|old| new.as_ref().is_none_or(|new| uid(&**new) != uid(&***old)))
         {
-            work.extend(garbage_work(
-                self.graph.observe(&resource, garbage::Change::Deleted(gone.metadata())),
-            ));
+            work.extend(self.observe(&resource, garbage::Change::Deleted(gone.metadata())));
             work.extend(self.emptied(gone.metadata()));
         }
         K::changed(self, old.as_deref(), new.as_deref(), now, &mut work);

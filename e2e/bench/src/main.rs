@@ -2,6 +2,7 @@
 
 mod api;
 mod ceiling;
+mod customs;
 mod load;
 mod nodes;
 mod process;
@@ -46,11 +47,35 @@ enum What {
         #[arg(long, default_value_t = 5000)]
         pods: u64,
     },
+    /// Memory of custom resources, and how soon a definition is ready.
+    Customs {
+        /// Definitions.
+        #[arg(long, default_value_t = 100)]
+        definitions: usize,
+        /// Objects of each.
+        #[arg(long, default_value_t = 100)]
+        objects: usize,
+    },
     /// Durable writes and linearizable reads of three members of the store, beside three of etcd.
     Store {
         /// Seconds of each run.
         #[arg(long, default_value_t = 4)]
         seconds: u64,
+        /// Only the loads whose name holds this, such as "writes of 1024 B, 64".
+        #[arg(long, default_value = "")]
+        only: String,
+        /// How often each load is run, both in turn; the middle one counts.
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
+    },
+    /// A large state in three members of the store: memory, restart, and catching up by snapshot while serving.
+    StoreSize {
+        /// Objects of 1 KiB.
+        #[arg(long, default_value_t = 1_000_000)]
+        objects: u64,
+        /// Measures etcd beside it.
+        #[arg(long)]
+        with_etcd: bool,
     },
     /// kill -9 of the store's leader, again and again: time to the next acknowledged write.
     Failover {
@@ -90,12 +115,14 @@ async fn main() -> anyhow::Result<()> {
     let rows = match arguments.what {
         What::CeilingServer { folder } => return ceiling::serve(&folder).await,
         What::StoreMember(arguments) => return store_bench::member::run(arguments).await,
-        What::Store { seconds } => store_bench::measure::run(seconds).await?,
+        What::Store { seconds, only, rounds } => store_bench::measure::run(seconds, &only, rounds).await?,
+        What::StoreSize { objects, with_etcd } => store_bench::size::run(objects, with_etcd).await?,
         What::Failover { kills } => store_bench::failover::run(kills).await?,
         What::Ceiling(requests) => api::ceiling(requests.size()).await?,
         What::Api(requests) => api::api(requests.size(), port).await?,
         What::Startup => nodes::startup_and_idle(port).await?,
         What::Pods => nodes::pods(port).await?,
+        What::Customs { definitions, objects } => customs::run(port, definitions, objects).await?,
         What::Schedule { nodes, pods } => nodes::schedule(port, nodes, pods).await?,
     };
     report::print(&rows, arguments.json)

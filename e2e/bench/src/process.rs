@@ -115,6 +115,13 @@ pub fn family(pid: u32) -> Vec<u32> {
     found
 }
 
+/// The most memory that a process has had resident, in KiB.
+pub fn peak_rss_kib(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse().ok()).unwrap_or(0)
+}
+
 /// Proportional set size of a process in KiB: shared pages count by their share.
 pub fn pss_kib(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();

@@ -6,6 +6,7 @@ pub mod measure;
 pub mod member;
 mod pki;
 mod servers;
+pub mod size;
 
 /// The key-value service that both serve (`proto/kv.proto`).
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

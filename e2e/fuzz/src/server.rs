@@ -126,7 +126,7 @@ impl Server {
 
 fn config() -> &'static Config {
     static CONFIG: OnceLock<Config> = OnceLock::new();
-    CONFIG.get_or_init(|| Config::new(SigningKey::from_seed(&[7; 32]).expect("a key")))
+    CONFIG.get_or_init(|| Config::new(vec![SigningKey::from_seed(&[7; 32]).expect("a key")]))
 }
 
 fn answer(response: &apiserver_core::Response) -> Answer {

@@ -15,6 +15,7 @@ use http::Method;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeSystemInfo, Pod};
 use nodeagent_core::PodMachine;
+use nodeagent_core::drive::Drive;
 use nodeagent_core::lifecycle::{Action, Event, NodeFacts, PatchFailure, State};
 use nodeagent_core::node::{self, Health, Machine};
 use nodeagent_core::probe::Outcome;
@@ -60,7 +61,17 @@ pub struct Agent {
 /// Drives one pod's machine.
 struct Driver {
     machine: RefCell<PodMachine>,
+    /// What waits for the machine.
+    inbox: RefCell<Vec<Event>>,
+    /// Whether its task was woken, and has not run yet.
+    woken: Cell<bool>,
     armed: Cell<Option<Time>>,
+}
+
+/// A pod in the hands of its agent.
+struct Driven<'a> {
+    agent: &'a Rc<Agent>,
+    driver: &'a Driver,
 }
 
 // === impl Agent ===
@@ -191,7 +202,12 @@ impl Agent {
     fn add(self: &Rc<Self>, new: Arc<Pod>, uid: &str) {
         let rejection = self.admit(&new).err();
         let machine = PodMachine::new(new, self.facts.clone(), self.clock.wall());
-        let driver = Rc::new(Driver { machine: RefCell::new(machine), armed: Cell::new(None) });
+        let driver = Rc::new(Driver {
+            machine: RefCell::new(machine),
+            inbox: RefCell::default(),
+            woken: Cell::new(false),
+            armed: Cell::new(None),
+        });
         self.drivers.borrow_mut().insert(uid.to_owned(), driver);
         if let Some(rejection) = rejection {
             self.sim().note(format_args!("{} rejects {uid}: {}", self.name, rejection.message));
@@ -225,24 +241,32 @@ impl Agent {
         }
     }
 
+    /// Leaves something for a machine; its task takes in what waits when it comes to run.
     fn tell(self: &Rc<Self>, uid: &str, event: Event) {
         let Some(driver) = self.drivers.borrow().get(uid).cloned() else { return };
-        let now = self.clock.wall();
-        let (pod, actions, state, wake) = {
-            let mut machine = driver.machine.borrow_mut();
-            machine.handle(event, now);
-            let actions: Vec<_> = std::iter::from_fn(|| machine.poll_action()).collect();
-            (machine.pod().clone(), actions, machine.state(), machine.poll_timeout())
-        };
-        for action in actions {
-            self.perform(&pod, action);
-        }
-        if state == State::Gone {
-            self.drivers.borrow_mut().remove(uid);
+        driver.inbox.borrow_mut().push(event);
+        if driver.woken.replace(true) {
             return;
         }
-        if let Some(wake) = wake {
-            self.arm(uid, &driver, wake, now);
+        let (agent, uid) = (self.clone(), uid.to_owned());
+        self.sim().after(self.sim().between(0, MS), move || {
+            if agent.drives(&uid, &driver) {
+                driver.woken.set(false);
+                agent.advance(&uid, &driver);
+            }
+        });
+    }
+
+    fn drives(&self, uid: &str, driver: &Rc<Driver>) -> bool {
+        self.drivers.borrow().get(uid).is_some_and(|known| Rc::ptr_eq(known, driver))
+    }
+
+    fn advance(self: &Rc<Self>, uid: &str, driver: &Rc<Driver>) {
+        let (state, wake) = Driven { agent: self, driver }.advance(driver.inbox.take());
+        if state == State::Gone {
+            self.drivers.borrow_mut().remove(uid);
+        } else if let Some(wake) = wake {
+            self.arm(uid, driver, wake, self.clock.wall());
         }
     }
 
@@ -255,8 +279,7 @@ impl Agent {
         driver.armed.set(Some(at));
         let (agent, driver, uid) = (self.clone(), driver.clone(), uid.to_owned());
         self.sim().at(at, move || {
-            let same = agent.drivers.borrow().get(&uid).is_some_and(|known| Rc::ptr_eq(known, &driver));
-            if same && driver.armed.get() == Some(at) {
+            if agent.drives(&uid, &driver) && driver.armed.get() == Some(at) {
                 driver.armed.set(None);
                 agent.tell(&uid, Event::Tick);
             }
@@ -269,6 +292,12 @@ impl Agent {
             Action::PatchStatus(body) => self.in_process(patch_status(self.clone(), of.clone(), body)),
             Action::DeletePod { uid } => self.in_process(delete_pod(self.clone(), of.clone(), uid)),
             Action::Emit(_) => {}
+            // What has nothing to do is answered at once.
+            Action::MountVolumes | Action::UnmountVolumes | Action::AwaitDrain if self.sim().chance(0.5) => {
+                if let Some(event) = self.act(of, action) {
+                    self.tell(pod::uid(of), event);
+                }
+            }
             action => {
                 let (agent, of, scope) = (self.clone(), of.clone(), self.process.get());
                 let longest =
@@ -329,6 +358,7 @@ impl Agent {
             }
             Action::RunHook { id, hook, .. } => Event::HookDone { id, hook, outcome: Ok(()) },
             Action::Probe { id, kind, .. } => Event::Probed { id, kind, outcome: Outcome::Success },
+            Action::Resize { id, .. } => Event::Resized { id, outcome: Ok(()) },
             Action::AwaitDrain => Event::Drained,
             Action::PatchStatus(_) | Action::DeletePod { .. } | Action::Emit(_) => return None,
         })
@@ -345,6 +375,26 @@ impl Agent {
             info: NodeSystemInfo { architecture: "amd64".into(), ..NodeSystemInfo::default() },
             ..Machine::default()
         }
+    }
+}
+
+// === impl Driven ===
+
+impl Drive for Driven<'_> {
+    fn machine<T>(&self, with: impl FnOnce(&mut PodMachine) -> T) -> T {
+        with(&mut self.driver.machine.borrow_mut())
+    }
+
+    fn waiting(&self) -> Vec<Event> {
+        self.driver.inbox.take()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.agent.clock.wall()
+    }
+
+    fn perform(&self, pod: &Arc<Pod>, action: Action) {
+        self.agent.perform(pod, action);
     }
 }
 
@@ -380,7 +430,7 @@ async fn delete_pod(agent: Rc<Agent>, of: Arc<Pod>, uid: String) {
     let outcome = match agent.caller.delete(&Target::to(&*of), &options).await {
         Ok(_) => Ok(()),
         Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
-        Err(error) => Err(format!("{error:?}")),
+        Err(error) => Err(error.to_string()),
     };
     agent.tell(pod::uid(&of), Event::Deleted(outcome));
 }

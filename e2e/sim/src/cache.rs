@@ -4,22 +4,22 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use client_core::cache::{Action, Change, Event, Failure as Failed, ListWatch, Page, WatchEvent};
-use client_core::object::{Object, ObjectKey, PartialObject, ResourceType};
+use client_core::cache::{Action, Change, Event, Failure, ListWatch, Page, WatchEvent};
+use client_core::error::Error;
+use client_core::lean::MANAGED_FIELDS;
+use client_core::object::{Object, ObjectKey, ResourceType};
+use client_core::wire::{JSON, METADATA, METADATA_LIST, decode_line, decode_page, opened};
 use futures::StreamExt as _;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
-use crate::caller::{Caller, Failure, JSON};
+use crate::caller::Caller;
 use crate::checkers::watch::{Selection, Stream};
 use crate::clock::Clock;
 use crate::kernel::Time;
 use crate::streams::Line;
 
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
-const METADATA_LIST: &str =
-    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+/// What is not decoded of objects.
+const LISTS: &[&str] = &[MANAGED_FIELDS];
 
 /// What is cached.
 pub struct Source {
@@ -39,30 +39,6 @@ pub struct Source {
 pub struct Cache<T> {
     source: Source,
     machine: RefCell<ListWatch<T>>,
-}
-
-#[derive(Deserialize)]
-struct RawPage<'a> {
-    #[serde(default)]
-    metadata: RawMeta,
-    #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RawMeta {
-    resource_version: Option<String>,
-    #[serde(rename = "continue")]
-    continue_token: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    #[serde(borrow)]
-    object: &'a RawValue,
 }
 
 // === impl Cache ===
@@ -118,7 +94,7 @@ impl<T: Object + DeserializeOwned> Cache<T> {
         action
     }
 
-    async fn page(&self, limit: u32, token: Option<String>) -> Result<Page<T>, Failure> {
+    async fn page(&self, limit: u32, token: Option<String>) -> Result<Page<T>, Error> {
         let path = self.source.resource.collection_path(None);
         let mut target = format!("{path}?limit={limit}{}", self.source.selection.query());
         let whole = token.is_none();
@@ -129,7 +105,8 @@ impl<T: Object + DeserializeOwned> Cache<T> {
         let accept = if self.source.partial { METADATA_LIST } else { JSON };
         let floor = self.source.caller.cluster.checks.store.acknowledged();
         let body = self.source.caller.get_as(&target, accept).await?;
-        let page = decode_page::<T>(&body).ok_or(Failure::Transport)?;
+        let page =
+            decode_page::<T>(&body, LISTS, &mut |_, error| self.unreadable(&error)).map_err(Error::Decode)?;
         if whole && page.continue_token.is_none() {
             let shown =
                 page.items.iter().map(|item| (item.key(), item.resource_version().to_owned())).collect();
@@ -169,19 +146,28 @@ impl<T: Object + DeserializeOwned> Cache<T> {
         loop {
             match lines.next().await {
                 Some(Line::Event(line)) => {
-                    let Some((kind, version, event)) = decode::<T>(&line) else {
-                        return vec![Event::Failed(failed(&failure_of(&line)))];
+                    let event = match decode_line::<T>(&line, LISTS, &mut |_, error| self.unreadable(&error))
+                    {
+                        Ok(event) => event,
+                        Err(failure) => return vec![Event::Failed(failure)],
                     };
-                    checks.watch.line(&checks.replicas.order(), &mut stream, kind, &version);
+                    let (kind, version) = told(&line, &event);
+                    checks.watch.line(&checks.replicas.order(), &mut stream, &kind, &version);
                     if let Some(action) = self.advance(vec![Event::Watch(event)], changed) {
                         let message = format!("the cache asks for {action:?} while its watch is open");
                         self.source.caller.cluster.sim.violated("watch-exact", message);
                     }
                 }
-                Some(Line::End) => return vec![Event::Failed(Failed::Ended)],
-                None => return vec![Event::Failed(Failed::Other("the connection broke".into()))],
+                Some(Line::End) => return vec![Event::Failed(Failure::Ended)],
+                None => return vec![Event::Failed(Failure::Other("the connection broke".into()))],
             }
         }
+    }
+
+    /// Every object that a server sends can be read.
+    fn unreadable(&self, error: &serde_json::Error) {
+        let message = format!("an object of {} cannot be read: {error}", self.source.resource.plural);
+        self.source.caller.cluster.sim.violated("watch-exact", message);
     }
 
     /// The objects that it shows, with their versions, and the version up to which it has seen everything.
@@ -210,46 +196,17 @@ impl<T: Object + DeserializeOwned> Cache<T> {
     }
 }
 
-fn failed(failure: &Failure) -> Failed {
-    match failure {
-        failure if failure.is_expired() => Failed::Expired,
-        Failure::Status { code, reason, .. } => Failed::Other(format!("{code} {reason}")),
-        Failure::Transport => Failed::Other("no answer".into()),
-    }
+fn failed(error: &Error) -> Failure {
+    if error.is_expired() { Failure::Expired } else { Failure::Other(error.to_string()) }
 }
 
-fn decode_page<T: Object + DeserializeOwned>(body: &[u8]) -> Option<Page<T>> {
-    let page: RawPage<'_> = serde_json::from_slice(body).ok()?;
-    let items: Result<Vec<T>, _> =
-        page.items.unwrap_or_default().iter().map(|item| serde_json::from_str(item.get())).collect();
-    Some(Page {
-        resource_version: page.metadata.resource_version.unwrap_or_default(),
-        continue_token: page.metadata.continue_token,
-        items: items.ok()?,
-        undecodable: Vec::new(),
-    })
-}
-
-/// One line of a watch; `None` when it says why the watch failed.
-fn decode<T: Object + DeserializeOwned>(line: &[u8]) -> Option<(&'static str, String, WatchEvent<T>)> {
-    let envelope: Envelope<'_> = serde_json::from_slice(line).ok()?;
-    let object = || serde_json::from_str::<T>(envelope.object.get()).ok();
-    let version = |object: &T| object.resource_version().to_owned();
-    match envelope.kind {
-        "ADDED" => object().map(|object| ("ADDED", version(&object), WatchEvent::Applied(object))),
-        "MODIFIED" => object().map(|object| ("MODIFIED", version(&object), WatchEvent::Applied(object))),
-        "DELETED" => object().map(|object| ("DELETED", version(&object), WatchEvent::Deleted(object))),
-        "BOOKMARK" => {
-            let bookmark: PartialObject = serde_json::from_str(envelope.object.get()).ok()?;
-            let resource_version = bookmark.metadata.resource_version.unwrap_or_default();
-            Some(("BOOKMARK", resource_version.clone(), WatchEvent::Bookmark { resource_version }))
-        }
-        _ => None,
-    }
-}
-
-fn failure_of(line: &[u8]) -> Failure {
-    let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
-    let code = value["object"]["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
-    Failure::Status { code, reason: String::new(), body: bytes::Bytes::new() }
+/// The kind of an event as its line spells it, and the version that it tells.
+fn told<T: Object>(line: &[u8], event: &WatchEvent<T>) -> (String, String) {
+    let kind = opened(line).map_or(String::new(), |(kind, _)| kind.into_owned());
+    let version = match event {
+        WatchEvent::Applied(object) | WatchEvent::Deleted(object) => object.resource_version(),
+        WatchEvent::Bookmark { resource_version } => resource_version,
+        WatchEvent::Undecodable => "",
+    };
+    (kind, version.to_owned())
 }

@@ -6,10 +6,12 @@ use std::rc::Rc;
 use apiserver_core::User;
 use bytes::Bytes;
 use client_core::election::Held;
+use client_core::error::Error;
 use client_core::object::Target;
 use client_core::plan::{Write, delete_options};
+use client_core::wire::JSON;
 use futures::channel::mpsc;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Work};
@@ -19,11 +21,8 @@ use crate::serve::{self, ApiAnswer, ApiRequest};
 use crate::streams::Line;
 
 const TIMEOUT: Time = 10 * SECOND;
-/// How many servers are asked when one after the other says that it did nothing.
+/// How many servers a client over the network asks.
 const ATTEMPTS: u64 = 4;
-
-/// The media type of JSON.
-pub const JSON: &str = "application/json";
 
 /// A client with one identity.
 #[derive(Clone)]
@@ -34,62 +33,8 @@ pub struct Caller {
     user: Rc<User>,
     fence: Option<Rc<str>>,
     favourite: Rc<Cell<u64>>,
-}
-
-/// Why there is no answer of use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The server said no.
-    Status {
-        /// The status code.
-        code: u16,
-        /// One word.
-        reason: String,
-        /// The whole answer.
-        body: Bytes,
-    },
-    /// There was no answer: whatever was asked for may have been done.
-    Transport,
-}
-
-// === impl Failure ===
-
-impl Failure {
-    fn of(code: u16, body: Bytes) -> Self {
-        let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let reason = status["reason"].as_str().unwrap_or_default().to_owned();
-        Self::Status { code, reason, body }
-    }
-
-    /// Whether the server said this.
-    pub fn is(&self, wanted: u16) -> bool {
-        matches!(self, Self::Status { code, .. } if *code == wanted)
-    }
-
-    /// The object does not exist.
-    pub fn is_not_found(&self) -> bool {
-        self.is(404)
-    }
-
-    /// An object of this name exists.
-    pub fn is_already_exists(&self) -> bool {
-        matches!(self, Self::Status { reason, .. } if reason == "AlreadyExists")
-    }
-
-    /// A precondition did not hold.
-    pub fn is_conflict(&self) -> bool {
-        self.is(409) && !self.is_already_exists()
-    }
-
-    /// The version is too old.
-    pub fn is_expired(&self) -> bool {
-        self.is(410)
-    }
-
-    /// Whether it was done is not known.
-    pub fn is_unknown(&self) -> bool {
-        *self == Self::Transport || self.is(504)
-    }
+    /// How many servers are asked when one after the other says that it did nothing.
+    attempts: u64,
 }
 
 // === impl Caller ===
@@ -107,12 +52,18 @@ impl Caller {
             user: Rc::new(user),
             fence: None,
             favourite: Rc::new(Cell::new(favourite)),
+            attempts: ATTEMPTS,
         }
     }
 
     /// The same client with another identity.
     pub fn acting_as(&self, user: User) -> Self {
         Self { user: Rc::new(user), ..self.clone() }
+    }
+
+    /// The same client, in the process of a server: it asks no other for what that one refuses.
+    pub fn in_process(self) -> Self {
+        Self { attempts: 1, ..self }
     }
 
     /// The same client, in the name of a term that it was elected for.
@@ -127,9 +78,9 @@ impl Caller {
         target: &str,
         content_type: &'static str,
         body: Bytes,
-    ) -> Result<Bytes, Failure> {
-        let mut last = Failure::Transport;
-        for attempt in 0..ATTEMPTS {
+    ) -> Result<Bytes, Error> {
+        let mut last = no_answer();
+        for attempt in 0..self.attempts {
             let request = ApiRequest {
                 user: self.user.clone(),
                 fence: self.fence.clone(),
@@ -144,15 +95,15 @@ impl Caller {
                     self.acknowledged(&body);
                     return Ok(body);
                 }
-                Some(ApiAnswer::Response { code, body }) => last = Failure::of(code, body),
-                Some(ApiAnswer::Watch(_)) => return Err(Failure::Transport),
-                None if method == Method::GET => last = Failure::Transport,
+                Some(ApiAnswer::Response { code, body }) => last = refused(code, &body),
+                Some(ApiAnswer::Watch(_)) => return Err(no_answer()),
+                None if method == Method::GET => last = no_answer(),
                 None => {
                     self.elsewhere();
-                    return Err(Failure::Transport);
+                    return Err(no_answer());
                 }
             }
-            if !last.is(503) && last != Failure::Transport {
+            if last.code() != Some(503) && !matches!(last, Error::Transport(_)) {
                 return Err(last);
             }
             self.elsewhere();
@@ -162,12 +113,12 @@ impl Caller {
     }
 
     /// GET.
-    pub async fn get(&self, target: &str) -> Result<Value, Failure> {
+    pub async fn get(&self, target: &str) -> Result<Value, Error> {
         decode(&self.send(Method::GET, target, JSON, Bytes::new()).await?)
     }
 
     /// GET, as its bytes and in another form.
-    pub async fn get_as(&self, target: &str, accept: &'static str) -> Result<Bytes, Failure> {
+    pub async fn get_as(&self, target: &str, accept: &'static str) -> Result<Bytes, Error> {
         let request = ApiRequest {
             user: self.user.clone(),
             fence: self.fence.clone(),
@@ -180,15 +131,15 @@ impl Caller {
         match self.ask(request).await {
             Some(ApiAnswer::Response { code, body }) if code < 400 => Ok(body),
             Some(ApiAnswer::Response { code, body }) => {
-                let failure = Failure::of(code, body);
-                if failure.is(503) {
+                let failure = refused(code, &body);
+                if failure.code() == Some(503) {
                     self.elsewhere();
                 }
                 Err(failure)
             }
             _ => {
                 self.elsewhere();
-                Err(Failure::Transport)
+                Err(no_answer())
             }
         }
     }
@@ -198,7 +149,7 @@ impl Caller {
         &self,
         target: &str,
         accept: &'static str,
-    ) -> Result<mpsc::UnboundedReceiver<Line>, Failure> {
+    ) -> Result<mpsc::UnboundedReceiver<Line>, Error> {
         let request = ApiRequest {
             user: self.user.clone(),
             fence: self.fence.clone(),
@@ -212,17 +163,17 @@ impl Caller {
             Some(ApiAnswer::Watch(lines)) => Ok(lines),
             Some(ApiAnswer::Response { code, body }) => {
                 self.elsewhere();
-                Err(Failure::of(code, body))
+                Err(refused(code, &body))
             }
             None => {
                 self.elsewhere();
-                Err(Failure::Transport)
+                Err(no_answer())
             }
         }
     }
 
     /// A write with a document.
-    pub async fn document(&self, method: Method, target: &str, document: &Value) -> Result<Value, Failure> {
+    pub async fn document(&self, method: Method, target: &str, document: &Value) -> Result<Value, Error> {
         decode(&self.send(method, target, JSON, document.to_string().into()).await?)
     }
 
@@ -232,12 +183,12 @@ impl Caller {
         target: &str,
         content_type: &'static str,
         body: &Value,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, Error> {
         self.send(Method::PATCH, target, content_type, body.to_string().into()).await
     }
 
     /// Carries out a planned write. Events are not written.
-    pub async fn write(&self, write: Write) -> Result<Bytes, Failure> {
+    pub async fn write(&self, write: Write) -> Result<Bytes, Error> {
         match write {
             Write::Create { resource, namespace, object } => {
                 let path = resource.collection_path(Some(&namespace));
@@ -263,7 +214,7 @@ impl Caller {
     }
 
     /// DELETE.
-    pub async fn delete(&self, target: &Target, options: &Value) -> Result<Bytes, Failure> {
+    pub async fn delete(&self, target: &Target, options: &Value) -> Result<Bytes, Error> {
         self.send(Method::DELETE, &target.path(None), JSON, options.to_string().into()).await
     }
 
@@ -301,6 +252,15 @@ impl Caller {
     }
 }
 
-fn decode(body: &Bytes) -> Result<Value, Failure> {
-    serde_json::from_slice(body).map_err(|_| Failure::Transport)
+fn decode(body: &Bytes) -> Result<Value, Error> {
+    serde_json::from_slice(body).map_err(Error::Decode)
+}
+
+/// Whatever was asked for may have been done.
+fn no_answer() -> Error {
+    Error::transport("no answer")
+}
+
+fn refused(code: u16, body: &[u8]) -> Error {
+    Error::from_answer(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body)
 }

@@ -84,11 +84,27 @@ impl Cluster {
         self.on_start.borrow().iter().for_each(|run| run(server, scope));
     }
 
+    /// Cuts a server off from all others, until all cuts are mended within a time.
+    pub fn cut_off(self: &Rc<Self>, server: &Server, within: Time) {
+        for other in self.servers() {
+            self.network.cut(server.place(), other.place());
+            self.network.cut(other.place(), server.place());
+        }
+        self.mend_later(within);
+    }
+
+    /// Mends all cuts within a time.
+    pub fn mend_later(self: &Rc<Self>, within: Time) {
+        let cluster = self.clone();
+        self.sim.after(self.sim.between(SECOND / 2, within), move || cluster.network.mend());
+    }
+
     /// A server has ended by itself: its disk failed. What was not synced is lost, and it is started again.
     pub fn stopped(&self, server: &Rc<Server>) {
         server.cut_power();
         let server = server.clone();
-        self.sim.after(self.sim.between(SECOND / 2, 10 * SECOND), move || server.start());
+        let longest = if self.sim.chance(0.5) { SECOND } else { 10 * SECOND };
+        self.sim.after(self.sim.between(SECOND / 100, longest), move || server.start());
     }
 
     /// Asks a server, over the network. `None`: there is no answer, and nothing is known of what was done.

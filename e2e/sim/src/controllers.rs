@@ -1,37 +1,31 @@
 //! Hosts the planners of `controller-core`: the world, the queues, and the workers between them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use api::catalogue::{Catalogue, Verb};
 use apiserver_core::User;
 use client_core::cache::Change;
-use client_core::object::{Kind, Object, PartialObject, ResourceType};
+use client_core::object::{Object, ResourceType};
 use client_core::queue::WorkQueue;
 use controller_core::dispatch::{self, Attempt};
-use controller_core::namespaced_defaults::{DEFAULT_ACCOUNT, ROOT_CA};
+use controller_core::execution::{self, Failures, Outcome, Rounds};
+use controller_core::feed::{Feeds, Take, follow_all, take_metadata};
 use controller_core::node_ipam::Pool;
-use controller_core::plan::{Failure, Plan, Report};
-use controller_core::world::{Controller, Key, Settings, Tracked, Work, World};
+use controller_core::plan::{Kind, Plan, Report};
+use controller_core::world::{Controller, Key, Settings, Work, World};
 use futures::future::select;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 
 use crate::cache::{Cache, Source};
 use crate::caller::Caller;
 use crate::checkers::watch::Selection;
 use crate::clock::Clock;
-use crate::execute::{self, Outcome};
+use crate::execute;
 use crate::kernel::{MS, SECOND, Scope, Signal, Sim, Time};
 
-/// How often a plan may ask before it is left for later.
-const ROUNDS: usize = 4;
 /// How many keys of one controller are handled at once.
 const WORKERS: usize = 3;
 
@@ -43,7 +37,7 @@ pub struct Host {
     pub clock: Rc<Clock>,
     world: RefCell<World>,
     desks: BTreeMap<Controller, Desk>,
-    failures: RefCell<BTreeMap<Work, Failure>>,
+    failures: RefCell<Failures>,
     /// Caches that do not hold everything yet.
     pending: Cell<usize>,
     caches: RefCell<Vec<Box<dyn Fn()>>>,
@@ -56,9 +50,6 @@ pub struct Desk {
     /// Carries the controller's identity.
     pub caller: Caller,
 }
-
-/// How a cache's objects enter the world.
-type Take<T> = fn(&mut World, &ResourceType, Change<T>, Timestamp) -> Vec<Work>;
 
 /// Starts all controllers in a process.
 pub fn start(caches: &Caller, clock: &Rc<Clock>, scope: Scope) -> Rc<Host> {
@@ -131,38 +122,25 @@ fn resources() -> impl Iterator<Item = ResourceType> {
         })
 }
 
-fn feed(host: &Rc<Host>, caches: &Caller, scope: Scope) {
-    let mut typed = BTreeSet::new();
-    macro_rules! typed {
-        ($($kind:ty),*) => {$(
-            let resource = ResourceType::of::<$kind>();
-            typed.insert((resource.group.to_string(), resource.plural.to_string()));
-            cache(host, caches, scope, resource, Selection::All, false, take::<$kind>);
-        )*};
+/// What starts caches and has the world follow them.
+struct Follower<'a> {
+    host: &'a Rc<Host>,
+    caches: &'a Caller,
+    scope: Scope,
+}
+
+impl Feeds for Follower<'_> {
+    fn follow<K: Kind>(&mut self, named: Option<&'static str>, take: Take<K>) {
+        let selection = named.map_or(Selection::All, Selection::Named);
+        cache(self.host, self.caches, self.scope, ResourceType::of::<K>(), selection, false, take);
     }
-    typed!(
-        Pod,
-        ReplicaSet,
-        Deployment,
-        DaemonSet,
-        ControllerRevision,
-        Node,
-        Service,
-        EndpointSlice,
-        Endpoints,
-        Namespace
-    );
-    let leases = ResourceType::of::<Lease>();
-    typed.insert((leases.group.to_string(), leases.plural.to_string()));
-    cache(host, caches, scope, leases, Selection::All, false, take_lease);
-    let accounts = ResourceType::of::<ServiceAccount>();
-    cache(host, caches, scope, accounts, Selection::Named(DEFAULT_ACCOUNT), false, take::<ServiceAccount>);
-    let maps = ResourceType::of::<ConfigMap>();
-    cache(host, caches, scope, maps, Selection::Named(ROOT_CA), false, take::<ConfigMap>);
+}
+
+fn feed(host: &Rc<Host>, caches: &Caller, scope: Scope) {
+    let known = follow_all(&mut Follower { host, caches, scope });
     for resource in resources() {
-        let known = typed.contains(&(resource.group.to_string(), resource.plural.to_string()));
-        if !known && resource.plural.as_ref() != "events" {
-            cache(host, caches, scope, resource, Selection::All, true, take_meta);
+        if !known.contains(&resource) && resource.plural.as_ref() != "events" {
+            cache(host, caches, scope, resource, Selection::All, true, take_metadata);
         }
     }
 }
@@ -200,40 +178,6 @@ fn cache<T: Object + DeserializeOwned>(
     host.sim.spawn(scope, cache.run(changed));
 }
 
-fn take<K: Tracked + Kind>(
-    world: &mut World,
-    _: &ResourceType,
-    change: Change<K>,
-    now: Timestamp,
-) -> Vec<Work> {
-    match change {
-        Change::Applied { new, .. } => world.applied(new, now),
-        Change::Deleted { last } => world.deleted(&*last, now),
-        Change::Synced => Vec::new(),
-    }
-}
-
-fn take_lease(world: &mut World, _: &ResourceType, change: Change<Lease>, now: Timestamp) -> Vec<Work> {
-    match change {
-        Change::Applied { new, .. } => world.lease_applied(&new, now),
-        Change::Deleted { last } => world.lease_deleted(&last),
-        Change::Synced => Vec::new(),
-    }
-}
-
-fn take_meta(
-    world: &mut World,
-    resource: &ResourceType,
-    change: Change<PartialObject>,
-    _: Timestamp,
-) -> Vec<Work> {
-    match change {
-        Change::Applied { new, .. } => world.applied_meta(resource, &new.metadata),
-        Change::Deleted { last } => world.deleted_meta(resource, &last.metadata),
-        Change::Synced => Vec::new(),
-    }
-}
-
 // === impl Host ===
 
 impl Host {
@@ -253,55 +197,28 @@ impl Host {
     }
 
     async fn handle(self: &Rc<Self>, work: &Work, desk: &Desk) {
-        let outcome = self.attempt(work, desk).await;
-        let mut queue = desk.queue.borrow_mut();
+        let (outcome, look_again_at) = self.attempt(work, desk).await;
+        self.failures.borrow_mut().note(work, &outcome);
         let now = self.clock.now();
-        match &outcome {
-            Ok(look_again_at) => {
-                queue.forget(&work.key);
-                if let Some(at) = look_again_at {
-                    let wait = Duration::try_from(at.duration_since(now.wall)).unwrap_or(Duration::ZERO);
-                    queue.add_after(work.key.clone(), wait.max(Duration::from_millis(1)), now.moment);
-                }
-            }
-            Err(()) => {
-                queue.add_failed(work.key.clone(), now.moment);
-            }
-        }
-        queue.done(&work.key);
-        drop(queue);
+        execution::give_back(&mut desk.queue.borrow_mut(), &work.key, &outcome, look_again_at, now);
         desk.added.raise();
     }
 
-    async fn attempt(self: &Rc<Self>, work: &Work, desk: &Desk) -> Result<Option<Timestamp>, ()> {
-        let failure = self.failures.borrow().get(work).cloned();
+    async fn attempt(self: &Rc<Self>, work: &Work, desk: &Desk) -> (Outcome, Option<Timestamp>) {
+        let failure = self.failures.borrow().of(work).cloned();
         let mut attempt = Attempt { failure: failure.as_ref(), ..Attempt::default() };
-        let mut planned = self.plan(work, &attempt);
-        for _ in 0..ROUNDS {
-            if planned.0.questions.is_empty() {
-                break;
+        let mut rounds = Rounds::default();
+        let plan = loop {
+            let (mut plan, _) = self.plan(work, &attempt);
+            match rounds.questions(&mut plan) {
+                Some(questions) => attempt.answers.extend(execute::ask(&desk.caller, questions).await),
+                None => break plan,
             }
-            let questions = std::mem::take(&mut planned.0.questions);
-            attempt.answers.extend(execute::ask(&desk.caller, questions).await);
-            planned = self.plan(work, &attempt);
+        };
+        if !plan.questions.is_empty() {
+            return (Outcome::Failed(None), None);
         }
-        let Plan { steps, look_again_at, questions } = planned.0;
-        if !questions.is_empty() {
-            return Err(());
-        }
-        match execute::carry_out(self, desk, steps).await {
-            Outcome::Done => {
-                self.failures.borrow_mut().remove(work);
-                Ok(look_again_at)
-            }
-            Outcome::GivenUp => Ok(look_again_at),
-            Outcome::Failed(failure) => {
-                if let Some(failure) = failure {
-                    self.failures.borrow_mut().insert(work.clone(), failure);
-                }
-                Err(())
-            }
-        }
+        (execute::carry_out(self, desk, plan.steps).await, plan.look_again_at)
     }
 
     fn plan(&self, work: &Work, attempt: &Attempt<'_>) -> (Plan, Report) {

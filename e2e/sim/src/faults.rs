@@ -1,16 +1,20 @@
 //! What goes wrong, when: drawn from the run's seed, each fault ends by itself.
 
+pub mod focus;
+
 use std::rc::Rc;
 
+use raft::eraftpb::MessageType;
 use store_core::disk::Faults;
 use store_core::node::Change;
 
 use crate::agent::Agent;
 use crate::cluster::Cluster;
-use crate::kernel::{MS, SECOND, Scope, Sim, Time};
+use crate::kernel::{MS, SECOND, Scope, Sim};
 use crate::manager::Manager;
 use crate::network::{Place, Weather};
-use crate::server::Server;
+use crate::server::{Server, Trap};
+use focus::{Aim, Focus, Style};
 
 /// The kinds of faults of servers and network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,12 +23,22 @@ pub enum Fault {
     Partition,
     /// A server that nobody hears, or that hears nobody.
     OneWay,
+    /// A server that hears no other, and is heard by none; clients still reach it.
+    Isolate,
+    /// No server hears another.
+    Apart,
     /// Loss, duplication and delay everywhere.
     Weather,
     /// A server's process is killed.
     Kill,
     /// A server loses its power, and what it has not synced.
     PowerCut,
+    /// A server loses its power, or is cut off, right after it has said something of a kind to another.
+    Ambush,
+    /// Whoever votes next loses its power right after that.
+    VoterLost,
+    /// A server ends again and again shortly after it has begun, and its clock is set in between.
+    CrashLoop,
     /// All servers lose their power at once.
     Blackout,
     /// The power fails in the middle of what a server writes.
@@ -68,12 +82,17 @@ pub struct Victims {
     pub managers: Vec<Rc<Manager>>,
 }
 
-const ALL: [Fault; 20] = [
+const ALL: [Fault; 25] = [
     Fault::Partition,
     Fault::OneWay,
+    Fault::Isolate,
+    Fault::Apart,
     Fault::Weather,
     Fault::Kill,
     Fault::PowerCut,
+    Fault::Ambush,
+    Fault::VoterLost,
+    Fault::CrashLoop,
     Fault::Blackout,
     Fault::TornWrite,
     Fault::SyncFails,
@@ -91,27 +110,36 @@ const ALL: [Fault; 20] = [
     Fault::Manager,
 ];
 
-/// Lets things go wrong until its process is killed. The seed decides which kinds this run has, so that some runs are
-/// full of one kind.
-pub fn start(victims: &Victims, scope: Scope) {
+/// Lets things go wrong until its process is killed. The seed decides what the run is about, unless that is given.
+pub fn start(victims: &Victims, scope: Scope, focus: Option<Focus>) {
     let sim = &victims.cluster.sim;
-    let mut kinds: Vec<Fault> = ALL.into_iter().filter(|_| sim.chance(0.5)).collect();
-    if kinds.is_empty() {
-        kinds.extend(ALL);
-    }
-    let pace = sim.between(SECOND, 8 * SECOND);
-    sim.note(format_args!("faults of this run: {kinds:?}, about every {} ms", pace / MS));
+    let focus = focus.unwrap_or_else(|| Focus::draw(sim, !victims.agents.is_empty()));
+    let Style { kinds, pace, aim } = focus.style(sim);
+    sim.note(format_args!("a run about {focus:?}: {kinds:?} at {aim:?}, about every {} ms", pace / MS));
     let victims = victims.clone();
     sim.spawn(scope, async move {
         let sim = victims.cluster.sim.clone();
         loop {
             sim.sleep(sim.between(pace / 4, pace * 2)).await;
             let fault = kinds[sim.index(kinds.len())];
-            if let Some(server) = victims.cluster.any() {
-                break_something(&victims, fault, server);
+            if let Some(server) = victim(&victims, aim) {
+                break_something(&victims, scope, fault, server);
             }
         }
     });
+}
+
+/// Whom the next fault befalls.
+fn victim(victims: &Victims, aim: Aim) -> Option<Rc<Server>> {
+    let cluster = &victims.cluster;
+    let aimed = match aim {
+        Aim::Anyone => None,
+        Aim::Leader => cluster.servers().into_iter().find(|server| server.leads()),
+        Aim::Manager => {
+            victims.managers.iter().find(|it| it.works()).and_then(|it| cluster.server(it.number))
+        }
+    };
+    aimed.filter(|_| cluster.sim.chance(0.6)).or_else(|| cluster.any())
 }
 
 /// Ends all faults: everything runs, and nothing is lost from now on.
@@ -122,6 +150,7 @@ pub fn heal(victims: &Victims) {
     cluster.network.set_weather(Weather::FAIR);
     for server in cluster.servers() {
         server.disk.set_faults(Faults::default());
+        server.forget_ambush();
         server.resume();
         server.start();
         // A server that had noticed a flipped bit starts now that it is flipped back.
@@ -135,13 +164,15 @@ pub fn heal(victims: &Victims) {
     victims.agents.iter().for_each(|agent| agent.start());
 }
 
-fn break_something(victims: &Victims, fault: Fault, server: Rc<Server>) {
+fn break_something(victims: &Victims, scope: Scope, fault: Fault, server: Rc<Server>) {
     let cluster = &victims.cluster;
     let sim = &cluster.sim;
     sim.note(format_args!("fault {fault:?} at server {}", server.member));
     match fault {
         Fault::Partition => partition(victims),
         Fault::OneWay => one_way(cluster, &server),
+        Fault::Isolate => cluster.cut_off(&server, 20 * SECOND),
+        Fault::Apart => cluster.servers().iter().for_each(|server| cluster.cut_off(server, 20 * SECOND)),
         Fault::Weather => weather(cluster),
         Fault::Kill | Fault::PowerCut => {
             if fault == Fault::Kill {
@@ -151,6 +182,12 @@ fn break_something(victims: &Victims, fault: Fault, server: Rc<Server>) {
             }
             restart(sim, server);
         }
+        Fault::Ambush => ambush(sim, &server),
+        Fault::VoterLost => {
+            let vote = MessageType::MsgRequestVoteResponse;
+            cluster.servers().iter().for_each(|server| server.ambush(vote, Trap::PowerCut));
+        }
+        Fault::CrashLoop => sim.spawn(scope, crash_loop(sim.clone(), server)),
         Fault::Blackout => {
             for server in cluster.servers() {
                 server.cut_power();
@@ -199,6 +236,42 @@ fn disk(sim: &Sim, fault: Fault, server: Rc<Server>) {
     }
 }
 
+fn ambush(sim: &Sim, server: &Server) {
+    const KINDS: [MessageType; 5] = [
+        MessageType::MsgRequestVoteResponse,
+        MessageType::MsgAppendResponse,
+        MessageType::MsgAppend,
+        MessageType::MsgPropose,
+        MessageType::MsgPropose,
+    ];
+    let trap = if sim.chance(0.6) { Trap::PowerCut } else { Trap::CutOff };
+    server.ambush(KINDS[sim.index(KINDS.len())], trap);
+}
+
+/// Whatever starts the server again does so at once; it has little time to do anything.
+async fn crash_loop(sim: Sim, server: Rc<Server>) {
+    for _ in 0..sim.between(2, 8) {
+        if sim.chance(0.5) {
+            server.kill();
+        } else {
+            server.cut_power();
+        }
+        if sim.chance(0.5) {
+            set_clock(&sim, &server);
+        }
+        sim.sleep(sim.between(MS, SECOND / 10)).await;
+        server.start();
+        sim.sleep(sim.between(MS, SECOND / 2)).await;
+    }
+    restart(&sim, server);
+}
+
+fn set_clock(sim: &Sim, server: &Server) {
+    let by = drawn_jump(sim);
+    sim.note(format_args!("the clock of server {} is off by {by} ms", server.member));
+    server.clock.jump(by);
+}
+
 fn members(cluster: &Rc<Cluster>, fault: Fault, server: &Rc<Server>) {
     let sim = &cluster.sim;
     let count = cluster.servers().len();
@@ -225,14 +298,14 @@ fn agent(victims: &Victims) {
         network.cut(agent.place(), server.place());
         network.cut(server.place(), agent.place());
     }
-    mend_later(&victims.cluster, 90 * SECOND);
+    victims.cluster.mend_later(90 * SECOND);
 }
 
 fn manager(victims: &Victims) {
     let sim = &victims.cluster.sim;
-    let Some(manager) = victims.managers.get(sim.index(victims.managers.len().max(1))).cloned() else {
-        return;
-    };
+    let working = victims.managers.iter().find(|manager| manager.works()).filter(|_| sim.chance(0.6));
+    let any = || victims.managers.get(sim.index(victims.managers.len().max(1)));
+    let Some(manager) = working.or_else(any).cloned() else { return };
     if sim.chance(0.4) {
         manager.kill();
         sim.after(sim.between(SECOND / 10, 20 * SECOND), move || manager.start());
@@ -251,11 +324,16 @@ fn restart(sim: &Sim, server: Rc<Server>) {
     sim.after(sim.between(10 * SECOND, 15 * SECOND), move || again.start());
 }
 
-fn clock_jump(victims: &Victims, server: &Server) {
-    let sim = &victims.cluster.sim;
+/// By how many milliseconds a clock is wrong.
+fn drawn_jump(sim: &Sim) -> i64 {
     let far = [SECOND, 60 * SECOND, 3600 * SECOND, 86_400 * SECOND][sim.index(4)];
     let by = sim.between(0, far) / MS;
-    let by = if sim.chance(0.5) { by.cast_signed() } else { -by.cast_signed() };
+    if sim.chance(0.5) { by.cast_signed() } else { -by.cast_signed() }
+}
+
+fn clock_jump(victims: &Victims, server: &Server) {
+    let sim = &victims.cluster.sim;
+    let by = drawn_jump(sim);
     if sim.chance(0.3) {
         // Whoever tells all servers the time is wrong.
         sim.note(format_args!("the clocks of all servers are off by {by} ms"));
@@ -274,11 +352,6 @@ fn clock_jump(victims: &Victims, server: &Server) {
     clock.jump(by);
 }
 
-fn mend_later(cluster: &Rc<Cluster>, within: Time) {
-    let mended = cluster.clone();
-    cluster.sim.after(cluster.sim.between(SECOND / 2, within), move || mended.network.mend());
-}
-
 fn partition(victims: &Victims) {
     let cluster = &victims.cluster;
     let sim = &cluster.sim;
@@ -292,7 +365,7 @@ fn partition(victims: &Victims) {
             }
         }
     }
-    mend_later(cluster, 20 * SECOND);
+    cluster.mend_later(20 * SECOND);
 }
 
 fn one_way(cluster: &Rc<Cluster>, server: &Server) {
@@ -301,7 +374,7 @@ fn one_way(cluster: &Rc<Cluster>, server: &Server) {
         let (from, to) = if mute { (server.place(), other.place()) } else { (other.place(), server.place()) };
         cluster.network.cut(from, to);
     }
-    mend_later(cluster, 20 * SECOND);
+    cluster.mend_later(20 * SECOND);
 }
 
 fn weather(cluster: &Rc<Cluster>) {

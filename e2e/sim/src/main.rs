@@ -3,7 +3,8 @@
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
+use sim::faults::focus::Focus;
 use sim::kernel::SECOND;
 use sim::run::{Level, Options, Report, run};
 
@@ -25,18 +26,22 @@ struct Arguments {
     /// How long things go wrong, in simulated seconds.
     #[arg(long, default_value_t = 60)]
     duration: u64,
+    /// What the run is about; drawn from the seed when that is not given.
+    #[arg(long, value_enum)]
+    focus: Option<Focus>,
     /// Print the trace as it grows, to standard error.
     #[arg(long)]
     trace: bool,
 }
 
 fn main() -> ExitCode {
-    let Arguments { seed: first, seeds, level, duration, trace } = Arguments::parse();
-    let (mut simulated, mut steps, mut operations, mut hash) = (0, 0, 0, 0);
+    let Arguments { seed: first, seeds, level, duration, focus, trace } = Arguments::parse();
+    let (mut simulated, mut steps, mut operations, mut hash, mut ran) = (0, 0, 0, 0, 0);
     let mut failed = None;
     for seed in first..first.saturating_add(seeds) {
-        let options = Options { seed, level, duration, trace };
+        let options = Options { seed, level, duration, focus, trace };
         let report = run(options);
+        ran += 1;
         simulated += report.simulated;
         steps += report.steps;
         operations += report.operations;
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
     let simulated = simulated / SECOND;
     println!("simulated {simulated} s in {steps} steps, {operations} operations served");
     println!("spent {:.2} CPU s: {hours:.0} cluster-hours per CPU hour", spent.as_secs_f64());
+    println!("ran {ran} seeds");
     println!("trace {hash:016x}");
     if failed.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -61,11 +67,13 @@ fn main() -> ExitCode {
 fn explain(options: Options, report: &Report) {
     let Some(violation) = &report.violation else { return };
     report.last_lines.iter().for_each(|line| println!("{line}"));
-    let Options { seed, level, duration, .. } = options;
+    let Options { seed, level, duration, focus, .. } = options;
+    let focus = focus.and_then(|focus| focus.to_possible_value());
+    let focus = focus.map_or(String::new(), |focus| format!(" --focus {}", focus.get_name()));
     println!("seed {seed} breaks {}: {}", violation.checker, violation.message);
     println!("commit {}", commit());
     println!(
-        "replay: cargo run --release -p sim -- --seed {seed} --level {} --duration {duration}",
+        "replay: cargo run --release -p sim -- --seed {seed} --level {} --duration {duration}{focus}",
         level.name()
     );
 }

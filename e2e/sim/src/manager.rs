@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use apiserver_core::User;
 use client_core::election::{Action, Config, Election, Event, Held, Role};
+use client_core::error::Error;
 use client_core::object::{ObjectKey, ResourceType};
 use futures::future::{Either, select};
 use http::Method;
 use k8s_openapi::api::coordination::v1::Lease;
 use serde::Serialize;
 
-use crate::caller::{Caller, Failure};
+use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::kernel::{MS, SECOND, Scope, Sim, Time};
@@ -131,7 +132,8 @@ impl Manager {
         self.working.set(Some(scope));
         sim.note(format_args!("manager {} leads: {}", self.number, held.fence()));
         let place = Place::Server(self.number);
-        let caches = Caller::new(&self.cluster, place, User::authenticated(CACHES, &[])).fenced(held);
+        let caches = Caller::new(&self.cluster, place, User::authenticated(CACHES, &[]));
+        let caches = caches.in_process().fenced(held);
         *self.parts.borrow_mut() = Some(Parts {
             controllers: controllers::start(&caches, &self.clock, scope),
             scheduler: scheduler::start(&caches, &self.clock, scope),
@@ -151,7 +153,8 @@ async fn stand(manager: Rc<Manager>) {
     let sim = manager.cluster.sim.clone();
     let (lease, identity) = (manager.lease.clone(), manager.identity());
     let caller =
-        Caller::new(&manager.cluster, Place::Server(manager.number), User::authenticated(CACHES, &[]));
+        Caller::new(&manager.cluster, Place::Server(manager.number), User::authenticated(CACHES, &[]))
+            .in_process();
     let mut election = Election::new(Config {
         lease_duration: LEASE_DURATION,
         renew_deadline: RENEW_DEADLINE,
@@ -231,7 +234,7 @@ async fn write(
     method: Method,
     path: &str,
     object: &impl Serialize,
-) -> Result<serde_json::Value, Failure> {
+) -> Result<serde_json::Value, Error> {
     let document = serde_json::to_value(object).unwrap_or_default();
     caller.document(method, path, &document).await
 }

@@ -2,11 +2,12 @@
 
 mod whole;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use crate::cluster::Cluster;
+use crate::faults::focus::Focus;
 use crate::faults::{self, Victims};
 use crate::kernel::{SECOND, Sim, Time, Violation};
 use crate::workload::registers;
@@ -39,6 +40,8 @@ pub struct Options {
     pub level: Level,
     /// How long things go wrong, in simulated seconds.
     pub duration: u64,
+    /// What the run is about; drawn when that is not given.
+    pub focus: Option<Focus>,
     /// Print the trace as it grows.
     pub trace: bool,
 }
@@ -99,7 +102,7 @@ fn store(sim: &Sim, options: Options) -> u64 {
     let done = registers::start(&cluster, people, sim.between(2, 8));
     let chaos = sim.scope();
     let victims = Victims { cluster: cluster.clone(), agents: Vec::new(), managers: Vec::new() };
-    faults::start(&victims, chaos);
+    faults::start(&victims, chaos, options.focus);
     sim.run_until(sim.now() + options.duration * SECOND, never);
 
     sim.kill(chaos);
@@ -110,23 +113,25 @@ fn store(sim: &Sim, options: Options) -> u64 {
     done.get()
 }
 
-/// After the faults a write is acknowledged soon, and all members come to the same state.
+/// After the faults every member acknowledges a write soon, and all come to the same state.
 fn converge(sim: &Sim, cluster: &Rc<Cluster>) {
     const WITHIN: u64 = 30;
-    let settled = Rc::new(Cell::new(None));
+    let settled = Rc::new(RefCell::new(None));
     let scope = sim.scope();
     let (task, told) = (registers::settle(cluster.clone(), WITHIN), settled.clone());
-    sim.spawn(scope, async move { told.set(Some(task.await)) });
+    sim.spawn(scope, async move { *told.borrow_mut() = Some(task.await) });
     let stop = {
         let settled = settled.clone();
-        move || settled.get().is_some()
+        move || settled.borrow().is_some()
     };
     sim.run_until(sim.now() + (WITHIN + 20) * SECOND, stop);
     if sim.violation().is_some() {
         return;
     }
-    if settled.get() != Some(true) {
-        let message = format!("no write was acknowledged within {WITHIN} s after all faults had ended");
+    let silent = settled.borrow_mut().take();
+    if silent.as_ref().is_none_or(|silent| !silent.is_empty()) {
+        let message =
+            format!("no write was acknowledged within {WITHIN} s after all faults had ended by {silent:?}");
         sim.violated("converges", message);
         return;
     }

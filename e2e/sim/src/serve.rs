@@ -58,7 +58,7 @@ pub enum ApiAnswer {
 
 /// The settings of the simulated cluster.
 pub fn config() -> Option<Config> {
-    let mut config = Config::new(SigningKey::from_seed(&[7; 32]).ok()?);
+    let mut config = Config::new(vec![SigningKey::from_seed(&[7; 32]).ok()?]);
     // Small ranges, so that addresses and ports are used again and again.
     config.service_cidr = apiserver_core::config::Ipv4Cidr::parse("10.96.0.0/26")?;
     config.node_ports = (30000, 30007);
@@ -92,11 +92,11 @@ pub async fn answer(cluster: Rc<Cluster>, server: Rc<Server>, from: Place, reque
         let Some(prepared) = plan(&cluster, &server, &snapshot, &core, &request.user, None) else {
             return unavailable("the server stops");
         };
+        if prepared.must_be_confirmed(&core.info, consistency) {
+            consistency = Consistency::Latest;
+            continue;
+        }
         match prepared {
-            // A write is refused, or found to be done, only for what is confirmed: this member may be behind.
-            Prepared::Respond(_) if core.info.is_write() && consistency == Consistency::Any => {
-                consistency = Consistency::Latest;
-            }
             Prepared::Respond(response) => return respond(&response),
             Prepared::Commit(commit) => {
                 cluster.checks.fences.planned(request.fence.as_deref(), &commit.txn);

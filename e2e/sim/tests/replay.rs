@@ -3,7 +3,7 @@
 use sim::run::{Level, Options, run};
 
 fn hash(level: Level, seed: u64) -> u64 {
-    let report = run(Options { seed, level, duration: 15, trace: false });
+    let report = run(Options { seed, level, duration: 15, focus: None, trace: false });
     assert_eq!(report.violation, None, "seed {seed}: {:#?}", report.last_lines);
     assert!(report.operations > 0);
     report.hash

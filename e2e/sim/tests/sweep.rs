@@ -4,7 +4,7 @@ use sim::run::{Level, Options, run};
 
 fn sweep(level: Level, seeds: std::ops::Range<u64>, duration: u64) {
     for seed in seeds {
-        let report = run(Options { seed, level, duration, trace: false });
+        let report = run(Options { seed, level, duration, focus: None, trace: false });
         let name = level.name();
         assert_eq!(
             report.violation, None,

@@ -46,6 +46,10 @@ fn examples(stage: &Stage) -> Result<()> {
     kubectl.ok(&["apply", "-f", folder])?;
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
     kubectl.ok(&["rollout", "status", "daemonset/node-watch", "--timeout=60s"])?;
+    ensure!(
+        kubectl.path("deployment/web", "{.metadata.generation}")? == "1",
+        "the rollout made a generation"
+    );
     let versions = || {
         kubectl.ok(&["get", "deployment,service,daemonset", "-o", "jsonpath={.items[*].metadata.generation}"])
     };

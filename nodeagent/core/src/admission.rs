@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
+use crate::lifecycle::ResizeFailure;
 use crate::{cgroup, pod};
 
 /// Why a pod is refused: it becomes Failed with this reason.
@@ -63,6 +64,33 @@ pub fn admit<'a>(
             message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
                 .into(),
         });
+    }
+    Ok(())
+}
+
+/// Whether the node has what a pod that runs here asks for now. `others` are the pods beside it that have not ended.
+///
+/// # Errors
+/// When it has not, now or ever.
+pub fn fits<'a>(
+    pod: &Pod,
+    allocatable: &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+    others: impl Iterator<Item = &'a Pod> + Clone,
+) -> Result<(), ResizeFailure> {
+    let list = Some(allocatable.clone());
+    for name in ["cpu", "memory"] {
+        let Some(capacity) = cgroup::amount(&list, name) else { continue };
+        let capacity = if name == "cpu" { capacity.milli_value() } else { capacity.value() };
+        let wanted = request(pod, name);
+        if wanted > capacity {
+            return Err(ResizeFailure::Infeasible(format!(
+                "Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
+            )));
+        }
+        let used: i64 = others.clone().map(|it| request(it, name)).sum();
+        if used.saturating_add(wanted) > capacity {
+            return Err(ResizeFailure::Deferred(out_of(name, wanted, used, capacity).message));
+        }
     }
     Ok(())
 }

@@ -88,6 +88,7 @@ pub fn container(pod: &Pod, spec: &Container, parts: ContainerParts) -> Containe
         stdin: spec.stdin.unwrap_or(false),
         stdin_once: spec.stdin_once.unwrap_or(false),
         tty: spec.tty.unwrap_or(false),
+        processes_of: pod::target_of(pod, &spec.name).map(str::to_owned),
         resources: cgroup::container(pod, spec, parts.node_memory, None),
         security: parts.security,
         labels,

@@ -6,6 +6,7 @@ pub mod build;
 pub mod cgroup;
 pub mod clock;
 pub mod disk;
+pub mod drive;
 pub mod env;
 pub mod fields;
 pub mod image_gc;

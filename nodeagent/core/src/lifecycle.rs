@@ -8,6 +8,7 @@ mod container;
 mod ending;
 mod observe;
 mod patch;
+mod resize;
 mod status;
 mod step;
 #[cfg(test)]
@@ -126,6 +127,13 @@ pub enum Event {
         /// What it found.
         outcome: Outcome,
     },
+    /// Answer to [`Action::Resize`].
+    Resized {
+        /// The instance.
+        id: ContainerId,
+        /// Whether it has that size now.
+        outcome: Result<(), ResizeFailure>,
+    },
     /// Answer to [`Action::AwaitDrain`]: no proxy sends requests to the pod any more.
     Drained,
     /// Answer to [`Action::PatchStatus`]: the object's revision after it.
@@ -181,6 +189,17 @@ pub enum PatchFailure {
     Gone,
     /// To be tried again.
     Transient,
+}
+
+/// Why a container does not have the size that its spec asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResizeFailure {
+    /// The node never has as much.
+    Infeasible(String),
+    /// The node has not as much now.
+    Deferred(String),
+    /// The runtime could not do it.
+    Failed(String),
 }
 
 /// A lifecycle hook.
@@ -265,6 +284,13 @@ pub enum Action {
         kind: Kind,
         /// How long it may take.
         timeout: Duration,
+    },
+    /// Give a running container the processor time and memory that the spec says, if the node has them.
+    Resize {
+        /// Name of the container.
+        container: String,
+        /// The instance.
+        id: ContainerId,
     },
     /// Tell when no proxy sends requests to the pod any more.
     AwaitDrain,
@@ -477,6 +503,7 @@ impl PodMachine {
                     sandbox.removed.answer(outcome.is_ok(), now);
                 }
             }
+            Event::Resized { id, outcome } => self.resized(&id, outcome, now),
             Event::Drained => self.drain_until = self.drain_until.map(|_| now),
             Event::Patched(outcome) => self.patched(outcome, now),
             Event::Deleted(outcome) => self.delete.answer(outcome.is_ok(), now),
@@ -491,6 +518,8 @@ impl PodMachine {
         {
             self.acknowledged = None;
         }
+        let known = self.units.iter().filter(|unit| unit.role == container::Role::Ephemeral).count();
+        self.units.extend(container::ephemeral(&pod, known));
         self.pod = pod;
     }
 

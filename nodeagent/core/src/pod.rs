@@ -1,9 +1,10 @@
 //! Readings of a pod that several parts of the node need.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, PodStatus};
 
 static NO_SPEC: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
 static NO_STATUS: LazyLock<PodStatus> = LazyLock::new(PodStatus::default);
@@ -70,7 +71,31 @@ pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     init_containers(pod).iter().chain(&spec(pod).containers)
 }
 
-/// The container of that name.
+/// The pod's ephemeral containers: added to look into a running pod.
+pub fn ephemeral_containers(pod: &Pod) -> &[EphemeralContainer] {
+    spec(pod).ephemeral_containers.as_deref().unwrap_or_default()
+}
+
+/// An ephemeral container as the container that it is, but for what it looks into.
+pub fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    // Both are the same fields of the same types: what one is written as the other reads.
+    let read = serde_json::to_value(ephemeral).and_then(serde_json::from_value);
+    read.unwrap_or_else(|_| Container { name: ephemeral.name.clone(), ..Container::default() })
+}
+
+/// The container of that name, whatever part it plays.
+pub fn any_container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
+    let ephemeral = || ephemeral_containers(pod).iter().find(|container| container.name == name);
+    container(pod, name).map(Cow::Borrowed).or_else(|| ephemeral().map(as_container).map(Cow::Owned))
+}
+
+/// The container whose processes the ephemeral container of that name sees.
+pub fn target_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let ephemeral = ephemeral_containers(pod).iter().find(|container| container.name == name)?;
+    ephemeral.target_container_name.as_deref().filter(|target| !target.is_empty())
+}
+
+/// The init container or container of that name.
 pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     all_containers(pod).find(|container| container.name == name)
 }

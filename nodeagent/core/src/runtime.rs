@@ -129,6 +129,8 @@ pub struct ContainerConfig {
     pub stdin_once: bool,
     /// Give the container a terminal.
     pub tty: bool,
+    /// The container of the same sandbox whose processes it sees; its own when `None`.
+    pub processes_of: Option<String>,
     /// cgroup settings.
     pub resources: Resources,
     /// Users, capabilities, seccomp and the like.
@@ -443,6 +445,13 @@ pub trait Runtime: Send + Sync {
         &'a self,
         id: &'a ContainerId,
         grace: Duration,
+    ) -> BoxFuture<'a, Result<(), RuntimeError>>;
+    /// Gives a running container, and the pod around it, other limits.
+    fn resize_container<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        container: Resources,
+        pod: Resources,
     ) -> BoxFuture<'a, Result<(), RuntimeError>>;
     /// Removes a stopped container, not its log.
     fn remove_container<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<(), RuntimeError>>;

@@ -117,17 +117,29 @@ impl Cgroups {
             }
             Version::Two(mount) => create_v2(mount, path)?,
         }
-        self.limit(path, resources);
+        if let Err(error) = self.limit(path, resources) {
+            tracing::debug!(path, %error, "a container runs without a limit");
+        }
         Ok(())
     }
 
-    /// Sets the limits of a cgroup.
-    pub fn limit(&self, path: &str, resources: &Resources) {
+    /// Sets the limits of a cgroup. The processor and the memory limit must hold; the rest, and what no controller is there for,
+    /// may stay unset.
+    ///
+    /// # Errors
+    /// When the kernel refuses one of these two, for example memory below what is used.
+    pub fn limit(&self, path: &str, resources: &Resources) -> io::Result<()> {
         let one = matches!(self.version, Version::One(_));
-        let set = |controller: &str, file: &str, value: String| {
+        let mut refused = Ok(());
+        let mut set = |controller: &str, file: &str, value: String| {
             let Some(dir) = self.dir_of(controller, path) else { return };
             if let Err(error) = fs::write(dir.join(file), &value) {
                 tracing::debug!(path, file, value, %error, "cgroup limit not set");
+                if ["cpu.cfs_quota_us", "cpu.max", "memory.limit_in_bytes", "memory.max"].contains(&file)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    refused = Err(error);
+                }
             }
         };
         let unlimited = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
@@ -150,6 +162,8 @@ impl Cgroups {
         }
         if let Some(bytes) = resources.memory_limit_bytes {
             if one {
+                // Memory alone may never be above memory and swap: first this way round, for more; then that, for less.
+                set("memory", "memory.memsw.limit_in_bytes", bytes.to_string());
                 set("memory", "memory.limit_in_bytes", bytes.to_string());
                 set("memory", "memory.memsw.limit_in_bytes", bytes.to_string());
             } else {
@@ -161,6 +175,7 @@ impl Cgroups {
         if let Some(limit) = resources.pids_limit {
             set("pids", "pids.max", if limit <= 0 { "max".to_owned() } else { limit.to_string() });
         }
+        refused
     }
 
     /// Leaves a container only the devices that every container may use.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nodeagent_core::runtime::{
-    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Propagation, RuntimeError, SandboxId,
-    Seccomp,
+    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Propagation, Resources, RuntimeError,
+    SandboxId, Seccomp,
 };
 
 use super::shims::{self, ShimError};
@@ -166,8 +166,19 @@ impl EmbeddedRuntime {
         if let Some(parent) = config.log_path.parent() {
             fs::create_dir_all(parent).map_err(internal("log directory"))?;
         }
-        let specification =
-            spec::runtime_spec(config, sandbox, &self.layout.sandbox(&sandbox.id), &record.cgroup_path);
+        let looks_into = match &config.processes_of {
+            None => None,
+            Some(target) => Some(self.first_process(&sandbox.id, target).ok_or_else(|| {
+                RuntimeError::InvalidConfig(format!("target container {target:?} is not running"))
+            })?),
+        };
+        let specification = spec::runtime_spec(
+            config,
+            sandbox,
+            &self.layout.sandbox(&sandbox.id),
+            &record.cgroup_path,
+            looks_into,
+        );
         write(&dir.join("config.json"), &specification).map_err(failed())?;
         let task = Task {
             layers: image.layers.iter().rev().cloned().collect(),
@@ -180,11 +191,43 @@ impl EmbeddedRuntime {
             stdin: config.stdin,
             stdin_once: config.stdin_once,
             shared_mounts: config.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional),
-            own_pid_namespace: !sandbox.host_pid && !sandbox.share_pid,
+            own_pid_namespace: !sandbox.host_pid && !sandbox.share_pid && looks_into.is_none(),
             boot_id: self.boot_id.clone(),
         };
         write(&dir.join(task::TASK_FILE), &task).map_err(failed())?;
         self.layout.save_container(record).map_err(failed())
+    }
+
+    /// Gives a running container, and its sandbox, other limits.
+    pub(super) async fn resize_container_now(
+        &self,
+        id: &str,
+        container: Resources,
+        pod: Resources,
+    ) -> Result<(), RuntimeError> {
+        let absent = || RuntimeError::NotFound { what: format!("container {id:?}") };
+        let path =
+            self.lock().containers.get(id).map(|it| it.record.cgroup_path.clone()).ok_or_else(absent)?;
+        let cgroups = self.cgroups.clone();
+        blocking(move || {
+            let around = path.rsplit_once('/').map_or("", |(around, _)| around);
+            // No part may have more than the whole: for more the whole comes first, for less the part.
+            let before = cgroups.limit(around, &pod);
+            cgroups.limit(&path, &container).map_err(internal("container size"))?;
+            before.or_else(|_| cgroups.limit(around, &pod)).map_err(internal("pod size"))
+        })
+        .await
+    }
+
+    /// The first process of the running container of that name in a sandbox.
+    fn first_process(&self, sandbox: &str, name: &str) -> Option<i32> {
+        let state = self.lock();
+        let mut named =
+            state.containers.values().filter(|it| it.record.sandbox == sandbox && it.record.name == name);
+        named.find_map(|it| match it.phase {
+            Phase::Running { pid, .. } => Some(pid),
+            _ => None,
+        })
     }
 
     fn filters(

@@ -212,10 +212,11 @@ pub fn runtime_spec(
     sandbox: &SandboxRecord,
     sandbox_dir: &Path,
     cgroup_path: &str,
+    looks_into: Option<i32>,
 ) -> Value {
     let privileged = config.security.privileged;
     let mut linux = json!({
-        "namespaces": namespaces(sandbox, sandbox_dir),
+        "namespaces": namespaces(sandbox, sandbox_dir, looks_into),
         "cgroupsPath": cgroup_path,
         "maskedPaths": if privileged { Vec::new() } else { MASKED.to_vec() },
         "readonlyPaths": if privileged { Vec::new() } else { READ_ONLY.to_vec() },
@@ -238,7 +239,7 @@ pub fn runtime_spec(
     })
 }
 
-fn namespaces(sandbox: &SandboxRecord, sandbox_dir: &Path) -> Vec<Value> {
+fn namespaces(sandbox: &SandboxRecord, sandbox_dir: &Path, looks_into: Option<i32>) -> Vec<Value> {
     let mut list = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
     let mut join = |kind: &str, path: PathBuf| list.push(json!({"type": kind, "path": path}));
     match (&sandbox.netns, sandbox.host_network) {
@@ -252,7 +253,9 @@ fn namespaces(sandbox: &SandboxRecord, sandbox_dir: &Path) -> Vec<Value> {
     if sandbox.own_uts() {
         join("uts", sandbox_dir.join("ns/uts"));
     }
-    if sandbox.share_pid && !sandbox.host_pid {
+    if let Some(pid) = looks_into.filter(|_| !sandbox.host_pid) {
+        join("pid", PathBuf::from(format!("/proc/{pid}/ns/pid")));
+    } else if sandbox.share_pid && !sandbox.host_pid {
         join("pid", sandbox_dir.join("ns/pid"));
     } else if !sandbox.host_pid {
         list.push(json!({"type": "pid"}));

@@ -72,4 +72,35 @@ mod tests {
         }
         assert!(open(&root, "../out").is_err());
     }
+
+    #[test]
+    fn what_is_swapped_meanwhile_does_not_lead_out() {
+        use rustix::fs::{RenameFlags, renameat_with};
+        use std::os::unix::fs::MetadataExt as _;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        const ROUNDS: usize = 2000;
+        let dir = tempfile::tempdir().expect("a directory");
+        let (root, out) = (dir.path().join("volume"), dir.path().join("out"));
+        std::fs::create_dir_all(root.join("inner/secret")).expect("made");
+        std::fs::create_dir_all(out.join("secret")).expect("made");
+        std::os::unix::fs::symlink(&out, root.join("link")).expect("linked");
+        let secret = std::fs::metadata(out.join("secret")).expect("there").ino();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // What a container does to its own volume while another one is started with a subPath of it.
+                let (inner, link) = (root.join("inner"), root.join("link"));
+                while !over.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &inner, CWD, &link, RenameFlags::EXCHANGE).expect("exchanged");
+                }
+            });
+            let leads_out = |_| {
+                let found = open(&root, "inner/secret").ok();
+                found.is_some_and(|found| rustix::fs::fstat(&found).is_ok_and(|found| found.st_ino == secret))
+            };
+            let led_out = (0..ROUNDS).any(leads_out);
+            over.store(true, Ordering::Relaxed);
+            assert!(!led_out, "the way led out of the volume");
+        });
+    }
 }

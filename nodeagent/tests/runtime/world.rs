@@ -231,6 +231,7 @@ impl World {
             stdin: false,
             stdin_once: false,
             tty: false,
+            processes_of: None,
             resources: Resources::default(),
             security: Security {
                 run_as_user: None,

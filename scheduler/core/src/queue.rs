@@ -142,7 +142,8 @@ impl Queue {
     }
 
     /// Something has changed that may help against these causes: pods that failed for one of them, and for which
-    /// `hopeful` agrees, are tried again as soon as their backoff is over.
+    /// `hopeful` agrees, are tried again as soon as their backoff is over. What stands in the way of the others now is
+    /// something else than what they failed for: from here on they wait for anything that a node can change.
     pub fn wake_all(
         &mut self,
         helps: Causes,
@@ -152,17 +153,16 @@ impl Queue {
         if helps.is_empty() || self.unschedulable.is_empty() {
             return;
         }
-        let woken: Vec<ObjectKey> = self
-            .unschedulable
-            .iter()
-            .filter(|(_, key)| {
-                self.entries.get(key).is_some_and(|entry| {
-                    entry.causes.meets(helps)
-                        && (entry.causes.meets(Causes::NO_NODES) || hopeful(&entry.pod, entry.causes))
-                })
-            })
-            .map(|(_, key)| key.clone())
-            .collect();
+        let mut woken = Vec::new();
+        for (_, key) in &self.unschedulable {
+            let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.causes.meets(helps)) else {
+                continue;
+            };
+            match entry.causes.meets(Causes::NO_NODES) || hopeful(&entry.pod, entry.causes) {
+                true => woken.push(key.clone()),
+                false => entry.causes = entry.causes.with(Causes::of_nodes()),
+            }
+        }
         for key in woken {
             self.wake(&key, now);
         }

@@ -128,6 +128,15 @@ impl Causes {
         Self(u16::MAX)
     }
 
+    /// Those that a change of a single node can cure.
+    pub const fn of_nodes() -> Self {
+        Self::UNSCHEDULABLE
+            .with(Self::TAINT)
+            .with(Self::NODE_AFFINITY)
+            .with(Self::PORTS)
+            .with(Self::RESOURCES)
+    }
+
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {

@@ -32,6 +32,8 @@ pub use texts::Texts;
 pub const MAGIC: [u8; 8] = *b"ORLOPCKP";
 /// The version that this code writes.
 pub const VERSION: u32 = 2;
+/// The oldest version that this code can still write: that of the program before, for who goes back to it.
+pub const OLDEST_WRITTEN: u32 = VERSION - 1;
 
 const BLOCK: usize = 256 << 10;
 const SYNC_EVERY: usize = 4 << 20;
@@ -108,8 +110,24 @@ impl Image {
 impl Encoder {
     /// An encoder that seals with the active key.
     pub fn new(image: Image, keys: &Keys, rng: &mut impl RngCore) -> Result<Self, CryptError> {
-        let sealer = Sealer::new(image.applied.index, keys, rng)?;
-        Ok(Self { texts: Texts::new(image), sealer })
+        Self::of_version(image, VERSION, keys, rng)
+    }
+
+    /// An encoder for a program that knows checkpoints up to this version only.
+    ///
+    /// # Errors
+    /// When the version is none that this code can write.
+    pub fn of_version(
+        image: Image,
+        version: u32,
+        keys: &Keys,
+        rng: &mut impl RngCore,
+    ) -> Result<Self, CryptError> {
+        if !(OLDEST_WRITTEN..=VERSION).contains(&version) {
+            return Err(CryptError::Unwritable { version, oldest: OLDEST_WRITTEN, newest: VERSION });
+        }
+        let sealer = Sealer::new(image.applied.index, version, keys, rng)?;
+        Ok(Self { texts: Texts::of_version(image, version), sealer })
     }
 
     /// The next bytes; `None` at the end.
@@ -126,8 +144,8 @@ impl Encoder {
 // === impl Sealer ===
 
 impl Sealer {
-    fn new(index: u64, keys: &Keys, rng: &mut impl RngCore) -> Result<Self, CryptError> {
-        let (header, cipher) = keys.create(MAGIC, VERSION, index, rng)?;
+    fn new(index: u64, version: u32, keys: &Keys, rng: &mut impl RngCore) -> Result<Self, CryptError> {
+        let (header, cipher) = keys.create(MAGIC, version, index, rng)?;
         Ok(Self { cipher, header, block: 0 })
     }
 
@@ -156,8 +174,17 @@ impl Sealer {
 
 /// Reads a checkpoint, and checks it against its own count and hash.
 pub fn read(reader: &mut dyn DiskReader, keys: &Keys) -> Result<(Header, Image), CheckpointError> {
+    read_beside(reader, keys, &Snapshot::default())
+}
+
+/// Reads a checkpoint while another state is held: what is the same in both takes no memory of its own.
+pub(crate) fn read_beside(
+    reader: &mut dyn DiskReader,
+    keys: &Keys,
+    held: &Snapshot,
+) -> Result<(Header, Image), CheckpointError> {
     let mut objects = Vec::new();
-    let (header, meta) = visit(reader, keys, |key, entry| objects.push((key, entry)))?;
+    let (header, meta) = visit(reader, keys, |key, entry| objects.push(held.shared(key, entry)))?;
     let data_bytes = objects.iter().map(|(key, entry)| (key.len() + entry.value.len()) as u64).sum();
     let facts = meta.image;
     let snapshot = Snapshot { objects: objects.into_iter().collect(), data_bytes, ..facts.snapshot };

@@ -63,6 +63,16 @@ pub enum CryptError {
         /// The newest that this code reads.
         known: u32,
     },
+    /// A format was asked for that this code cannot write.
+    #[error("format version {version} cannot be written by this version, which writes {oldest} to {newest}")]
+    Unwritable {
+        /// What was asked for.
+        version: u32,
+        /// The oldest that can be written.
+        oldest: u32,
+        /// The newest.
+        newest: u32,
+    },
     /// No key of that id was given.
     #[error("the file is encrypted with key {id}, which was not given")]
     UnknownKey {
@@ -119,6 +129,14 @@ impl Keys {
     /// New files are written with `active`; files written with a retired key can still be read.
     pub fn new(active: Key, retired: Vec<Key>) -> Self {
         Self { active, retired }
+    }
+
+    /// The same keys with another one for new files; the one of now is kept for those that there are.
+    pub fn succeeded_by(&self, key: Key) -> Self {
+        let mut retired = self.retired.clone();
+        retired.push(self.active.clone());
+        retired.retain(|old| old.id != key.id);
+        Self { active: key, retired }
     }
 
     /// The id of the key that new files are written with.
@@ -203,6 +221,12 @@ impl Header {
         header.check.copy_from_slice(&data[48..64]);
         Ok(header)
     }
+}
+
+/// The id of the key that a file with this header is encrypted with, whatever kind of file it is; `None` when it has no header.
+pub fn key_id(data: &[u8]) -> Option<u64> {
+    let magic = data.first_chunk()?;
+    Header::decode(data, magic, u32::MAX).ok().map(|header| header.key_id)
 }
 
 /// The first four bytes as a number; missing ones are zero.

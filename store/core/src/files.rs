@@ -131,6 +131,11 @@ impl LogFiles {
         Ok(())
     }
 
+    /// Encrypts with other keys from the next segment on.
+    pub fn rekey(&mut self, keys: Keys) {
+        self.keys = keys;
+    }
+
     /// Makes everything appended durable.
     pub fn sync(&mut self) -> Result<(), FilesError> {
         if let Some(active) = self.active.as_mut().filter(|active| active.durable < active.len) {

@@ -1,6 +1,7 @@
 //! Carries out a node's actions on a disk, in order. What is left for the shell is to publish, to send, and to run
 //! the background jobs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use raft::eraftpb::Message;
@@ -8,8 +9,8 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use crate::checkpoint::{self, CheckpointError, Image, Receiver};
-use crate::crypt::Keys;
-use crate::disk::{Disk, DiskError};
+use crate::crypt::{self, Key, Keys};
+use crate::disk::{self, Disk, DiskError};
 use crate::files::{FilesError, LogFiles};
 use crate::log;
 use crate::node::{Action, ChangeRefusal, EXPIRE_BYTES, Event, Node, Published, Refusal, Settings};
@@ -28,6 +29,8 @@ pub struct Host {
     keys: Keys,
     rng: ChaCha20Rng,
     checkpoints: Vec<u64>,
+    /// The newest sync that the node waits for.
+    unsynced: Option<u64>,
     done: Vec<Output>,
 }
 
@@ -97,7 +100,7 @@ pub struct HostSettings {
     pub start: Start,
     /// The size of a log segment.
     pub segment_bytes: u64,
-    /// The least number that names this run; use the time.
+    /// Goes into the number that names this run; use the time, in milliseconds.
     pub boot: u64,
     /// Where all randomness of this run comes from.
     pub seed: [u8; 32],
@@ -162,12 +165,14 @@ impl Host {
         let wants_checkpoint = recovered.uses_retired_key || files.segments() >= MANY_SEGMENTS;
         let node = Node::new(settings.node, recovered, settings.boot, rng.next_u64(), now_ms)
             .map_err(|error| HostError::Raft(error.to_string()))?;
-        let mut host = Self { node, files, disk, keys, rng, checkpoints, done: Vec::new() };
-        host.run(now_ms)?;
+        let mut host = Self { node, files, disk, keys, rng, checkpoints, unsynced: None, done: Vec::new() };
+        host.run()?;
+        host.finish(now_ms)?;
         let (Start::First(described) | Start::Join(described)) = &settings.start;
         if !described.name.is_empty() {
             host.node.describe(described.clone());
-            host.run(now_ms)?;
+            host.run()?;
+            host.finish(now_ms)?;
         }
         host.release(index)?;
         if wants_checkpoint {
@@ -188,7 +193,16 @@ impl Host {
 
     /// Hands the node what has come together, transactions first; one sync covers all that follows from it.
     pub fn take_in(&mut self, txns: Vec<(u64, Txn)>, events: Vec<Event>, now_ms: i64) -> Result<(), Stopped> {
+        self.begin(txns, events, now_ms)?;
+        self.finish(now_ms)
+    }
+
+    /// The first half of [`Self::take_in`]: everything up to the sync. A shell that sends what is in the outputs before
+    /// it goes on with [`Self::sync`] has its peers write and sync while this member does.
+    pub fn begin(&mut self, txns: Vec<(u64, Txn)>, events: Vec<Event>, now_ms: i64) -> Result<(), Stopped> {
         let bytes: usize = txns.iter().map(|(_, txn)| txn.size() + txn.ops.len() * 16 + 64).sum();
+        // What waits in the node keeps the room that was found for it.
+        let bytes = bytes + self.node.gathered_bytes();
         if txns.is_empty() || self.reserve(bytes)? {
             for (ticket, txn) in txns {
                 self.node.handle(Event::Commit { ticket, txn }, now_ms);
@@ -208,7 +222,21 @@ impl Host {
             }
             // Another member's writes are not taken without room: it proposes them again.
         }
-        self.run(now_ms)
+        self.run()
+    }
+
+    /// Makes durable what was appended, and carries out what follows; `false`: there was nothing left to sync.
+    pub fn sync(&mut self, now_ms: i64) -> Result<bool, Stopped> {
+        let Some(number) = self.unsynced.take() else { return Ok(false) };
+        self.files.sync()?;
+        self.node.handle(Event::Persisted { number }, now_ms);
+        self.run()?;
+        Ok(true)
+    }
+
+    fn finish(&mut self, now_ms: i64) -> Result<(), Stopped> {
+        while self.sync(now_ms)? {}
+        Ok(())
     }
 
     /// How much an event may make a leader write of its own accord.
@@ -229,10 +257,28 @@ impl Host {
         }
     }
 
+    /// Encrypts new files with this key. The log goes on in a new segment, and a checkpoint is written at once: after it, or
+    /// after the next one, no file needs the key before ([`key_ids`]). Asked again, it only has another checkpoint written.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub fn rekey(&mut self, key: Key, now_ms: i64) -> Result<(), Stopped> {
+        if key.id() != self.keys.active_id() {
+            self.keys = self.keys.succeeded_by(key);
+            self.files.rekey(self.keys.clone());
+        }
+        self.handle(Event::WantCheckpoint, now_ms)
+    }
+
+    /// The disk that the host works on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     /// What takes in a state that another member sends, whose texts are of that version.
     pub fn receiver(&mut self, version: u32) -> Result<Receiver, CheckpointError> {
         let rng = ChaCha20Rng::from_rng(&mut self.rng);
-        Receiver::new(self.disk.clone(), self.keys.clone(), rng, version)
+        Receiver::new(self.disk.clone(), self.keys.clone(), rng, self.snapshot().clone(), version)
     }
 
     /// What has come together for the shell to do.
@@ -250,14 +296,11 @@ impl Host {
         self.node.state().snapshot()
     }
 
-    fn run(&mut self, now_ms: i64) -> Result<(), Stopped> {
+    fn run(&mut self) -> Result<(), Stopped> {
         while let Some(action) = self.node.poll_action() {
             match action {
                 Action::Append(record) => self.files.append(&record)?,
-                Action::Sync { number } => {
-                    self.files.sync()?;
-                    self.node.handle(Event::Persisted { number }, now_ms);
-                }
+                Action::Sync { number } => self.unsynced = Some(number),
                 Action::Send(messages) => self.done.push(Output::Send(messages)),
                 Action::SendState { message, image } => self.done.push(Output::SendState { message, image }),
                 Action::Install { file, index } => self.install(&file, index)?,
@@ -276,7 +319,7 @@ impl Host {
     }
 
     fn begin_checkpoint(&mut self, image: Box<Image>) -> Result<(), Stopped> {
-        match self.files.roll(0) {
+        match self.files.roll(log::size_bound(self.node.gathered_bytes(), 16)) {
             // The log goes on in its old segment, which then goes with a later checkpoint.
             Ok(()) | Err(FilesError::Disk(DiskError::Full)) => {}
             Err(error) => return Err(error.into()),
@@ -312,6 +355,24 @@ impl Host {
         let rng = ChaCha20Rng::from_rng(&mut self.rng);
         self.done.push(Output::Job(Box::new(Job { disk, keys, rng, work })));
     }
+}
+
+/// The ids of the keys that the files of a member are encrypted with.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn key_ids(disk: &dyn Disk) -> Result<BTreeSet<u64>, DiskError> {
+    let mut ids = BTreeSet::new();
+    for name in disk.list()? {
+        let mut head = [0; crypt::HEADER_LEN];
+        match disk.open(&name).and_then(|mut file| disk::read_full(&mut *file, &mut head)) {
+            Ok(_) => ids.extend(crypt::key_id(&head)),
+            // It has gone meanwhile.
+            Err(DiskError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ids)
 }
 
 // === impl Job ===

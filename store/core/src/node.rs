@@ -6,6 +6,7 @@
 mod apply;
 mod changes;
 mod flight;
+mod gather;
 mod interface;
 mod lead;
 mod pump;
@@ -14,8 +15,7 @@ mod reads;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, Message, MessageType};
+use raft::eraftpb::{ConfState, Message, MessageType};
 use raft::{Config, RawNode, SnapshotStatus, StateRole};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -30,7 +30,8 @@ pub use interface::{Action, Change, ChangeRefusal, Event, Published, Refusal, Se
 
 use changes::Changes;
 use flight::Flights;
-use lead::Lead;
+use gather::Gather;
+use lead::{Lead, Slowness};
 use raft_log::RaftLog;
 use reads::Reads;
 
@@ -39,6 +40,9 @@ pub const EXPIRE_BYTES: usize = 256 << 10;
 
 /// After how many ticks without a leader a learner makes itself heard.
 const CALL_TICKS: usize = 20;
+
+/// How many numbers a run may have that begins at a given time.
+const RUNS: u64 = 1 << 20;
 
 /// What a member is told that the group has removed.
 const REMOVED: &str = "this member was removed from the cluster: remove its data directory and join anew";
@@ -50,6 +54,7 @@ pub struct Node {
     settings: Settings,
     boot: u64,
     flights: Flights,
+    gather: Gather,
     reads: Reads,
     changes: Changes,
     lead: Lead,
@@ -66,10 +71,12 @@ pub struct Node {
     election: Election,
     rng: ChaCha20Rng,
     tick: u64,
+    now_ms: i64,
     next_tick_ms: i64,
     next_expiry_ms: i64,
     log_bytes: u64,
     checkpoint: Checkpointing,
+    slowness: Slowness,
     described: Option<Member>,
     /// The tick at which a member that was removed ends.
     leaving: Option<u64>,
@@ -98,7 +105,7 @@ struct Checkpointing {
 impl Node {
     /// A node that continues from what was recovered. A group of one elects itself at once.
     ///
-    /// `boot` names this run; it must be larger than that of any run before.
+    /// `boot` goes into the number of this run; it should be larger than that of any run before, as the time is.
     pub fn new(
         settings: Settings,
         recovered: Recovered,
@@ -113,13 +120,16 @@ impl Node {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raft = RawNode::new(&config(&settings, applied.index), storage, &logger)?;
         let state = image.into_state();
-        let boot = boot.max(state.next_boot(settings.member));
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let least = boot.saturating_mul(RUNS).max(state.next_boot(settings.member));
+        let boot = name_run(least, &mut rng);
         let mut node = Self {
             raft,
             state,
             settings,
             boot,
             flights: Flights::new(settings.member, boot, settings.under_way),
+            gather: Gather::default(),
             reads: Reads::default(),
             changes: Changes::default(),
             lead: Lead::default(),
@@ -131,12 +141,14 @@ impl Node {
             followed: (0, 0),
             acknowledged: (0, 0, 0),
             election: Election::default(),
-            rng: ChaCha20Rng::seed_from_u64(seed),
+            rng,
             tick: 0,
+            now_ms,
             next_tick_ms: now_ms + settings.tick_ms,
             next_expiry_ms: now_ms,
             log_bytes,
             checkpoint: Checkpointing::default(),
+            slowness: Slowness::default(),
             described: None,
             leaving: None,
             halted: false,
@@ -162,6 +174,7 @@ impl Node {
 
     /// Takes in one event. `now_ms` is the time, in milliseconds of the Unix epoch.
     pub fn handle(&mut self, event: Event, now_ms: i64) {
+        self.now_ms = now_ms;
         match event {
             Event::Commit { ticket, txn } => self.flights.wait(ticket, txn, self.tick),
             Event::Read { ticket } => self.read(ticket),
@@ -172,6 +185,7 @@ impl Node {
             Event::StateSent { member, ok } => self.state_sent(member, ok),
             Event::Unreachable { member } => self.unreachable(member),
             Event::Removed => self.end_removed(),
+            Event::Slow => self.consider_handing_over(),
             Event::Tick => self.pass_time(now_ms),
             Event::NoRoom => self.next_expiry_ms = now_ms + self.settings.expiry_grain_ms,
             Event::WantCheckpoint => self.checkpoint.wanted = true,
@@ -193,21 +207,37 @@ impl Node {
         if self.halted {
             return self.actions.pop_front();
         }
+        self.advance();
+        if self.actions.is_empty() {
+            // Also what came up on the way goes now.
+            self.advance();
+        }
+        self.consider_checkpoint();
+        self.actions.pop_front()
+    }
+
+    fn advance(&mut self) {
+        if self.leads() && self.followed == (self.settings.member, self.term()) {
+            // Before what is committed is applied: that may end this member, and others must not learn of it later only.
+            self.propose_waiting();
+            self.consider_telling();
+        }
         self.pump();
         self.propose_waiting();
         self.ask_reads();
         self.pursue_changes();
         self.pump();
-        self.consider_checkpoint();
-        self.actions.pop_front()
+        self.consider_telling();
+        self.pump();
     }
 
     /// When the node wants an [`Event::Tick`] at the latest. A group of one without expiring keys never does.
     pub fn poll_timeout(&self) -> Option<i64> {
         let tick = self.ticks().then_some(self.next_tick_ms);
+        let tell = self.tell_at_ms();
         let expiry = self.state.next_expiry_ms().filter(|_| self.leads());
         let expiry = expiry.map(|at| at.max(self.next_expiry_ms));
-        tick.into_iter().chain(expiry).min()
+        tick.into_iter().chain(expiry).chain(tell).min()
     }
 
     /// Whether this member leads.
@@ -301,6 +331,7 @@ impl Node {
             _ => {}
         }
         let (from, responds) = (message.from, message.get_msg_type() == MessageType::MsgAppendResponse);
+        let Some(message) = self.gather_from(message) else { return };
         // An error means that Raft has no use for the message.
         drop(self.raft.step(message));
         if responds && let Some(progress) = self.raft.raft.mut_prs().get_mut(from) {
@@ -328,33 +359,6 @@ impl Node {
             self.election.ticks = least + self.rng.random_range(1..=3);
             self.randomize_election();
         }
-    }
-
-    fn propose_waiting(&mut self) {
-        while self.leader().is_some()
-            && let Some((sequence, data)) = self.flights.launch(self.tick)
-        {
-            self.propose(sequence, data);
-        }
-    }
-
-    fn propose(&mut self, sequence: u64, data: Bytes) {
-        if !self.propose_data(data) {
-            self.flights.dropped(sequence);
-        }
-    }
-
-    /// Proposes something that is not tried again.
-    fn propose_once(&mut self, bodies: Vec<Body>) {
-        let (_, data) = self.flights.seal(bodies);
-        self.propose_data(data);
-    }
-
-    fn propose_data(&mut self, data: Bytes) -> bool {
-        let mut message = Message { from: self.settings.member, ..Message::default() };
-        message.set_msg_type(MessageType::MsgPropose);
-        message.set_entries(vec![Entry { data, ..Entry::default() }].into());
-        self.raft.step(message).is_ok()
     }
 
     fn pass_time(&mut self, now_ms: i64) {
@@ -421,8 +425,8 @@ impl Node {
     fn check_boot(&mut self) {
         let next = self.state.next_boot(self.settings.member);
         if next > self.boot + 1 {
-            self.boot = next;
-            let refused = self.flights.restart(next);
+            self.boot = name_run(next, &mut self.rng);
+            let refused = self.flights.restart(self.boot);
             self.refuse(refused);
         }
     }
@@ -469,6 +473,12 @@ impl Node {
     }
 }
 
+/// The number of a run, not less than `least`. Chance tells it from a run before of which nothing was applied yet when this
+/// one began, and whose clock showed the same: what that one has sent would be taken for what this one sends.
+fn name_run(least: u64, rng: &mut ChaCha20Rng) -> u64 {
+    least.saturating_add(rng.random_range(0..RUNS))
+}
+
 fn config(settings: &Settings, applied: u64) -> Config {
     Config {
         id: settings.member,
@@ -481,6 +491,10 @@ fn config(settings: &Settings, applied: u64) -> Config {
         pre_vote: true,
         max_size_per_msg: 1 << 20,
         max_inflight_msgs: 64,
+        // What is proposed at once goes in one message, and is acknowledged once.
+        batch_append: true,
+        // The node tells followers itself.
+        skip_bcast_commit: true,
         max_committed_size_per_ready: 8 << 20,
         ..Config::default()
     }

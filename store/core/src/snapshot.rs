@@ -183,6 +183,14 @@ impl Snapshot {
         snapshot
     }
 
+    /// The same object as this snapshot holds it, where it does.
+    pub(crate) fn shared(&self, key: Bytes, entry: Entry) -> (Bytes, Entry) {
+        match self.objects.get_key_value(&key[..]) {
+            Some((held, same)) if *same == entry => (held.clone(), same.clone()),
+            _ => (key, entry),
+        }
+    }
+
     /// Stores an entry and returns the one that it replaces, keeping hash and size in step.
     pub(crate) fn put(&mut self, key: Bytes, entry: Entry) -> Option<Entry> {
         self.hash = self.hash.wrapping_add(hash::entry(&key, entry.revision, &entry.value));

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::slow_disk::{self, Delay};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use store::{Connector, Key, Options, PeerId, Start, Store, endpoint};
-use tokio::net::{TcpListener, TcpStream};
+use store::{Connector, DiskLayer, Key, Options, PEER_PROTOCOL, PeerId, PeerTls, Start, Store};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tonic::transport::Channel;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 /// Issues the members' certificates.
@@ -59,13 +59,12 @@ impl Authority {
 
     pub fn connector(&self, id: u64) -> Arc<dyn Connector> {
         let (chain, key) = self.issue(id);
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(self.roots())
             .with_client_auth_cert(chain, key)
             .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec()];
         Arc::new(Mutual { config: Arc::new(config) })
     }
 
@@ -78,7 +77,7 @@ impl Authority {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), PEER_PROTOCOL.to_vec()];
         TlsAcceptor::from(Arc::new(config))
     }
 }
@@ -88,18 +87,9 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 impl Connector for Mutual {
-    fn connect(&self, address: &str) -> Channel {
-        let (connector, address) = (TlsConnector::from(self.config.clone()), address.to_owned());
-        let endpoint = endpoint(&address).unwrap();
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let (connector, address) = (connector.clone(), address.clone());
-            async move {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await?;
-                Ok::<_, std::io::Error>(TokioIo::new(stream))
-            }
-        }))
+    fn tls(&self) -> std::io::Result<PeerTls> {
+        let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
+        Ok(PeerTls { config: ClientConfig::clone(&self.config), name })
     }
 }
 
@@ -113,12 +103,20 @@ fn member_of(certificate: &CertificateDer<'_>, members: u64) -> Option<u64> {
 
 impl Member {
     /// Opens a member whose server listens on `address`.
-    pub async fn start(authority: &Authority, id: u64, dir: PathBuf, address: String, start: Start) -> Self {
+    pub async fn start(
+        authority: &Authority,
+        id: u64,
+        dir: PathBuf,
+        address: String,
+        start: Start,
+        disk_layer: Option<DiskLayer>,
+    ) -> Self {
         let mut options = Options::new(dir, Key::new(id, [id as u8; 32])).on_fatal(|error| {
             println!("{error}");
         });
         options.member = id;
         options.start = start;
+        options.disk_layer = disk_layer;
         options.peers = Some(authority.connector(id));
         options.checkpoint_log_bytes = 100_000;
         let listener = TcpListener::bind(&address).await.unwrap();
@@ -142,11 +140,15 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, store: Store) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let (acceptor, service) = (acceptor.clone(), store.peer_service());
+        let (acceptor, store) = (acceptor.clone(), store.clone());
         connections.spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let peer = certificate.and_then(|certificate| member_of(certificate, 9)).map(PeerId);
+            if let (Some(peer), Some(PEER_PROTOCOL)) = (peer, stream.get_ref().1.alpn_protocol()) {
+                return store.take_stream(peer, stream.into());
+            }
+            let service = store.peer_service();
             let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(peer);
@@ -175,6 +177,8 @@ pub struct Three {
     pub authority: Authority,
     pub members: BTreeMap<u64, Member>,
     pub addresses: Vec<String>,
+    /// How slow the members' disks are.
+    pub delays: BTreeMap<u64, Delay>,
     dir: tempfile::TempDir,
     /// One group at a time: three members of several at once would elect again and again on a small machine.
     _serial: tokio::sync::MutexGuard<'static, ()>,
@@ -189,6 +193,7 @@ impl Three {
             authority: Authority::new(),
             members: BTreeMap::new(),
             addresses: addresses(4).await,
+            delays: BTreeMap::new(),
             dir: tempfile::tempdir().unwrap(),
             _serial: serial,
         };
@@ -203,7 +208,8 @@ impl Three {
     pub async fn open(&mut self, id: u64, start: Start) {
         let address = self.addresses[id as usize - 1].clone();
         let dir = self.dir(id);
-        let member = Member::start(&self.authority, id, dir, address, start).await;
+        let layer = slow_disk::layer(self.delays.entry(id).or_default().clone());
+        let member = Member::start(&self.authority, id, dir, address, start, Some(layer)).await;
         self.members.insert(id, member);
     }
 

@@ -16,9 +16,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         short_names: &["cs"],
         verbs: &[Verb::Get, Verb::List],
         stored: false,
+        deprecation: Some("v1 ComponentStatus is deprecated in v1.19+"),
         ..CLUSTER
     },
-    Entry { kind: "LimitRange", plural: "limitranges", short_names: &["limits"], ..IDLE },
+    Entry { kind: "LimitRange", plural: "limitranges", short_names: &["limits"], ..STORED },
     Entry {
         kind: "PersistentVolumeClaim",
         plural: "persistentvolumeclaims",
@@ -47,7 +48,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         plural: "resourcequotas",
         short_names: &["quota"],
         subresources: &[STATUS],
-        ..IDLE
+        ..STORED
     },
     Entry {
         group: "apps",
@@ -150,20 +151,20 @@ pub(super) const ENTRIES: &[Entry] = &[
         short_names: &["vac"],
         ..IDLE_CLUSTER
     },
-    Entry { group: "node.k8s.io", kind: "RuntimeClass", plural: "runtimeclasses", ..IDLE_CLUSTER },
+    Entry { group: "node.k8s.io", kind: "RuntimeClass", plural: "runtimeclasses", ..CLUSTER },
     Entry {
         group: "admissionregistration.k8s.io",
         kind: "MutatingAdmissionPolicy",
         plural: "mutatingadmissionpolicies",
         categories: EXTENSION,
-        ..IDLE_CLUSTER
+        ..CLUSTER
     },
     Entry {
         group: "admissionregistration.k8s.io",
         kind: "MutatingAdmissionPolicyBinding",
         plural: "mutatingadmissionpolicybindings",
         categories: EXTENSION,
-        ..IDLE_CLUSTER
+        ..CLUSTER
     },
     Entry {
         group: "admissionregistration.k8s.io",
@@ -179,14 +180,14 @@ pub(super) const ENTRIES: &[Entry] = &[
         plural: "validatingadmissionpolicies",
         categories: EXTENSION,
         subresources: &[STATUS],
-        ..IDLE_CLUSTER
+        ..CLUSTER
     },
     Entry {
         group: "admissionregistration.k8s.io",
         kind: "ValidatingAdmissionPolicyBinding",
         plural: "validatingadmissionpolicybindings",
         categories: EXTENSION,
-        ..IDLE_CLUSTER
+        ..CLUSTER
     },
     Entry {
         group: "admissionregistration.k8s.io",

@@ -2,13 +2,15 @@
 //!
 //! What an update leaves as it was is not held against a schema that has become stricter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::rules::{Budget, Subject};
 use super::{Bound, JsonType, Node, Range, Rules, formats};
 use crate::field::{ErrorKind, FieldError, quote};
+use crate::json::found::MAX_FOUND;
 use crate::schema::ListType;
 
 /// Where a value is.
@@ -31,11 +33,17 @@ impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Root => Ok(()),
-            Place::Field(Place::Root, name) => f.write_str(name),
-            Place::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Place::Field(Place::Root, name) => f.write_str(shown(name)),
+            Place::Field(parent, name) => write!(f, "{parent}.{}", shown(name)),
             Place::Index(parent, at) => write!(f, "{parent}[{at}]"),
         }
     }
+}
+
+/// A name in a path, as far as it helps to find the place: a key may be as large as a request, and before very many places.
+fn shown(name: &str) -> &str {
+    const ENOUGH: usize = 256;
+    name.char_indices().nth(ENOUGH).map_or(name, |(end, _)| &name[..end])
 }
 
 impl Place<'_> {
@@ -60,7 +68,7 @@ impl Node {
         match errors.iter().any(blocking) {
             true if self.has_conditions => errors.push(FieldError::invalid(NOWHERE, "null", UNCHECKED)),
             true => {}
-            false => self.check_conditions(object, old, &Place::Root, &mut errors),
+            false => self.check_conditions((object, old), &Place::Root, &mut Budget::default(), &mut errors),
         }
         errors
     }
@@ -68,23 +76,25 @@ impl Node {
     /// Holds a value, and what is in it, against the conditions of its schema.
     fn check_conditions(
         &self,
-        value: &Value,
-        old: Option<&Value>,
+        (value, old): (&Value, Option<&Value>),
         place: &Place<'_>,
+        budget: &mut Budget,
         errors: &mut Vec<FieldError>,
     ) {
         if !self.has_conditions || value.is_null() || old == Some(value) {
             return;
         }
+        let whole = self.embedded || matches!(place, Place::Root);
         for rule in &self.conditions {
-            errors.extend(rule.check(self, value, old, &place.path()));
+            let subject = Subject { value, old, path: &place.path(), whole };
+            errors.extend(rule.check(self, subject, budget));
         }
         match value {
             Value::Object(map) => {
                 for (name, value) in map {
                     let Some(node) = self.member(name) else { continue };
                     let old = old.and_then(|old| old.get(name));
-                    node.check_conditions(value, old, &Place::Field(place, name), errors);
+                    node.check_conditions((value, old), &Place::Field(place, name), budget, errors);
                 }
             }
             Value::Array(items) => {
@@ -92,7 +102,7 @@ impl Node {
                 let known = self.known(old);
                 for (at, item) in items.iter().enumerate() {
                     let old = known.get(&self.key(item).to_string()).copied();
-                    node.check_conditions(item, old, &Place::Index(place, at), errors);
+                    node.check_conditions((item, old), &Place::Index(place, at), budget, errors);
                 }
             }
             _ => {}
@@ -104,7 +114,8 @@ impl Node {
         let before = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         match self.list {
             ListType::Map => before.iter().map(|item| (self.key(item).to_string(), item)).collect(),
-            ListType::Set | ListType::Atomic => BTreeMap::new(),
+            ListType::Set => before.iter().map(|item| (item.to_string(), item)).collect(),
+            ListType::Atomic => BTreeMap::new(),
         }
     }
 
@@ -115,7 +126,8 @@ impl Node {
         place: &Place<'_>,
         errors: &mut Vec<FieldError>,
     ) {
-        if old == Some(value) {
+        // So many complaints are enough: an object of any size gets an answer of bounded size.
+        if errors.len() >= MAX_FOUND || old == Some(value) {
             return;
         }
         self.check_type(value, place, errors);
@@ -181,13 +193,12 @@ impl Node {
         place: &Place<'_>,
         errors: &mut Vec<FieldError>,
     ) {
-        let before = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let known = self.known(old);
         if let Some(node) = &self.items {
             for (at, item) in items.iter().enumerate() {
                 let old = match self.list {
                     ListType::Map => known.get(&self.key(item).to_string()).copied(),
-                    ListType::Set => before.iter().find(|old| *old == item),
+                    ListType::Set => known.get(&item.to_string()).copied(),
                     ListType::Atomic => None,
                 };
                 node.check_value(item, old, &Place::Index(place, at), errors);
@@ -238,7 +249,8 @@ impl Rules {
                     let least = self.items.least.unwrap_or_default();
                     invalid(&items.len().into(), format!("should have at least {least} items"));
                 }
-                if self.unique && (1..items.len()).any(|at| items[..at].contains(&items[at])) {
+                let mut seen = BTreeSet::new();
+                if self.unique && !items.iter().all(|item| seen.insert(item.to_string())) {
                     invalid(value, "shouldn't contain duplicates".to_owned());
                 }
                 too_many(self.items, items.len(), place, errors);

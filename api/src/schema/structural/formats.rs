@@ -5,7 +5,7 @@ use base64::Engine as _;
 use crate::{name, time};
 
 /// Whether a text has a format. What is not known here is a remark for people: every text has it.
-pub(super) fn has(format: &str, text: &str) -> bool {
+pub(crate) fn has(format: &str, text: &str) -> bool {
     match format.replace('-', "").as_str() {
         "byte" => base64::engine::general_purpose::STANDARD.decode(text).is_ok(),
         "cidr" => is_network(text),

@@ -4,12 +4,13 @@
 use serde_json::{Map, Value};
 
 use super::{Additional, Node};
+use crate::json::found;
 
 /// Fields that every object of the API has, whatever its schema says.
 const OF_EVERY_OBJECT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 impl Node {
-    /// Drops the fields of a whole object that are not specified; their paths go to `unknown`.
+    /// Drops the fields of a whole object that are not specified; their paths go to `unknown`, the first hundred of them.
     pub fn prune(&self, object: &mut Value, unknown: &mut Vec<String>) {
         let mut path = String::new();
         self.prune_value(object, true, &mut path, unknown);
@@ -55,7 +56,7 @@ impl Node {
                 None => self.preserve || matches!(self.additional, Additional::Anything),
             };
             if !kept {
-                unknown.push(path.clone());
+                found::note(unknown, path);
             }
             path.truncate(length);
             kept

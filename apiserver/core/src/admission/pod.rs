@@ -153,6 +153,22 @@ fn default_class(call: &Call<'_>) -> Option<Value> {
         .min_by_key(|class| class["value"].as_i64().unwrap_or(0))
 }
 
+/// Of priority classes only one is the default.
+pub(super) fn only_default(call: &Call<'_>, class: &Value) -> Result<(), Refused> {
+    if class["globalDefault"] != true {
+        return Ok(());
+    }
+    match default_class(call).filter(|other| meta(other, "name") != meta(class, "name")) {
+        None => Ok(()),
+        Some(other) => {
+            let name = meta(&other, "name");
+            let why =
+                format!("PriorityClass {name} is already marked as default. Only one default can exist");
+            Err(call.forbidden(meta(class, "name"), why))
+        }
+    }
+}
+
 /// Pods stay a while on nodes that stop answering.
 pub(super) fn default_tolerations(pod: &mut Value) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {

@@ -127,7 +127,7 @@ mod tests {
     fn check(caller: &User, headers: &[(&str, &str)], expected: &str) {
         let snapshot = Snapshot::default();
         let derived = Derived::build(&snapshot);
-        let config = Config::new(SigningKey::from_seed(&[1; 32]).unwrap());
+        let config = Config::new(vec![SigningKey::from_seed(&[1; 32]).unwrap()]);
         let world = World { snapshot: &snapshot, derived: &derived, config: &config };
         let mut map = HeaderMap::new();
         for (name, value) in headers {

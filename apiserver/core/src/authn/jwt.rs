@@ -42,6 +42,11 @@ impl SigningKey {
         Ok(SigningKey { pair: Arc::new(pair), id })
     }
 
+    /// What tokens call it (`kid`).
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Signs `claims`.
     pub fn sign(&self, claims: &Value) -> String {
         let header = json!({"alg": "EdDSA", "kid": self.id, "typ": "JWT"});

@@ -174,6 +174,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         if admission::delete(call, meta(&old, "name")).is_err() {
             continue;
         }
+        super::validate(call, &old)?;
         reviewed(call, &old, &options, &mut open)?;
         let (op, value) = changed(call, key, entry, step(call, &options, &old), old, &mut txn);
         if op.is_some() {

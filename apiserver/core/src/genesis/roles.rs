@@ -302,6 +302,10 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "resourcequota-controller",
+        &[(&["*"], &["*"], &["list", "watch"]), (&[""], &["resourcequotas/status"], &["patch", "update"])],
+    ),
+    (
         "clusterrole-aggregation-controller",
         &[(
             &["rbac.authorization.k8s.io"],

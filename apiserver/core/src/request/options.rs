@@ -201,8 +201,8 @@ fn number(key: &str, value: &str) -> Result<Option<i64>, Box<Response>> {
     })
 }
 
-fn boolean(value: &str) -> bool {
-    // Go's converter takes everything but "false" and "0" as true, an empty value too.
+/// Reads a boolean. Go's converter takes everything but "false" and "0" as true, an empty value too.
+pub(super) fn boolean(value: &str) -> bool {
     !matches!(value, "false" | "0" | "False" | "FALSE" | "f" | "F")
 }
 

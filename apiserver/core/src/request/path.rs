@@ -127,7 +127,8 @@ fn bare_verb(method: &Method) -> Verb {
         Method::DELETE => Verb::Delete,
         Method::HEAD => Verb::Head,
         Method::OPTIONS => Verb::Options,
-        _ => Verb::Get,
+        Method::GET => Verb::Get,
+        _ => Verb::Other,
     }
 }
 
@@ -207,6 +208,9 @@ mod tests {
         );
         check("GET /api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Db", "list resource /v1/pods/ a/b");
         check("GET /api/v1/nodes/system%3Ax", "get resource /v1/nodes/ /system:x");
+        check("GET /api/v1/pods?watch", "watch resource /v1/pods/ /");
+        check("GET /api/v1/pods?watch=false", "list resource /v1/pods/ /");
+        check("PROPFIND /api/v1/namespaces/a/pods/b/proxy/x", " resource /v1/pods/proxy a/b");
     }
 
     #[test]

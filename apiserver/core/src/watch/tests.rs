@@ -22,6 +22,7 @@ fn plan(labels: &str) -> WatchPlan {
         content_type: "application/json",
         selection: Selection::parse(pods, &options).expect("selection"),
         output: Output::new(Served::Builtin(pods), Accepted::default(), None, jiff::Timestamp::UNIX_EPOCH),
+        footing: None,
     }
 }
 

@@ -53,7 +53,7 @@ pub fn check(fixture: &str) {
 impl Cluster {
     fn new() -> Cluster {
         let key = SigningKey::from_seed(&[7; 32]).expect("key");
-        let mut config = Config::new(key);
+        let mut config = Config::new(vec![key]);
         config.advertise = vec![("10.89.0.1".parse().expect("address"), 6443)];
         let mut cluster = Cluster {
             machine: StateMachine::new(),

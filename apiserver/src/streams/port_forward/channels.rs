@@ -1,15 +1,16 @@
 //! Forwarded ports over the channels of a WebSocket: one connection a port, with a channel for data and the next one for
 //! errors. The first two bytes of each channel are the port, the less significant byte first.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::{SinkExt as _, StreamExt as _, stream::SplitStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Dialer, Input, Output, WAITING};
+use crate::streams::channel::Coding;
 use crate::streams::websocket::{self, Socket};
 
-pub(super) const PROTOCOL: &str = "v4.channel.k8s.io";
+/// The protocols served, best first. Some clients name none.
+pub(super) const PROTOCOLS: [&str; 3] = ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""];
 /// As many as there are pairs of channels.
 pub(super) const MAX_PORTS: usize = 128;
 /// Messages that wait to be written.
@@ -18,11 +19,12 @@ const QUEUE: usize = 16;
 /// The two channels of one port, towards the client.
 struct Channels {
     data: u8,
+    coding: Coding,
     messages: mpsc::Sender<Message>,
 }
 
 /// Carries one connection to each port until all have ended or the client is gone.
-pub(super) async fn run(socket: Socket, dialer: Dialer, ports: Vec<u16>) {
+pub(super) async fn run(socket: Socket, coding: Coding, dialer: Dialer, ports: Vec<u16>) {
     let (mut sink, stream) = socket.split();
     let (messages, mut queue) = mpsc::channel(QUEUE);
     let mut ways = Vec::new();
@@ -30,7 +32,7 @@ pub(super) async fn run(socket: Socket, dialer: Dialer, ports: Vec<u16>) {
     for (data, port) in (0_u8..=254).step_by(2).zip(ports) {
         let (way, input) = mpsc::channel(WAITING);
         ways.push(way);
-        let (dialer, output) = (&dialer, Channels { data, messages: messages.clone() });
+        let (dialer, output) = (&dialer, Channels { data, coding, messages: messages.clone() });
         connections.push(async move {
             output.announce(port).await;
             dialer.forward(port, input, &output).await;
@@ -49,19 +51,19 @@ pub(super) async fn run(socket: Socket, dialer: Dialer, ports: Vec<u16>) {
     tokio::select! {
         // Nothing is written any more when the connections have ended.
         _ = async { tokio::join!(all, write) } => {}
-        () = read(stream, ways) => {}
+        () = read(stream, coding, ways) => {}
     }
 }
 
 /// Client to connections. Ends when the client closes its connection.
-async fn read(mut stream: SplitStream<Socket>, ways: Vec<mpsc::Sender<Input>>) {
+async fn read(mut stream: SplitStream<Socket>, coding: Coding, ways: Vec<mpsc::Sender<Input>>) {
     while let Some(Ok(message)) = stream.next().await {
-        let payload = match message {
-            Message::Binary(bytes) => bytes,
-            Message::Close(_) => return,
-            _ => continue,
-        };
-        if let Some((port, bytes)) = piece(payload)
+        if message.is_close() {
+            return;
+        }
+        if let Some((channel, bytes)) = coding.read(message)
+            && let Some(port) = port(channel)
+            && !bytes.is_empty()
             && let Some(way) = ways.get(port)
         {
             // An error means that the connection has ended, which its channels have told.
@@ -70,18 +72,9 @@ async fn read(mut stream: SplitStream<Socket>, ways: Vec<mpsc::Sender<Input>>) {
     }
 }
 
-/// The place of the port that a message is for, and its data.
-fn piece(payload: Bytes) -> Option<(usize, Bytes)> {
-    let channel = *payload.first()?;
-    let bytes = payload.slice(1..);
-    (channel.is_multiple_of(2) && !bytes.is_empty()).then(|| (usize::from(channel / 2), bytes))
-}
-
-fn message(channel: u8, data: &[u8]) -> Message {
-    let mut bytes = BytesMut::with_capacity(data.len() + 1);
-    bytes.put_u8(channel);
-    bytes.extend_from_slice(data);
-    Message::Binary(bytes.freeze())
+/// The place of the port whose data a channel has.
+fn port(channel: u8) -> Option<usize> {
+    channel.is_multiple_of(2).then_some(usize::from(channel / 2))
 }
 
 // === impl Channels ===
@@ -90,14 +83,14 @@ impl Channels {
     async fn announce(&self, port: u16) {
         for channel in [self.data, self.data + 1] {
             // An error means that the client is gone.
-            let _ = self.messages.send(message(channel, &port.to_le_bytes())).await;
+            let _ = self.messages.send(self.coding.write(channel, &port.to_le_bytes())).await;
         }
     }
 }
 
 impl Output for Channels {
     async fn bytes(&self, bytes: &[u8]) -> bool {
-        self.messages.send(message(self.data, bytes)).await.is_ok()
+        self.messages.send(self.coding.write(self.data, bytes)).await.is_ok()
     }
 
     /// There is no message for the end of a channel, in neither direction: the end of the last connection ends the socket.
@@ -107,7 +100,7 @@ impl Output for Channels {
 
     async fn fail(&self, why: &str) {
         // An error means that the client is gone.
-        let _ = self.messages.send(message(self.data + 1, why.as_bytes())).await;
+        let _ = self.messages.send(self.coding.write(self.data + 1, why.as_bytes())).await;
     }
 }
 
@@ -115,18 +108,8 @@ impl Output for Channels {
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(payload: &'static [u8], expected: Option<(usize, &'static [u8])>) {
-        let expected = expected.map(|(port, bytes)| (port, Bytes::from_static(bytes)));
-        assert_eq!(piece(Bytes::from_static(payload)), expected);
-    }
-
     #[test]
     fn data_channels_are_even() {
-        check(b"\x00GET", Some((0, b"GET")));
-        check(b"\x04x", Some((2, b"x")));
-        check(b"\x01GET", None);
-        check(b"\x00", None);
-        check(b"", None);
+        assert_eq!([0, 1, 2, 4, 5].map(port), [Some(0), None, Some(1), Some(2), None]);
     }
 }

@@ -1,6 +1,7 @@
 //! What is worth knowing of a cluster, from its objects.
 
 use apiserver::join::Member;
+use apiserver::keys::KeyringStatus;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -15,6 +16,10 @@ const RECENT: SignedDuration = SignedDuration::from_mins(15);
 const SOON_DAYS: i64 = 90;
 /// A certificate that ends sooner is an alarm.
 const URGENT_DAYS: i64 = 14;
+/// Certificates of a day that end sooner were not renewed when they should have been.
+const RENEWED_HOURS: i64 = 7;
+/// Certificates of a day that end sooner are an alarm.
+const ALARM_HOURS: i64 = 2;
 /// So many warnings are shown.
 const WARNINGS: usize = 10;
 
@@ -36,6 +41,8 @@ pub struct View {
     pub members: Vec<Member>,
     /// What each certificate is of, and when it ends.
     pub certificates: Vec<(&'static str, Timestamp)>,
+    /// The keys of the cluster, where it tells.
+    pub keys: KeyringStatus,
     /// All nodes.
     pub nodes: Vec<Value>,
     /// All pods.
@@ -56,6 +63,8 @@ pub fn summary(view: &View, now: Timestamp, colours: bool) -> String {
     let mut out = server(view, paint);
     out.push_str(&members(&view.members, paint));
     out.push_str(&certificates(&view.certificates, now, paint));
+    out.push_str(&short_certificates(&view.keys.certificates, now, paint));
+    out.push_str(&rotations(&view.keys, paint));
     out.push_str(&nodes(view, paint));
     out.push_str(&workloads(view, paint));
     out.push_str(&warnings(view, now, paint));
@@ -123,6 +132,46 @@ fn certificates(certificates: &[(&str, Timestamp)], now: Timestamp, paint: Paint
         })
         .collect();
     if told.is_empty() { String::new() } else { format!("Valid       {}\n", told.join(", ")) }
+}
+
+/// The certificates of servers and nodes, which are renewed by themselves after two thirds of a day.
+fn short_certificates(certificates: &[(String, Timestamp)], now: Timestamp, paint: Paint) -> String {
+    let Some((first, until)) = certificates.iter().min_by_key(|(_, until)| *until) else {
+        return String::new();
+    };
+    let hours = |until: &Timestamp| until.duration_since(now).as_hours();
+    let mut out =
+        format!("            servers and nodes for {} hours at least ({first})\n", hours(until).max(0));
+    for (of, until) in certificates.iter().filter(|(_, until)| hours(until) < RENEWED_HOURS) {
+        let text = match until.duration_since(now) {
+            left if left.is_negative() => format!("{of} has a certificate that has expired"),
+            left => format!("{of} does not renew its certificate: it ends in {} hours", left.as_hours()),
+        };
+        let colour = if hours(until) < ALARM_HOURS { RED } else { YELLOW };
+        out.push_str(&format!("            {}\n", paint.with(colour, &text)));
+    }
+    out
+}
+
+/// Keys that are being rotated.
+fn rotations(keys: &KeyringStatus, paint: Paint) -> String {
+    let mut out = String::new();
+    for (name, key) in
+        [("authority", &keys.authority), ("service-account", &keys.token_key), ("store", &keys.store_key)]
+    {
+        let mut parts = Vec::new();
+        if let Some(next) = &key.next {
+            parts.push(format!("{next} is announced"));
+        }
+        parts.extend(key.former.iter().map(|(id, until)| format!("{id} is accepted until {until:.0}")));
+        if !key.waits_for.is_empty() {
+            parts.push(paint.with(YELLOW, &format!("waits for {}", key.waits_for.join(", "))));
+        }
+        if !parts.is_empty() {
+            out.push_str(&format!("Key         {name}: {}\n", parts.join("; ")));
+        }
+    }
+    out
 }
 
 fn nodes(view: &View, paint: Paint) -> String {
@@ -376,6 +425,17 @@ mod tests {
                 })
                 .into(),
             certificates: vec![("authority", "2026-12-21T10:00:00Z".parse().expect("a time"))],
+            keys: serde_json::from_value(json!({
+                "authority": {"current": "b", "former": [["a", "2026-11-22T10:00:00Z"]], "waitsFor": ["node n2"]},
+                "tokenKey": {"current": "t1", "next": "t2"},
+                "storeKey": {"current": "0"},
+                "certificates": [
+                    ["server s1", "2026-11-22T09:30:00Z"],
+                    ["node n2", "2026-11-21T11:30:00Z"],
+                    ["node n3", "2026-11-21T09:00:00Z"],
+                ],
+            }))
+            .expect("keys"),
             nodes: vec![
                 json!({"metadata": {"name": "node-1"}, "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "110"}, "conditions": [{"type": "Ready", "status": "True"}]}}),
                 json!({"metadata": {"name": "node-2"}, "spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
@@ -403,6 +463,11 @@ Servers     1 of 2 reachable, s1 leads
   s1     voter   10.0.0.1:6443   7
   s2     voter   10.0.0.1:6443   unreachable
 Valid       authority for 30 days
+            servers and nodes for 0 hours at least (node n3)
+            node n2 does not renew its certificate: it ends in 1 hours
+            node n3 has a certificate that has expired
+Key         authority: a is accepted until 2026-11-22T10:00:00Z; waits for node n2
+Key         service-account: t2 is announced
 Nodes       1 of 2 ready
   NAME     STATUS                        PODS       CPU               MEMORY
   node-1   Ready                         1 of 110   500m of 2 (25%)   0 of 4Gi (0%)

@@ -65,6 +65,8 @@ pub struct Graph {
     /// Objects without details: where they live, by number of resource and namespace.
     plain: BTreeMap<Box<str>, (u16, Arc<str>)>,
     dependents: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// How many objects of each resource each namespace has.
+    counts: BTreeMap<(u16, Arc<str>), usize>,
     resources: Vec<ResourceType>,
     namespaces: BTreeSet<Arc<str>>,
     /// The owners last seen to be deleted: a uid never comes back.
@@ -105,6 +107,20 @@ impl Graph {
         (self.nodes.len(), self.plain.len())
     }
 
+    /// How many objects it knows.
+    pub fn known(&self) -> usize {
+        self.nodes.len() + self.plain.len()
+    }
+
+    /// How many objects of a resource a namespace has.
+    pub fn count(&self, resource: &ResourceType, namespace: &str) -> usize {
+        let namespace: Arc<str> = namespace.into();
+        let is_same = |known: &ResourceType| known.group == resource.group && known.plural == resource.plural;
+        // In whatever version they were seen.
+        let numbers = (0u16..).zip(&self.resources).filter(|(_, known)| is_same(known));
+        numbers.filter_map(|(number, _)| self.counts.get(&(number, Arc::clone(&namespace)))).sum()
+    }
+
     /// Takes a change in. Returns the uids to plan for.
     pub fn observe(&mut self, resource: &ResourceType, change: Change) -> Vec<Arc<str>> {
         match change {
@@ -116,6 +132,11 @@ impl Graph {
     fn applied(&mut self, resource: &ResourceType, meta: &ObjectMeta) -> Vec<Arc<str>> {
         let Some(uid) = meta.uid.as_deref() else { return Vec::new() };
         let told = revision(meta).unwrap_or(0);
+        if !self.nodes.contains_key(uid) && !self.plain.contains_key(uid) {
+            let namespace = self.namespace(meta.namespace.as_deref().unwrap_or_default());
+            let number = self.number(resource);
+            *self.counts.entry((number, namespace)).or_default() += 1;
+        }
         if let Some(old) = self.nodes.get_mut(uid) {
             if old.revision > told {
                 return Vec::new();
@@ -192,7 +213,14 @@ impl Graph {
 
     fn deleted(&mut self, meta: &ObjectMeta) -> Vec<Arc<str>> {
         let Some(uid) = meta.uid.as_deref() else { return Vec::new() };
-        self.plain.remove(uid);
+        let place = self.plain.remove(uid).or_else(|| {
+            let node = self.nodes.get(uid)?;
+            let (resource, namespace) = (node.resource.clone(), Arc::from(&*node.key.namespace));
+            Some((self.number(&resource), namespace))
+        });
+        if let Some(place) = place {
+            self.leave(place);
+        }
         let owners: Vec<Arc<str>> = self
             .nodes
             .get(uid)
@@ -206,6 +234,15 @@ impl Graph {
         let waits = |owner: &Arc<str>| self.nodes.get(owner).is_some_and(|owner| owner.is_terminating);
         work.extend(owners.into_iter().filter(waits));
         work
+    }
+
+    fn leave(&mut self, place: (u16, Arc<str>)) {
+        if let Some(count) = self.counts.get_mut(&place) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&place);
+            }
+        }
     }
 
     fn remember(&mut self, uid: &str) {

@@ -4,11 +4,13 @@
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount, Taint,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service,
+    ServiceAccount, Taint,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::quotas::is_used_otherwise;
 use super::{Controller, Grouped, Key, Table, Tracked, Work, World};
 use crate::endpoints::{is_relevant_change, managed_selector};
 use crate::namespaced_defaults::{DEFAULT_ACCOUNT, ROOT_CA};
@@ -16,6 +18,7 @@ use crate::node_lifecycle::{condition, is_node_ready};
 use crate::object::{controller_ref, is_terminating, label, name, namespace, uid};
 use crate::pod::{self, node_name};
 use crate::selector::{map_matches, matches};
+use crate::write::ResourceType;
 use crate::{taint_eviction, tolerate};
 
 /// The group of what a controller owns, or of what nobody owns in a namespace.
@@ -63,7 +66,18 @@ macro_rules! ungrouped {
     ($($kind:ty),*) => {$(impl Grouped for $kind {})*};
 }
 
-ungrouped!(Deployment, DaemonSet, Node, Service, Endpoints, Namespace, ServiceAccount, ConfigMap);
+ungrouped!(
+    Deployment,
+    DaemonSet,
+    Node,
+    Service,
+    Endpoints,
+    Namespace,
+    ServiceAccount,
+    ConfigMap,
+    ResourceQuota,
+    PersistentVolumeClaim
+);
 
 impl Grouped for EndpointSlice {
     fn group(&self) -> Option<String> {
@@ -89,6 +103,9 @@ impl Tracked for Pod {
         world.pod_index.changed(old, new);
         let Some(any) = new.or(old) else { return };
         let place = namespace(any);
+        if old.zip(new).is_some_and(|(old, new)| is_used_otherwise(old, new)) {
+            work.extend(world.quotas_of(&ResourceType::of::<Pod>(), place));
+        }
         if let (Some(old), Some(new)) = (old, new)
             && is_same_to_owners(old, new)
         {
@@ -373,11 +390,50 @@ impl Tracked for Service {
         &mut world.services
     }
 
-    fn changed(_: &mut World, old: Option<&Self>, new: Option<&Self>, _now: Timestamp, work: &mut Vec<Work>) {
+    fn changed(
+        world: &mut World,
+        old: Option<&Self>,
+        new: Option<&Self>,
+        _now: Timestamp,
+        work: &mut Vec<Work>,
+    ) {
         if let Some(any) = new.or(old) {
             let key = Key::of_meta(&any.metadata);
             work.push(Work::new(Controller::EndpointSlice, key.clone()));
             work.push(Work::new(Controller::Endpoint, key));
+        }
+        if let (Some(_), Some(new)) = (old, new) {
+            work.extend(world.quotas_of(&ResourceType::of::<Self>(), namespace(new)));
+        }
+    }
+}
+
+impl Tracked for ResourceQuota {
+    fn table(world: &mut World) -> &mut Table<Self> {
+        &mut world.quotas
+    }
+
+    fn changed(_: &mut World, _: Option<&Self>, new: Option<&Self>, _now: Timestamp, work: &mut Vec<Work>) {
+        if let Some(new) = new {
+            work.push(Work::new(Controller::ResourceQuota, Key::of_meta(&new.metadata)));
+        }
+    }
+}
+
+impl Tracked for PersistentVolumeClaim {
+    fn table(world: &mut World) -> &mut Table<Self> {
+        &mut world.claims
+    }
+
+    fn changed(
+        world: &mut World,
+        old: Option<&Self>,
+        new: Option<&Self>,
+        _now: Timestamp,
+        work: &mut Vec<Work>,
+    ) {
+        if let (Some(_), Some(new)) = (old, new) {
+            work.extend(world.quotas_of(&ResourceType::of::<Self>(), namespace(new)));
         }
     }
 }

@@ -16,7 +16,7 @@ const KEYS: u64 = 10_000;
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// One run of a load.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Load {
     write: bool,
     value_bytes: usize,
@@ -32,52 +32,67 @@ struct Figures {
     p99_ms: f64,
 }
 
-/// Measures both, quiet and while they write snapshots and forget the past.
-pub async fn run(seconds: u64) -> Result<Vec<Row>> {
+/// Measures both, quiet and while they write snapshots and forget the past. Each load runs `rounds` times on one and the
+/// other in turn, so that what else the machine does meets both; the middle of what was measured counts. `only`: the
+/// loads whose name holds this.
+pub async fn run(seconds: u64, only: &str, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let loads = |values: &[usize], connections: &[usize]| -> Vec<Load> {
-        let mut loads = Vec::new();
-        for write in [true, false] {
-            for value_bytes in values.iter().copied() {
-                for connections in connections.iter().copied() {
-                    loads.push(Load { write, value_bytes, connections });
-                }
-            }
-        }
-        loads
-    };
     if !has_etcd() {
         rows.push(Row::plain("peer not measured: there is no etcd (package etcd-server)", 0.0, ""));
     }
+    let mut quiet = Vec::new();
     for (busy, loads) in [(false, loads(&[256, 1024], &[1, 64])), (true, loads(&[1024], &[64]))] {
+        let loads: Vec<_> = loads.into_iter().filter(|load| load.name(busy).contains(only)).collect();
+        if loads.is_empty() {
+            continue;
+        }
         let mut both = Vec::new();
         for (kind, ports) in PORTS {
-            if kind == Kind::Etcd && !has_etcd() {
-                continue;
+            if kind == Kind::Store || has_etcd() {
+                both.push(Servers::start(kind, ports, busy).await?);
             }
-            let servers = Servers::start(kind, ports, busy).await?;
-            let mut figures = Vec::new();
-            for load in &loads {
-                figures.push(drive(&servers, *load, busy, Duration::from_secs(seconds)).await?);
-            }
-            both.push(figures);
         }
-        for (place, load) in loads.iter().enumerate() {
-            let own = both[0][place];
-            compare(&mut rows, load, busy, own, both.get(1).map(|etcd| etcd[place]));
+        for load in loads {
+            let mut figures = vec![Vec::new(); both.len()];
+            for _ in 0..rounds.max(1) {
+                for (servers, figures) in both.iter().zip(&mut figures) {
+                    figures.push(drive(servers, load, busy, Duration::from_secs(seconds)).await?);
+                }
+            }
+            let figures: Vec<_> = figures.iter().map(|figures| Figures::middle(figures)).collect();
+            compare(&mut rows, load, busy, figures[0], figures.get(1).copied());
+            if busy {
+                compare_with_quiet(&mut rows, load, figures[0], &quiet);
+            } else {
+                quiet.push((load, figures[0]));
+            }
         }
     }
     Ok(rows)
 }
 
-fn compare(rows: &mut Vec<Row>, load: &Load, busy: bool, own: Figures, etcd: Option<Figures>) {
-    let what = format!(
-        "{} of {} B, {} connections{}",
-        if load.write { "durable writes" } else { "linearizable reads" },
-        load.value_bytes,
-        load.connections,
-        if busy { ", during snapshots and compaction" } else { "" }
-    );
+fn loads(values: &[usize], connections: &[usize]) -> Vec<Load> {
+    let mut loads = Vec::new();
+    for write in [true, false] {
+        for value_bytes in values.iter().copied() {
+            for connections in connections.iter().copied() {
+                loads.push(Load { write, value_bytes, connections });
+            }
+        }
+    }
+    loads
+}
+
+fn compare_with_quiet(rows: &mut Vec<Row>, load: Load, figures: Figures, quiet: &[(Load, Figures)]) {
+    let same = quiet.iter().find(|(quiet, _)| load.write && *quiet == load);
+    if let Some((_, before)) = same {
+        let p99 = figures.p99_ms / before.p99_ms.max(1e-9);
+        rows.push(Row::at_most(format!("{}: p99, store / store when quiet", load.name(true)), p99, 2.0, "×"));
+    }
+}
+
+fn compare(rows: &mut Vec<Row>, load: Load, busy: bool, own: Figures, etcd: Option<Figures>) {
+    let what = load.name(busy);
     for (who, figures) in [("store", Some(own)), ("etcd", etcd)] {
         let Some(figures) = figures else { continue };
         rows.push(Row::plain(format!("{what}: {who}"), figures.per_second, "/s"));
@@ -90,6 +105,39 @@ fn compare(rows: &mut Vec<Row>, load: &Load, busy: bool, own: Figures, etcd: Opt
         rows.push(Row::at_least(format!("{what}: per CPU second, store / etcd"), ratio, 3.0, "×"));
         let p99 = own.p99_ms / etcd.p99_ms.max(1e-9);
         rows.push(Row::at_most(format!("{what}: p99, store / etcd"), p99, 1.0, "×"));
+    }
+}
+
+// === impl Load ===
+
+impl Load {
+    fn name(self, busy: bool) -> String {
+        format!(
+            "{} of {} B, {} connections{}",
+            if self.write { "durable writes" } else { "linearizable reads" },
+            self.value_bytes,
+            self.connections,
+            if busy { ", during snapshots and compaction" } else { "" }
+        )
+    }
+}
+
+// === impl Figures ===
+
+impl Figures {
+    /// The middle of each figure.
+    fn middle(of: &[Figures]) -> Figures {
+        let middle = |figure: fn(&Figures) -> f64| {
+            let mut sorted: Vec<f64> = of.iter().map(figure).collect();
+            sorted.sort_unstable_by(f64::total_cmp);
+            sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+        };
+        Figures {
+            per_second: middle(|figures| figures.per_second),
+            per_cpu_second: middle(|figures| figures.per_cpu_second),
+            p50_ms: middle(|figures| figures.p50_ms),
+            p99_ms: middle(|figures| figures.p99_ms),
+        }
     }
 }
 

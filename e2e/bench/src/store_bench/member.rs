@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use store::{Key, Options, PeerId, Start, Store};
+use store::{Key, Options, PEER_PROTOCOL, PeerId, Start, Store};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
@@ -91,12 +91,16 @@ async fn serve_clients(listener: TcpListener, tls: TlsAcceptor, store: Store) {
 
 async fn serve_peers(listener: TcpListener, tls: TlsAcceptor, store: Store) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (tls, service) = (tls.clone(), store.peer_service());
+        let (tls, store) = (tls.clone(), store.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             let Ok(stream) = tls.accept(stream).await else { return };
             let certificates = stream.get_ref().1.peer_certificates();
             let peer = certificates.and_then(|chain| member_of(chain.first()?));
+            if let (Some(peer), Some(PEER_PROTOCOL)) = (peer, stream.get_ref().1.alpn_protocol()) {
+                return store.take_stream(peer, stream.into());
+            }
+            let service = store.peer_service();
             let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(peer);

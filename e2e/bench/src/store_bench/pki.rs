@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use store::Connector;
+use store::{Connector, PEER_PROTOCOL, PeerTls};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::{Channel, Endpoint};
@@ -59,7 +59,7 @@ pub fn acceptor(folder: &Path, name: &str) -> Result<TlsAcceptor> {
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), PEER_PROTOCOL.to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -100,11 +100,8 @@ impl Mutual {
 }
 
 impl Connector for Mutual {
-    fn connect(&self, address: &str) -> Channel {
-        match store::endpoint(address) {
-            Ok(endpoint) => self.lay(endpoint, address),
-            // Such an address cannot be reached either.
-            Err(_) => self.lay(Endpoint::from_static("http://localhost"), address),
-        }
+    fn tls(&self) -> std::io::Result<PeerTls> {
+        let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
+        Ok(PeerTls { config: ClientConfig::clone(self.0.config()), name })
     }
 }

@@ -16,7 +16,7 @@ use crate::process::cpu_seconds;
 
 /// Where etcd is looked for.
 const ETCD: &str = "/usr/bin/etcd";
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_secs(90);
 
 /// Which servers are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,9 +197,24 @@ impl Servers {
         self.members[place].child.kill().await.context("kill -9")
     }
 
-    /// Starts a member of the store again.
+    /// The process of a member.
+    pub fn pid(&self, place: usize) -> u32 {
+        self.members[place].child.id().unwrap_or(0)
+    }
+
+    /// Starts a member again, and waits until it confirms a read.
     pub async fn restart(&mut self, place: usize) -> Result<()> {
-        self.members[place] = self.member(place as u64 + 1)?;
+        self.spawn_again(place)?;
         self.ready(place).await
+    }
+
+    /// Starts a member again.
+    pub fn spawn_again(&mut self, place: usize) -> Result<()> {
+        let id = place as u64 + 1;
+        self.members[place] = match self.kind {
+            Kind::Store => self.member(id)?,
+            Kind::Etcd => self.etcd(id)?,
+        };
+        Ok(())
     }
 }

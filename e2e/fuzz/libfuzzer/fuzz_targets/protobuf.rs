@@ -1,3 +1,4 @@
+//! The target `protobuf` of `e2e/fuzz`, for libFuzzer.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::run("protobuf", input));

@@ -1,7 +1,7 @@
 //! Who belongs to the group: it is founded by one, others join, members go, and one that lost its disk is replaced.
 
 use std::cell::RefMut;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use raft::eraftpb::ConfState;
@@ -13,6 +13,8 @@ use crate::cluster::Cluster;
 use crate::kernel::{SECOND, Sim};
 use crate::server::Server;
 
+/// How many changes may be asked for at once.
+const AT_ONCE: usize = 2;
 /// How long a group without faults may take to become complete.
 const FORMS_WITHIN: u64 = 30 * SECOND;
 
@@ -23,10 +25,16 @@ pub(super) struct Group {
     machines: u64,
     /// The index up to which some member has applied the log, and the voters and learners from there on.
     newest: (u64, Voices),
+    /// The machine that was told each id.
+    ids: BTreeMap<u64, String>,
     /// Members that are to be removed, or were.
     leaving: BTreeSet<u64>,
-    /// Whether a change is being made.
-    changing: bool,
+    /// How many changes are being made, each asked of another member than the one before.
+    changing: usize,
+    /// How many of them take a member away.
+    removing: usize,
+    /// How many members lost their disk and still belong to the group.
+    lost: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,42 +110,60 @@ impl Cluster {
         self.servers.borrow_mut().retain(|other| other.member != server.member);
     }
 
-    /// Has another machine join, unless a change is being made.
+    /// Has another machine join, unless enough changes are being made.
     pub async fn add(self: Rc<Self>) {
-        if self.begin_change() {
+        if self.begin_change(0, 0) {
             self.clone().join().await;
-            self.changes().changing = false;
+            self.end_change(0, 0);
         }
     }
 
-    /// Removes a member, unless a change is being made.
+    /// Removes a member, unless enough changes are being made.
     pub async fn remove(self: Rc<Self>, member: u64) {
-        if self.begin_change() {
+        if !self.is_leaving(member) && self.begin_change(1, 0) {
             self.clone().leave(member).await;
-            self.changes().changing = false;
+            self.end_change(1, 0);
         }
     }
 
     /// A member loses its disk for good, and another machine takes its place.
     pub async fn replace(self: Rc<Self>, member: u64) {
-        // With fewer voters, what is left could not decide anything.
-        if self.voters().len() < 3 || !self.begin_change() {
+        if self.is_leaving(member) || !self.begin_change(1, 1) {
             return;
         }
         if let Some(server) = self.server(member) {
             self.retire(&server);
         }
         self.clone().leave(member).await;
+        self.changes().lost -= 1;
         self.clone().join().await;
-        self.changes().changing = false;
+        self.end_change(1, 0);
     }
 
     fn changes(&self) -> RefMut<'_, Group> {
         self.group.borrow_mut()
     }
 
-    fn begin_change(&self) -> bool {
-        !std::mem::replace(&mut self.changes().changing, true)
+    /// Notes a change that takes so many members away, of which so many are lost already. It is not made when what is
+    /// left could not decide anything, in whatever order the changes come.
+    fn begin_change(&self, removing: usize, lost: usize) -> bool {
+        let mut group = self.changes();
+        let living = group.newest.1.voters.len().saturating_sub(group.removing + removing);
+        let fits = living > group.lost + lost && living >= 1;
+        if group.changing >= AT_ONCE || (removing > 0 && !fits) {
+            return false;
+        }
+        group.changing += 1;
+        group.removing += removing;
+        group.lost += lost;
+        true
+    }
+
+    fn end_change(&self, removing: usize, lost: usize) {
+        let mut group = self.changes();
+        group.changing -= 1;
+        group.removing -= removing;
+        group.lost -= lost;
     }
 
     /// Asks one member after the other until a machine is added, and starts it.
@@ -182,6 +208,12 @@ impl Cluster {
     }
 
     fn place(self: &Rc<Self>, member: u64, start: Start) {
+        let (Start::First(machine) | Start::Join(machine)) = &start;
+        let told = self.changes().ids.entry(member).or_insert_with(|| machine.name.clone()).clone();
+        if told != machine.name {
+            let message = format!("{} and {told} were both told that they are member {member}", machine.name);
+            self.sim.violated("member-id-unique", message);
+        }
         if self.server(member).is_some() {
             return;
         }

@@ -42,7 +42,7 @@ pub fn run(sim: &Sim, options: Options) -> u64 {
     let registers = registers::start(&cluster, scope, 1);
     let chaos = sim.scope();
     let victims = Victims { cluster: cluster.clone(), agents, managers };
-    faults::start(&victims, chaos);
+    faults::start(&victims, chaos, options.focus);
     sim.run_until(sim.now() + options.duration * SECOND, never);
 
     sim.kill(chaos);

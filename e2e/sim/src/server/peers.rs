@@ -3,11 +3,11 @@
 
 use std::rc::Rc;
 
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, MessageType};
 use store_core::checkpoint::{self, Image, Texts};
 use store_core::node::Event;
 
-use super::Server;
+use super::{Server, Trap};
 use crate::cluster::Cluster;
 use crate::kernel::{MS, SECOND, Time};
 
@@ -27,11 +27,36 @@ impl Server {
             if delays.is_empty() && self.sim.chance(NOTICED) {
                 self.later(self.sim.between(MS, SECOND / 2), Event::Unreachable { member: message.to });
             }
+            let kind = message.get_msg_type();
             for delay in delays {
                 let (from, to, message) = (self.clone(), to.clone(), message.clone());
                 self.sim.after(delay, move || from.deliver(&to, message));
             }
+            if let Some((_, trap)) = self.ambush.get().filter(|(awaited, _)| *awaited == kind) {
+                self.ambush.set(None);
+                self.fall_into(trap, kind);
+            }
         }
+    }
+
+    /// What is under way still arrives: power comes back soon enough for that, and cuts are for what is said later.
+    fn fall_into(self: &Rc<Self>, trap: Trap, kind: MessageType) {
+        let (server, scope) = (self.clone(), self.scope());
+        self.sim.after(self.sim.between(1, MS), move || {
+            if server.scope() != scope {
+                return;
+            }
+            server.sim.note(format_args!("server {} falls into {trap:?} after {kind:?}", server.member));
+            let again = server.clone();
+            match (trap, server.cluster.upgrade()) {
+                (Trap::PowerCut, _) => {
+                    server.cut_power();
+                    server.sim.after(server.sim.between(MS, SECOND / 4), move || again.start());
+                }
+                (Trap::CutOff, Some(cluster)) => cluster.cut_off(&server, 10 * SECOND),
+                (Trap::CutOff, None) => {}
+            }
+        });
     }
 
     fn deliver(self: &Rc<Self>, to: &Rc<Server>, message: Message) {

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use apiserver_core::User;
+use client_core::error::Error;
+use client_core::wire::JSON;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::caller::{Caller, Failure};
+use crate::caller::Caller;
 use crate::cluster::Cluster;
 use crate::kernel::{MS, SECOND, Scope, Sim};
 use crate::network::Place;
@@ -27,8 +29,41 @@ pub struct People {
     budget: i64,
     /// What each deployment may grow to, in thousandths of a core.
     spent: RefCell<BTreeMap<String, i64>>,
+    /// What they do, as often as it is named.
+    habits: Vec<Habit>,
     done: Cell<u64>,
 }
+
+/// What people do.
+#[derive(Clone, Copy, Debug)]
+enum Habit {
+    Create,
+    Scale,
+    RollOut,
+    Delete,
+    DaemonSet,
+    Service,
+    ConfigMap,
+    Namespace,
+    Taint,
+    Label,
+    DeletePod,
+}
+
+/// What people do, and how often beside each other.
+const HABITS: [(Habit, usize); 11] = [
+    (Habit::Create, 4),
+    (Habit::Scale, 3),
+    (Habit::RollOut, 2),
+    (Habit::Delete, 1),
+    (Habit::DaemonSet, 1),
+    (Habit::Service, 2),
+    (Habit::ConfigMap, 1),
+    (Habit::Namespace, 1),
+    (Habit::Taint, 1),
+    (Habit::Label, 1),
+    (Habit::DeletePod, 3),
+];
 
 /// Starts `count` people.
 pub fn start(cluster: &Rc<Cluster>, scope: Scope, count: u64, nodes: Vec<String>, budget: i64) -> Rc<People> {
@@ -39,6 +74,7 @@ pub fn start(cluster: &Rc<Cluster>, scope: Scope, count: u64, nodes: Vec<String>
         nodes,
         budget,
         spent: RefCell::default(),
+        habits: habits(&cluster.sim),
         done: Cell::new(0),
     });
     for number in 0..count {
@@ -57,6 +93,17 @@ pub fn start(cluster: &Rc<Cluster>, scope: Scope, count: u64, nodes: Vec<String>
     people
 }
 
+/// In some runs people do little else than some few things.
+fn habits(sim: &Sim) -> Vec<Habit> {
+    let mut habits = Vec::new();
+    let fond = sim.chance(0.5);
+    for (habit, times) in HABITS {
+        let times = if fond && sim.chance(0.2) { times * 6 } else { times };
+        habits.extend(std::iter::repeat_n(habit, times));
+    }
+    habits
+}
+
 // === impl People ===
 
 impl People {
@@ -69,33 +116,33 @@ impl People {
         from[self.sim.index(from.len())]
     }
 
-    async fn act(&self, caller: &Caller) -> Result<(), Failure> {
+    async fn act(&self, caller: &Caller) -> Result<(), Error> {
         let (namespace, name) = (self.pick(&NAMESPACES), self.pick(&NAMES));
         let deployments = format!("/apis/apps/v1/namespaces/{namespace}/deployments");
         let deployment = format!("{deployments}/{name}");
-        match self.sim.between(0, 20) {
-            0..=3 => self.create_deployment(caller, &deployments, name).await,
-            4..=6 => self.scale(caller, &deployment).await,
-            7..=8 => {
+        match self.habits[self.sim.index(self.habits.len())] {
+            Habit::Create => self.create_deployment(caller, &deployments, name).await,
+            Habit::Scale => self.scale(caller, &deployment).await,
+            Habit::RollOut => {
                 let image = format!("{name}:v{}", self.sim.between(1, 5));
                 let body = json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": image}]}}}});
                 caller.patch(&deployment, STRATEGIC, &body).await.map(drop)
             }
-            9 => self.delete_deployment(caller, &deployment).await,
-            10 => self.daemon_set(caller, namespace).await,
-            11..=12 => self.service(caller, namespace, name).await,
-            13 => self.config_map(caller, namespace).await,
-            14 => self.namespace(caller, namespace).await,
-            15 => self.taint(caller).await,
-            16 => {
+            Habit::Delete => self.delete_deployment(caller, &deployment).await,
+            Habit::DaemonSet => self.daemon_set(caller, namespace).await,
+            Habit::Service => self.service(caller, namespace, name).await,
+            Habit::ConfigMap => self.config_map(caller, namespace).await,
+            Habit::Namespace => self.namespace(caller, namespace).await,
+            Habit::Taint => self.taint(caller).await,
+            Habit::Label => {
                 let body = json!({"metadata": {"labels": {"tier": format!("t{}", self.sim.between(0, 4))}}});
                 caller.patch(&deployment, MERGE, &body).await.map(drop)
             }
-            _ => self.delete_pod(caller, namespace).await,
+            Habit::DeletePod => self.delete_pod(caller, namespace).await,
         }
     }
 
-    async fn create_deployment(&self, caller: &Caller, path: &str, name: &str) -> Result<(), Failure> {
+    async fn create_deployment(&self, caller: &Caller, path: &str, name: &str) -> Result<(), Error> {
         let (replicas, cpu) = (self.sim.between(0, 5), self.sim.between(1, 7).cast_signed() * 100);
         let key = format!("{path}/{name}");
         if !self.may_spend(&key, cpu * 5) {
@@ -125,7 +172,7 @@ impl People {
             },
         });
         let made = caller.document(Method::POST, path, &document).await;
-        if made.as_ref().is_err_and(|failure| !failure.is_unknown() && !failure.is_already_exists()) {
+        if made.as_ref().is_err_and(|failure| !failure.is_outcome_unknown() && !failure.is_already_exists()) {
             self.spent.borrow_mut().remove(&key);
         }
         made.map(drop)
@@ -144,29 +191,26 @@ impl People {
         fits
     }
 
-    async fn scale(&self, caller: &Caller, path: &str) -> Result<(), Failure> {
+    async fn scale(&self, caller: &Caller, path: &str) -> Result<(), Error> {
         let body = json!({"spec": {"replicas": self.sim.between(0, 6)}});
         caller.patch(&format!("{path}/scale"), MERGE, &body).await.map(drop)
     }
 
-    async fn delete_deployment(&self, caller: &Caller, path: &str) -> Result<(), Failure> {
+    async fn delete_deployment(&self, caller: &Caller, path: &str) -> Result<(), Error> {
         let policy = self.pick(&["Background", "Foreground"]);
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy});
         let body = options.to_string().into();
-        caller.send(Method::DELETE, path, crate::caller::JSON, body).await?;
+        caller.send(Method::DELETE, path, JSON, body).await?;
         // Its pods are on their way out, and the next one of its name gets an account of its own.
         self.spent.borrow_mut().remove(path);
         Ok(())
     }
 
-    async fn daemon_set(&self, caller: &Caller, namespace: &str) -> Result<(), Failure> {
+    async fn daemon_set(&self, caller: &Caller, namespace: &str) -> Result<(), Error> {
         let path = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets");
         let one = format!("{path}/logs");
         match self.sim.between(0, 4) {
-            0 => {
-                let body = crate::caller::JSON;
-                caller.send(Method::DELETE, &one, body, "{}".into()).await.map(drop)
-            }
+            0 => caller.send(Method::DELETE, &one, JSON, "{}".into()).await.map(drop),
             1 => {
                 let image = format!("logs:v{}", self.sim.between(1, 5));
                 let body = json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": image}]}}}});
@@ -190,11 +234,11 @@ impl People {
         }
     }
 
-    async fn service(&self, caller: &Caller, namespace: &str, name: &str) -> Result<(), Failure> {
+    async fn service(&self, caller: &Caller, namespace: &str, name: &str) -> Result<(), Error> {
         let path = format!("/api/v1/namespaces/{namespace}/services");
         if self.sim.chance(0.3) {
             let one = format!("{path}/{name}");
-            return caller.send(Method::DELETE, &one, crate::caller::JSON, "{}".into()).await.map(drop);
+            return caller.send(Method::DELETE, &one, JSON, "{}".into()).await.map(drop);
         }
         let kind = self.pick(&["ClusterIP", "ClusterIP", "NodePort"]);
         let document = |name: &str| {
@@ -218,7 +262,7 @@ impl People {
         made.map(drop)
     }
 
-    async fn config_map(&self, caller: &Caller, namespace: &str) -> Result<(), Failure> {
+    async fn config_map(&self, caller: &Caller, namespace: &str) -> Result<(), Error> {
         let path = format!("/api/v1/namespaces/{namespace}/configmaps");
         let value = self.sim.between(0, 1000).to_string();
         let name = self.pick(&["settings", "flags"]);
@@ -227,10 +271,7 @@ impl People {
             Err(failure) if failure.is_already_exists() => {
                 let one = format!("{path}/{name}");
                 if self.sim.chance(0.3) {
-                    return caller
-                        .send(Method::DELETE, &one, crate::caller::JSON, "{}".into())
-                        .await
-                        .map(drop);
+                    return caller.send(Method::DELETE, &one, JSON, "{}".into()).await.map(drop);
                 }
                 caller.patch(&one, MERGE, &json!({"data": {"k": value}})).await.map(drop)
             }
@@ -238,10 +279,10 @@ impl People {
         }
     }
 
-    async fn namespace(&self, caller: &Caller, namespace: &str) -> Result<(), Failure> {
-        if namespace != "default" && self.sim.chance(0.25) {
+    async fn namespace(&self, caller: &Caller, namespace: &str) -> Result<(), Error> {
+        if namespace != "default" && self.sim.chance(0.35) {
             let path = format!("/api/v1/namespaces/{namespace}");
-            caller.send(Method::DELETE, &path, crate::caller::JSON, "{}".into()).await?;
+            caller.send(Method::DELETE, &path, JSON, "{}".into()).await?;
             let inside = format!("/namespaces/{namespace}/");
             self.spent.borrow_mut().retain(|key, _| !key.contains(&inside));
             return Ok(());
@@ -250,7 +291,7 @@ impl People {
         caller.document(Method::POST, "/api/v1/namespaces", &document).await.map(drop)
     }
 
-    async fn taint(&self, caller: &Caller) -> Result<(), Failure> {
+    async fn taint(&self, caller: &Caller) -> Result<(), Error> {
         let node = &self.nodes[self.sim.index(self.nodes.len())];
         let path = format!("/api/v1/nodes/{node}");
         let effect = self.pick(&["NoSchedule", "NoExecute"]);
@@ -264,7 +305,7 @@ impl People {
         caller.patch(&path, STRATEGIC, &body).await.map(drop)
     }
 
-    async fn delete_pod(&self, caller: &Caller, namespace: &str) -> Result<(), Failure> {
+    async fn delete_pod(&self, caller: &Caller, namespace: &str) -> Result<(), Error> {
         let path = format!("/api/v1/namespaces/{namespace}/pods");
         let list = caller.get(&path).await?;
         let names: Vec<&str> = list["items"]
@@ -279,7 +320,7 @@ impl People {
             false => json!({}),
         };
         let one = format!("{path}/{name}");
-        caller.send(Method::DELETE, &one, crate::caller::JSON, options.to_string().into()).await.map(drop)
+        caller.send(Method::DELETE, &one, JSON, options.to_string().into()).await.map(drop)
     }
 
     /// Takes all taints and cordons off again, as long as it takes. Returns when that is done.

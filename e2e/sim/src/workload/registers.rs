@@ -1,6 +1,7 @@
 //! Clients of the bare store: a few keys, unique values, transactions with comparisons, linearizable reads.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -47,25 +48,30 @@ pub fn start(cluster: &Rc<Cluster>, scope: Scope, count: u64) -> Rc<Cell<u64>> {
     done
 }
 
-/// Writes a key until that is acknowledged. Returns whether that took less than `within` seconds.
-pub async fn settle(cluster: Rc<Cluster>, within: u64) -> bool {
+/// Writes a key through every member until each has acknowledged that, for `within` seconds at most. Returns the
+/// members that have not.
+pub async fn settle(cluster: Rc<Cluster>, within: u64) -> BTreeSet<u64> {
     let end = cluster.sim.now() + within * SECOND;
+    let mut served = BTreeSet::new();
     let mut number = 0;
-    while cluster.sim.now() < end {
-        for server in cluster.servers() {
-            let member = server.member;
+    loop {
+        let mut silent: BTreeSet<u64> = cluster.servers().iter().map(|server| server.member).collect();
+        silent.retain(|member| !served.contains(member));
+        if silent.is_empty() || cluster.sim.now() >= end {
+            return silent;
+        }
+        for member in silent {
             number += 1;
             let txn = Txn::put("/registers/last", format!("last-{member}-{number}"));
             let floor = cluster.checks.store.acknowledged();
             let written = write(&cluster, Place::Host(999), member, txn.clone()).await;
             check(&cluster, floor, &txn, &written);
             if matches!(written, Some(Ok(Outcome::Committed { .. }))) {
-                return true;
+                served.insert(member);
             }
         }
         cluster.sim.sleep(SECOND / 5).await;
     }
-    false
 }
 
 fn check(cluster: &Cluster, floor: u64, txn: &Txn, written: &Written) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::container::{Instance, Pull, Role, Stop, Work};
+use super::resize::Size;
 use super::{Action, CreateFailure, Event, Hook, ImageFailure, PodMachine, State};
 use crate::probe::{Kind, Outcome};
 use crate::runtime::{ContainerId, ContainerState, ContainerStatus, Image, SandboxStatus};
@@ -44,6 +45,7 @@ impl PodMachine {
                 }
                 Role::App if gate || initialized => self.advance(index, sandbox.as_ref(), now),
                 Role::App => {}
+                Role::Ephemeral => self.advance(index, sandbox.as_ref(), now),
             }
         }
     }
@@ -58,7 +60,7 @@ impl PodMachine {
             || self.units.iter().all(|unit| match unit.role {
                 Role::Init => unit.completed_in(sandbox),
                 Role::Sidecar => unit.started,
-                Role::App => true,
+                Role::App | Role::Ephemeral => true,
             })
     }
 
@@ -124,6 +126,7 @@ impl PodMachine {
             unit.crash.restarted(finished, now);
         }
         unit.work = Work::Creating;
+        unit.size = Size::given(unit.spec(&self.pod));
         let (container, attempt) = (unit.name.to_string(), unit.next_attempt);
         self.actions.push_back(Action::CreateContainer { container, attempt, sandbox, image });
     }
@@ -141,6 +144,9 @@ impl PodMachine {
             let message = format!("Container {} definition changed, will be restarted", unit.name);
             self.restart(index, pod::grace(&pod), message, now);
         }
+        if !self.units[index].restarting {
+            self.resize(index, now);
+        }
         let unit = &self.units[index];
         if unit.restarting
             && let Some(deadline) = unit.restart_deadline
@@ -149,7 +155,7 @@ impl PodMachine {
         }
     }
 
-    fn restart(&mut self, index: usize, grace: Duration, message: String, now: Timestamp) {
+    pub(super) fn restart(&mut self, index: usize, grace: Duration, message: String, now: Timestamp) {
         let unit = &mut self.units[index];
         unit.restarting = true;
         unit.restart_deadline = Some(clock::after(now, grace));

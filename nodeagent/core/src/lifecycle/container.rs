@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus as ApiStatus, Pod};
 
+use super::resize::Size;
 use super::step::Step;
 use crate::backoff::CrashBackoff;
 use crate::pod::{self, RestartPolicy};
@@ -20,6 +21,8 @@ pub(super) enum Role {
     Sidecar,
     /// One of `spec.containers`.
     App,
+    /// Looks into the running pod; nothing waits for it, and it is not started again.
+    Ephemeral,
 }
 
 /// One instance of a container.
@@ -76,8 +79,10 @@ pub(super) enum Pull {
 pub(super) struct Unit {
     pub(super) name: Box<str>,
     pub(super) role: Role,
-    /// Its place in `initContainers` or `containers`.
+    /// Its place in the list of its role.
     pub(super) index: usize,
+    /// Its part of the spec, where the spec has it in another form.
+    own: Option<Box<Container>>,
     pub(super) current: Option<Instance>,
     pub(super) previous: Option<Instance>,
     pub(super) next_attempt: u32,
@@ -97,6 +102,7 @@ pub(super) struct Unit {
     /// Users have been told of the back-off before the next start.
     pub(super) backoff_told: bool,
     pub(super) probers: Vec<Prober>,
+    pub(super) size: Size,
     /// It has come up: postStart and startup probe are through.
     pub(super) started: bool,
     pub(super) ready: bool,
@@ -110,7 +116,15 @@ pub(super) fn units(pod: &Pod) -> Vec<Unit> {
     });
     let apps =
         pod::spec(pod).containers.iter().enumerate().map(|(index, it)| Unit::new(it, Role::App, index));
-    init.chain(apps).collect()
+    init.chain(apps).chain(ephemeral(pod, 0)).collect()
+}
+
+/// The units of ephemeral containers from a place in their list on: they are added, and never taken away.
+pub(super) fn ephemeral(pod: &Pod, from: usize) -> impl Iterator<Item = Unit> {
+    pod::ephemeral_containers(pod).iter().enumerate().skip(from).map(|(index, it)| {
+        let own = Box::new(pod::as_container(it));
+        Unit { own: Some(own.clone()), ..Unit::new(&own, Role::Ephemeral, index) }
+    })
 }
 
 // === impl Unit ===
@@ -121,6 +135,7 @@ impl Unit {
             name: container.name.as_str().into(),
             role,
             index,
+            own: None,
             current: None,
             previous: None,
             next_attempt: 0,
@@ -136,17 +151,24 @@ impl Unit {
             crash: CrashBackoff::default(),
             backoff_told: false,
             probers: Vec::new(),
+            size: Size::default(),
             started: false,
             ready: false,
         }
     }
 
     /// Its part of the pod's spec.
-    pub(super) fn spec<'a>(&self, pod: &'a Pod) -> Option<&'a Container> {
+    pub(super) fn spec<'a>(&'a self, pod: &'a Pod) -> Option<&'a Container> {
         match self.role {
+            Role::Ephemeral => self.own.as_deref(),
             Role::App => pod::spec(pod).containers.get(self.index),
             Role::Init | Role::Sidecar => pod::init_containers(pod).get(self.index),
         }
+    }
+
+    /// It comes before the pod's own containers.
+    pub(super) fn is_init(&self) -> bool {
+        matches!(self.role, Role::Init | Role::Sidecar)
     }
 
     /// Where it is in the pod, as events say it.
@@ -154,6 +176,7 @@ impl Unit {
         match self.role {
             Role::App => format!("spec.containers{{{}}}", self.name),
             Role::Init | Role::Sidecar => format!("spec.initContainers{{{}}}", self.name),
+            Role::Ephemeral => format!("spec.ephemeralContainers{{{}}}", self.name),
         }
     }
 
@@ -198,6 +221,7 @@ impl Unit {
     pub(super) fn restarts(&self, pod: &Pod, exit_code: i32) -> bool {
         let policy = match self.role {
             Role::Sidecar => RestartPolicy::Always,
+            Role::Ephemeral => RestartPolicy::Never,
             Role::App => self
                 .spec(pod)
                 .map_or(RestartPolicy::Always, |container| pod::container_restart_policy(pod, container)),
@@ -233,15 +257,16 @@ impl Unit {
     /// The current instance runs since `started`: its probes begin.
     pub(super) fn begin_probes(&mut self, pod: &Pod, started: Timestamp) {
         let Some(container) = self.spec(pod) else { return };
-        self.probers = [
+        let probers: Vec<Prober> = [
             (Kind::Startup, &container.startup_probe),
             (Kind::Liveness, &container.liveness_probe),
             (Kind::Readiness, &container.readiness_probe),
         ]
         .into_iter()
-        .filter(|_| self.role != Role::Init)
+        .filter(|_| !matches!(self.role, Role::Init | Role::Ephemeral))
         .filter_map(|(kind, probe)| Some(Prober::new(kind, probe.as_ref()?, started)))
         .collect();
+        self.probers = probers;
         self.refresh_readiness();
     }
 

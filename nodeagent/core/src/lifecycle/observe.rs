@@ -69,19 +69,22 @@ impl PodMachine {
     fn adopt(&mut self, now: Timestamp) {
         let pod = self.pod.clone();
         let status = pod::status(&pod);
-        let lists = [(true, &status.init_container_statuses), (false, &status.container_statuses)];
-        for (init, list) in lists {
+        let lists: [(&[Role], _); 3] = [
+            (&[Role::Init, Role::Sidecar], &status.init_container_statuses),
+            (&[Role::App], &status.container_statuses),
+            (&[Role::Ephemeral], &status.ephemeral_container_statuses),
+        ];
+        for (roles, list) in lists {
             for api in list.iter().flatten() {
-                let Some(unit) = self
-                    .units
-                    .iter_mut()
-                    .find(|unit| *unit.name == *api.name && (unit.role != Role::App) == init)
+                let Some(unit) =
+                    self.units.iter_mut().find(|unit| *unit.name == *api.name && roles.contains(&unit.role))
                 else {
                     continue;
                 };
                 if unit.current.is_none() {
                     unit.recall(api, now);
                 }
+                unit.size.held.clone_from(&api.resources);
                 let count = u32::try_from(api.restart_count).unwrap_or(0);
                 unit.next_attempt = unit.next_attempt.max(count);
                 if api.started == Some(true) {

@@ -19,6 +19,12 @@ pub fn status_patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value
     merged(&mut fields, "podIPs", &old.pod_ips, &new.pod_ips);
     whole(&mut fields, "containerStatuses", &old.container_statuses, &new.container_statuses);
     whole(&mut fields, "initContainerStatuses", &old.init_container_statuses, &new.init_container_statuses);
+    whole(
+        &mut fields,
+        "ephemeralContainerStatuses",
+        &old.ephemeral_container_statuses,
+        &new.ephemeral_container_statuses,
+    );
     let conditions = changed(old.conditions.as_deref(), new.conditions.as_deref());
     if !conditions.is_empty() {
         fields.insert("conditions".into(), Value::Array(conditions));
@@ -71,9 +77,10 @@ fn merged<T: Serialize + PartialEq>(
 }
 
 fn changed(old: Option<&[PodCondition]>, new: Option<&[PodCondition]>) -> Vec<Value> {
-    let old = old.unwrap_or_default();
-    new.unwrap_or_default()
-        .iter()
+    let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+    let gone = old.iter().filter(|it| new.iter().all(|other| other.type_ != it.type_));
+    let gone = gone.map(|it| json!({ "type": it.type_, "$patch": "delete" }));
+    new.iter()
         .filter_map(|condition| {
             let before = old.iter().find(|it| it.type_ == condition.type_);
             if before == Some(condition) {
@@ -89,5 +96,6 @@ fn changed(old: Option<&[PodCondition]>, new: Option<&[PodCondition]>) -> Vec<Va
             }
             Some(value)
         })
+        .chain(gone)
         .collect()
 }

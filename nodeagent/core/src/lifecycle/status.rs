@@ -79,16 +79,14 @@ impl PodMachine {
             }
         }
         self.addresses(&mut status);
-        let render = |init: bool| -> Vec<ApiStatus> {
-            self.units
-                .iter()
-                .filter(|it| (it.role != Role::App) == init)
-                .map(|it| self.container(it, now))
-                .collect()
+        let render = |roles: &[Role]| -> Vec<ApiStatus> {
+            let units = self.units.iter().filter(|it| roles.contains(&it.role));
+            units.map(|it| self.container(it, now)).collect()
         };
-        let inits = render(true);
-        status.init_container_statuses = (!inits.is_empty()).then_some(inits);
-        status.container_statuses = Some(render(false));
+        let some = |list: Vec<ApiStatus>| (!list.is_empty()).then_some(list);
+        status.init_container_statuses = some(render(&[Role::Init, Role::Sidecar]));
+        status.container_statuses = Some(render(&[Role::App]));
+        status.ephemeral_container_statuses = some(render(&[Role::Ephemeral]));
         let phase = self.phase();
         status.phase = Some(phase.to_owned());
         self.conditions(&mut status, phase, now);
@@ -120,7 +118,7 @@ impl PodMachine {
         status.pod_ips.iter().flatten().filter_map(|it| it.ip.parse().ok()).collect()
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Ended | State::Clearing | State::Gone)
     }
 
@@ -129,7 +127,7 @@ impl PodMachine {
         if self.is_over() {
             let failed = self.verdict.is_some()
                 || self.units.iter().any(|unit| match unit.role {
-                    Role::Sidecar => false,
+                    Role::Sidecar | Role::Ephemeral => false,
                     Role::App => unit.exited().is_none_or(|(code, _)| code != 0),
                     Role::Init => unit.exited().is_some_and(|(code, _)| code != 0),
                 });
@@ -160,7 +158,7 @@ impl PodMachine {
             let mut apps = self.units.iter().filter(|unit| unit.role == Role::App);
             apps.any(|unit| unit.is_running() || unit.exited().is_some() || unit.previous.is_some())
         };
-        let no_init = || self.units.iter().all(|unit| unit.role == Role::App);
+        let no_init = || self.units.iter().all(|unit| !unit.is_init());
         let initialized = succeeded || self.is_initialized() || ended && (no_init() || app_ran());
         let list = status.conditions.get_or_insert_default();
         let mut set = |kind: &str, ok: bool, reason: Option<&str>, message: Option<String>| {
@@ -186,12 +184,12 @@ impl PodMachine {
             }
         };
         set("PodReadyToStartContainers", sandbox, None, None);
-        let waiting = self.unready(|unit| unit.role != Role::App && !self.init_done(unit));
+        let waiting = self.unready(|unit| unit.is_init() && !self.init_done(unit));
         let detail = format!("containers with incomplete status: [{waiting}]");
         let reason = if succeeded { "PodCompleted" } else { "ContainersNotInitialized" };
         set("Initialized", initialized, Some(reason), Some(detail));
 
-        let unready = self.unready(|unit| unit.role != Role::Init && !unit.ready);
+        let unready = self.unready(|unit| !matches!(unit.role, Role::Init | Role::Ephemeral) && !unit.ready);
         let containers_ready = unready.is_empty() && !ended;
         let reason = match phase {
             "Succeeded" => "PodCompleted",
@@ -207,6 +205,7 @@ impl PodMachine {
             set("Ready", ready, Some(reason), detail.clone());
         }
         set("ContainersReady", containers_ready, Some(reason), detail);
+        self.resize_conditions(list, now);
         if !list.iter().any(|it| it.type_ == "PodScheduled") {
             list.push(PodCondition {
                 last_transition_time: Some(clock::time(now)),
@@ -258,11 +257,17 @@ impl PodMachine {
             container_id: current.and_then(reference),
             image: known.map(|it| it.image.clone()).filter(|image| !image.is_empty()).unwrap_or(named),
             image_id: known.map(|it| it.image_id.clone()).unwrap_or_default(),
+            allocated_resources: unit.size.held.as_ref().and_then(|held| held.requests.clone()),
+            resources: unit.size.held.clone(),
             last_state: Some(last),
             name: unit.name.to_string(),
-            ready: if unit.role == Role::Init { self.init_done(unit) } else { unit.ready },
+            ready: match unit.role {
+                Role::Init => self.init_done(unit),
+                Role::Ephemeral => false,
+                Role::App | Role::Sidecar => unit.ready,
+            },
             restart_count: known.map_or(0, |it| i32::try_from(it.attempt).unwrap_or(i32::MAX)),
-            started: Some(unit.started),
+            started: (unit.role != Role::Ephemeral).then_some(unit.started),
             state: Some(state),
             ..ApiStatus::default()
         }
@@ -308,7 +313,7 @@ impl PodMachine {
         if let Some((reason, message)) = &unit.pull_before {
             return waits(reason, message.clone());
         }
-        let has_init = self.units.iter().any(|unit| unit.role != Role::App);
+        let has_init = self.units.iter().any(Unit::is_init);
         waits(if has_init { "PodInitializing" } else { "ContainerCreating" }, String::new())
     }
 

@@ -30,6 +30,8 @@ struct World {
     containers: BTreeMap<String, ContainerStatus>,
     revision: u64,
     status: serde_json::Value,
+    /// What comes of other sizes.
+    sizes: Result<(), ResizeFailure>,
 }
 
 impl World {
@@ -43,6 +45,7 @@ impl World {
             containers: BTreeMap::new(),
             revision: 1,
             status: json!({}),
+            sizes: Ok(()),
         };
         let nothing = Observed { began: at(0), sandboxes: vec![], containers: vec![] };
         world.tell(Event::Observed(nothing));
@@ -60,6 +63,7 @@ impl World {
                 Action::DeletePod { .. } => "delete".into(),
                 Action::RunSandbox { attempt } => format!("sandbox {attempt}"),
                 Action::UnmountVolumes => "unmount".into(),
+                Action::Resize { container, .. } => format!("resize {container}"),
                 _ => String::new(),
             };
             if !line.is_empty() {
@@ -85,6 +89,7 @@ impl World {
             Action::RunHook { id, hook, .. } => Event::HookDone { id, hook, outcome: Ok(()) },
             Action::StopContainer { id, .. } => Event::Stopped { id, outcome: Ok(()) },
             Action::Probe { id, kind, .. } => Event::Probed { id, kind, outcome: Outcome::Success },
+            Action::Resize { id, .. } => Event::Resized { id, outcome: self.sizes.clone() },
             Action::AwaitDrain => Event::Drained,
             Action::PatchStatus(body) => {
                 merge(&mut self.status, &body["status"]);
@@ -321,4 +326,112 @@ fn any_order_of_answers_converges() {
             assert!(count <= 1, "seed {seed}: {name} was asked for {count} times");
         }
     }
+}
+
+impl World {
+    /// The pod's spec is another one.
+    fn change(&mut self, change: impl FnOnce(&mut serde_json::Value)) {
+        let mut pod = serde_json::to_value(&**self.machine.pod()).expect("a pod");
+        change(&mut pod["spec"]);
+        pod["status"] = self.status.clone();
+        pod["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        self.tell(Event::Desired(Arc::new(serde_json::from_value(pod).expect("a pod"))));
+        self.settle();
+    }
+
+    fn condition(&self, kind: &str) -> String {
+        let (_, status) = self.machine.acknowledged.as_ref().expect("a status");
+        let found = status.conditions.iter().flatten().find(|it| it.type_ == kind);
+        found.map_or_else(|| "none".to_owned(), |it| it.reason.clone().unwrap_or_default())
+    }
+}
+
+#[test]
+fn an_ephemeral_container_looks_into_a_running_pod() {
+    let mut world = World::new(pod(json!({"containers": [{"name": "a", "image": "x"}]})));
+    world.settle();
+    world.took();
+    world.change(|spec| {
+        spec["ephemeralContainers"] = json!([{"name": "debug", "image": "y", "targetContainerName": "a"}]);
+    });
+    assert_eq!(world.took(), "create debug/0, start debug");
+    assert_eq!(world.status["ephemeralContainerStatuses"][0]["name"], "debug");
+    assert_eq!(world.condition("Ready"), "");
+    // Its end is not the pod's, and it is not started again.
+    world.exit("debug", 1);
+    world.wait(60);
+    assert_eq!(world.took(), "");
+    let state = &world.status["ephemeralContainerStatuses"][0]["state"];
+    assert_eq!(state["terminated"]["exitCode"], 1);
+    assert_eq!(world.status["phase"], "Running");
+    // Nor does the pod wait for it.
+    world.change(|spec| {
+        let more = json!({"name": "more", "image": "y"});
+        spec["ephemeralContainers"].as_array_mut().expect("a list").push(more);
+    });
+    assert_eq!(world.took(), "create more/0, start more");
+    world.delete(5);
+    world.settle();
+    assert_eq!(world.took(), "stop a-0 5, stop more-0 5, unmount, delete");
+}
+
+fn sized(cpu: &str) -> serde_json::Value {
+    json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}})
+}
+
+fn running(resources: serde_json::Value, policy: &str) -> World {
+    let mut world =
+        World::new(pod(json!({"containers": [{"name": "a", "image": "x", "resources": resources,
+        "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]})));
+    world.settle();
+    world.took();
+    world
+}
+
+#[test]
+fn a_running_container_gets_another_size() {
+    let mut world = running(sized("1"), "NotRequired");
+    let held = |world: &World| world.status["containerStatuses"][0]["resources"]["limits"]["cpu"].clone();
+    assert_eq!(held(&world), "1");
+    world.change(|spec| spec["containers"][0]["resources"] = sized("2"));
+    assert_eq!(world.took(), "resize a");
+    assert_eq!(held(&world), "2");
+    assert_eq!(world.status["containerStatuses"][0]["allocatedResources"]["cpu"], "2");
+    assert_eq!(
+        (world.condition("PodResizePending"), world.condition("PodResizeInProgress")),
+        ("none".into(), "none".into())
+    );
+}
+
+#[test]
+fn a_size_that_the_node_does_not_have_is_waited_for_or_given_up() {
+    let mut world = running(sized("1"), "NotRequired");
+    world.sizes = Err(ResizeFailure::Deferred("full".into()));
+    world.change(|spec| spec["containers"][0]["resources"] = sized("2"));
+    assert_eq!(
+        (world.took().as_str(), world.condition("PodResizePending").as_str()),
+        ("resize a", "Deferred")
+    );
+    assert_eq!(world.condition("PodResizeInProgress"), "none");
+    world.sizes = Ok(());
+    world.wait(1);
+    assert_eq!((world.took().as_str(), world.condition("PodResizePending").as_str()), ("resize a", "none"));
+    world.sizes = Err(ResizeFailure::Infeasible("too much".into()));
+    world.change(|spec| spec["containers"][0]["resources"] = sized("900"));
+    world.wait(100);
+    assert_eq!(
+        (world.took().as_str(), world.condition("PodResizePending").as_str()),
+        ("resize a", "Infeasible")
+    );
+    // Back to what it has: nothing is pending any more.
+    world.change(|spec| spec["containers"][0]["resources"] = sized("2"));
+    assert_eq!((world.took().as_str(), world.condition("PodResizePending").as_str()), ("", "none"));
+}
+
+#[test]
+fn a_container_starts_anew_for_another_size_when_it_wants_so() {
+    let mut world = running(sized("1"), "RestartContainer");
+    world.change(|spec| spec["containers"][0]["resources"] = sized("2"));
+    assert_eq!(world.took(), "resize a, stop a-0 30, create a/1, start a");
+    assert_eq!(world.status["containerStatuses"][0]["resources"]["limits"]["cpu"], "2");
 }

@@ -18,6 +18,7 @@ fn config() -> ContainerConfig {
         stdin: false,
         stdin_once: false,
         tty: false,
+        processes_of: None,
         resources: Default::default(),
         security: Security {
             run_as_user: None,

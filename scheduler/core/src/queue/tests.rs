@@ -54,6 +54,19 @@ fn an_unschedulable_pod_waits_for_a_change_that_may_help_and_for_its_backoff() {
     assert_eq!(pop(&mut queue, SECOND).as_deref(), Some("a"));
 }
 
+/// A node that is opened again keeps its taint for a moment: the pod failed for the one, and waits for the other.
+#[test]
+fn what_was_hidden_behind_the_cause_of_a_failure_is_waited_for() {
+    let mut queue = Queue::new();
+    queue.set(pod("a", 0), Moment::ZERO);
+    assert_eq!(pop(&mut queue, Moment::ZERO).as_deref(), Some("a"));
+    queue.unschedulable(&key("a"), "a", Causes::UNSCHEDULABLE, Moment::ZERO);
+    queue.wake_all(Causes::UNSCHEDULABLE, 2 * SECOND, |_, _| false);
+    assert_eq!(queue.depths(), (0, 0, 1));
+    queue.wake_all(Causes::TAINT, 2 * SECOND, |_, _| true);
+    assert_eq!(pop(&mut queue, 2 * SECOND).as_deref(), Some("a"));
+}
+
 #[test]
 fn failures_back_off_from_one_to_ten_seconds() {
     let mut queue = Queue::new();

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 
-use super::{CheckpointError, Image, SYNC_EVERY, Sealer, VERSION, read, texts};
+use super::{CheckpointError, Image, SYNC_EVERY, Sealer, VERSION, read_beside, texts};
 use crate::crypt::{CryptError, Keys};
 use crate::disk::{Disk, DiskFile};
+use crate::snapshot::Snapshot;
 
 /// Takes in the texts of a state, in order.
 pub struct Receiver {
     disk: Arc<dyn Disk>,
     keys: Keys,
     rng: ChaCha20Rng,
+    /// What the member holds until it has the whole state.
+    held: Snapshot,
     writing: Option<Writing>,
 }
 
@@ -36,17 +39,18 @@ pub struct Received {
 // === impl Receiver ===
 
 impl Receiver {
-    /// A receiver of texts of that version.
+    /// A receiver of texts of that version, for a member that holds a state already.
     pub fn new(
         disk: Arc<dyn Disk>,
         keys: Keys,
         rng: ChaCha20Rng,
+        held: Snapshot,
         version: u32,
     ) -> Result<Self, CheckpointError> {
         if version != VERSION {
             return Err(CryptError::Version { found: version, known: VERSION }.into());
         }
-        Ok(Self { disk, keys, rng, writing: None })
+        Ok(Self { disk, keys, rng, held, writing: None })
     }
 
     /// Takes in the next text.
@@ -61,7 +65,7 @@ impl Receiver {
                     self.disk.remove(&name)?;
                 }
                 let file = self.disk.create(&name, 0)?;
-                let sealer = Sealer::new(index, &self.keys, &mut self.rng)?;
+                let sealer = Sealer::new(index, VERSION, &self.keys, &mut self.rng)?;
                 self.writing.insert(Writing { name, file, sealer, unsynced: 0 }).append(&facts)
             }
         }
@@ -74,7 +78,7 @@ impl Receiver {
         };
         let name = writing.name.clone();
         let read = writing.file.sync().map_err(CheckpointError::from).and_then(|()| {
-            let (_, image) = read(&mut *self.disk.open(&name)?, &self.keys)?;
+            let (_, image) = read_beside(&mut *self.disk.open(&name)?, &self.keys, &self.held)?;
             Ok(image)
         });
         match read {

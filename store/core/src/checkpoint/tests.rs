@@ -95,11 +95,13 @@ fn a_checkpoint_of_the_version_before_knows_its_members_by_id() {
 /// Sends the texts of an image to a member with a key of its own, changed on the way.
 fn sent(
     image: Image,
+    held: &Snapshot,
     disk: &SimDisk,
     change: impl Fn(usize, Vec<u8>) -> Option<Vec<u8>>,
 ) -> Result<Received, CheckpointError> {
     let rng = ChaCha20Rng::seed_from_u64(2);
-    let mut receiver = Receiver::new(std::sync::Arc::new(disk.clone()), keys(2, 2), rng, VERSION)?;
+    let mut receiver =
+        Receiver::new(std::sync::Arc::new(disk.clone()), keys(2, 2), rng, held.clone(), VERSION)?;
     let mut texts = Texts::new(image);
     let mut number = 0;
     while let Some(text) = texts.next_text(Vec::new()) {
@@ -115,7 +117,7 @@ fn sent(
 fn a_state_that_was_sent_is_the_same_under_another_key() {
     for (objects, size) in [(0, 0), (1000, 1000)] {
         let (disk, image) = (SimDisk::new(), image(objects, size));
-        let received = sent(image.clone(), &disk, |_, text| Some(text)).unwrap();
+        let received = sent(image.clone(), &Snapshot::default(), &disk, |_, text| Some(text)).unwrap();
         assert!(received.image.snapshot.objects == image.snapshot.objects && received.image.received);
         assert_eq!((&received.image.members, received.image.applied), (&image.members, image.applied));
         disk.rename(&received.file, &name(42)).unwrap();
@@ -124,13 +126,29 @@ fn a_state_that_was_sent_is_the_same_under_another_key() {
 }
 
 #[test]
+fn what_a_member_holds_already_takes_no_memory_again() {
+    let image = image(1000, 1000);
+    let mut held = image.snapshot.clone();
+    let (changed, _) = held.objects.iter().nth(500).map(|(key, entry)| (key.clone(), entry.clone())).unwrap();
+    held.put(changed.clone(), Entry::new("other".into(), 1, 1, None, None));
+    let received = sent(image.clone(), &held, &SimDisk::new(), |_, text| Some(text)).unwrap();
+    for (key, entry) in &received.image.snapshot.objects {
+        let before = held.get(key).unwrap();
+        assert_eq!(entry, image.snapshot.get(key).unwrap());
+        assert_eq!(entry.value.as_ptr() == before.value.as_ptr(), *key != changed);
+    }
+}
+
+#[test]
 fn a_state_that_was_cut_or_changed_is_not_taken() {
     let image = image(1000, 1000);
     for broken in 0..4 {
         let disk = SimDisk::new();
-        let without = sent(image.clone(), &disk, |number, text| (number != broken).then_some(text));
+        let without = sent(image.clone(), &Snapshot::default(), &disk, |number, text| {
+            (number != broken).then_some(text)
+        });
         assert!(without.is_err(), "without text {broken}");
-        let changed = sent(image.clone(), &disk, |number, mut text| {
+        let changed = sent(image.clone(), &Snapshot::default(), &disk, |number, mut text| {
             let at = text.len() / 2;
             text[at] ^= u8::from(number == broken);
             Some(text)

@@ -21,6 +21,7 @@ const WITH_MEMBERS: u32 = 2;
 /// Turns an image into texts, one at a time.
 pub struct Texts {
     image: Image,
+    version: u32,
     stage: Stage,
 }
 
@@ -41,7 +42,12 @@ pub(super) struct Meta {
 impl Texts {
     /// The texts of an image.
     pub fn new(image: Image) -> Self {
-        Self { image, stage: Stage::Meta }
+        Self::of_version(image, VERSION)
+    }
+
+    /// The texts of an image as an earlier program wrote them. What that one did not know is left out.
+    pub(super) fn of_version(image: Image, version: u32) -> Self {
+        Self { image, version, stage: Stage::Meta }
     }
 
     /// The next text, behind what `start` holds; `None` at the end.
@@ -49,7 +55,7 @@ impl Texts {
         let mut out = Writer::behind(start);
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Meta => {
-                write_meta(&mut out, &self.image, self.image.snapshot.len() as u64);
+                write_meta(&mut out, &self.image, self.image.snapshot.len() as u64, self.version);
                 self.stage = Stage::Objects { behind: None };
             }
             Stage::Objects { behind } => self.objects(&mut out, behind),
@@ -83,11 +89,11 @@ pub(super) fn mark_received(text: &Bytes) -> Result<(u64, Vec<u8>), WireError> {
     let mut meta = read_meta(text, VERSION)?;
     meta.image.received = true;
     let mut out = Writer::with_capacity(text.len() + 16);
-    write_meta(&mut out, &meta.image, meta.count);
+    write_meta(&mut out, &meta.image, meta.count, VERSION);
     Ok((meta.image.applied.index, out.finish()))
 }
 
-fn write_meta(out: &mut Writer, image: &Image, count: u64) {
+fn write_meta(out: &mut Writer, image: &Image, count: u64, version: u32) {
     let Image { applied, conf_state, sessions, members, received, snapshot } = image;
     out.u8(META);
     out.varint(applied.index);
@@ -105,8 +111,10 @@ fn write_meta(out: &mut Writer, image: &Image, count: u64) {
     out.varint(snapshot.compacted_revision);
     out.varint(snapshot.hash);
     out.varint(count);
-    out.u8(u8::from(*received));
-    members.encode(out);
+    if version >= WITH_MEMBERS {
+        out.u8(u8::from(*received));
+        members.encode(out);
+    }
 }
 
 pub(super) fn read_meta(text: &Bytes, version: u32) -> Result<Meta, WireError> {

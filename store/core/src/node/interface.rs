@@ -61,6 +61,8 @@ pub enum Event {
     },
     /// A peer refuses this member, because the group has removed it.
     Removed,
+    /// What this member did last took as long as its followers wait for a leader, or longer.
+    Slow,
     /// Nothing happened but time. May make the node write up to [`EXPIRE_BYTES`](super::EXPIRE_BYTES).
     Tick,
     /// There is no room to write expiries: the node waits before it tries again.
@@ -213,6 +215,11 @@ pub struct Settings {
     pub transfer_bytes: usize,
     /// How many commands of this member may be under way at once; at most half of what a session remembers.
     pub under_way: usize,
+    /// How many rounds of entries a leader has under way at once; what is proposed meanwhile waits for the next.
+    pub rounds: usize,
+    /// How long a leader waits for the next entries, which tell followers that those before are committed, in
+    /// milliseconds. After one that came alone it does not wait.
+    pub tell_ms: i64,
     /// After how many ticks a writer, reader or change that waits is given up.
     pub patience_ticks: u64,
     /// The ticks between two marks at which members compare their states.
@@ -233,6 +240,8 @@ impl Settings {
             catch_up_bytes: 16 << 20,
             transfer_bytes: 256 << 20,
             under_way: 4,
+            rounds: 2,
+            tell_ms: 5,
             patience_ticks: 200,
             mark_ticks: 100,
         }

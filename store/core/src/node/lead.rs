@@ -13,6 +13,18 @@ const ROUND_TICKS: u64 = 10;
 /// After how many ticks this member tells the group its name and address again.
 const DESCRIBE_TICKS: u64 = 40;
 
+/// A leader that is slow twice within this many ticks hands the lead over: once is an accident.
+const SLOW_WITHIN_TICKS: u64 = 200;
+/// It does so no more often than this: where all disks are slow, another leader is no better.
+const HAND_OVER_TICKS: u64 = 600;
+
+/// When this member was slow.
+#[derive(Debug, Default)]
+pub(super) struct Slowness {
+    seen: Option<u64>,
+    handed_over: Option<u64>,
+}
+
 /// What a leader knows; forgotten with every change of the lead.
 #[derive(Debug, Default)]
 pub(super) struct Lead {
@@ -23,6 +35,8 @@ pub(super) struct Lead {
     /// When the last mark was made, and at which revision.
     mark: Option<(u64, u64)>,
     described: Option<u64>,
+    /// How far each member was told that the log is committed.
+    pub(super) told: BTreeMap<u64, u64>,
 }
 
 // === impl Node ===
@@ -54,6 +68,29 @@ impl Node {
         }
         if let Some(learner) = ready {
             self.propose_change(ConfChangeType::AddNode, learner, &Note::default());
+        }
+    }
+
+    /// A leader whose disk is slow makes all writers wait. It gives the lead to a voter that keeps up, where there is one.
+    pub(super) fn consider_handing_over(&mut self) {
+        if !self.leads() || self.alone() {
+            return;
+        }
+        let again = self.slowness.seen.is_some_and(|at| self.tick <= at + SLOW_WITHIN_TICKS);
+        self.slowness.seen = Some(self.tick);
+        let lately = self.slowness.handed_over.is_some_and(|at| self.tick < at + HAND_OVER_TICKS);
+        let raft = &self.raft.raft;
+        let keeps_up = |heir: &u64| {
+            let progress = raft.prs().get(*heir);
+            progress
+                .is_some_and(|progress| progress.recent_active && progress.matched >= raft.raft_log.committed)
+        };
+        if again
+            && !lately
+            && let Some(heir) = self.successor().filter(keeps_up)
+        {
+            self.slowness = Slowness { seen: None, handed_over: Some(self.tick) };
+            self.raft.transfer_leader(heir);
         }
     }
 

@@ -131,6 +131,8 @@ impl Node {
     fn send(&mut self, messages: Vec<Message>) {
         let is_state = |message: &Message| message.get_msg_type() == MessageType::MsgSnapshot;
         let (states, messages): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_state);
+        let appends = messages.iter().filter(|message| message.get_msg_type() == MessageType::MsgAppend);
+        self.lead.told.extend(appends.map(|message| (message.to, message.commit)));
         if !messages.is_empty() {
             self.actions.push_back(Action::Send(messages));
         }
@@ -154,6 +156,7 @@ impl Node {
         }
         self.followed = now;
         self.lead = super::Lead::default();
+        self.forget_gathered();
         self.reads.ask_again(u64::MAX);
         self.changes.ask_again();
         if self.leader().is_some() {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use raft::eraftpb::HardState;
+use raft::{GetEntriesContext, Storage as _};
 
 use super::*;
 use crate::command::{self, Command, Origin};
@@ -22,30 +23,31 @@ struct Group {
     trace: Vec<String>,
 }
 
+/// A member of a group of so many that has not done anything yet.
+fn node(members: u64, member: u64, seed: u64) -> Node {
+    let conf_state = ConfState { voters: (1..=members).collect(), ..ConfState::default() };
+    let members = Members::of(&conf_state.voters);
+    let image = Image { applied: GENESIS, conf_state, members, ..Image::default() };
+    let hard_state = HardState { term: GENESIS.term, commit: GENESIS.index, ..HardState::default() };
+    let recovered = Recovered {
+        image,
+        hard_state,
+        entries: Vec::new(),
+        segments: Vec::new(),
+        dropped: Vec::new(),
+        next_segment: 1,
+        old_checkpoints: Vec::new(),
+        uses_retired_key: false,
+        notes: Vec::new(),
+    };
+    let settings = Settings { patience_ticks: 40, mark_ticks: 10, ..Settings::new(member) };
+    Node::new(settings, recovered, 1, seed, 0).unwrap()
+}
+
 impl Group {
     fn new(members: u64) -> Self {
-        let conf_state = ConfState { voters: (1..=members).collect(), ..ConfState::default() };
-        let node = |member| {
-            let members = Members::of(&conf_state.voters);
-            let conf_state = conf_state.clone();
-            let image = Image { applied: GENESIS, conf_state, members, ..Image::default() };
-            let hard_state = HardState { term: GENESIS.term, commit: GENESIS.index, ..HardState::default() };
-            let recovered = Recovered {
-                image,
-                hard_state,
-                entries: Vec::new(),
-                segments: Vec::new(),
-                dropped: Vec::new(),
-                next_segment: 1,
-                old_checkpoints: Vec::new(),
-                uses_retired_key: false,
-                notes: Vec::new(),
-            };
-            let settings = Settings { patience_ticks: 40, mark_ticks: 10, ..Settings::new(member) };
-            (member, Node::new(settings, recovered, 1, member, 0).unwrap())
-        };
         let mut group = Self {
-            nodes: (1..=members).map(node).collect(),
+            nodes: (1..=members).map(|member| (member, node(members, member, member))).collect(),
             now_ms: 0,
             cut_off: None,
             answers: Vec::new(),
@@ -194,6 +196,60 @@ fn three_members_replicate_and_survive_a_lost_leader() {
 }
 
 #[test]
+fn what_comes_while_rounds_are_under_way_goes_together_in_the_next() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    let (node, now_ms) = (group.nodes.get_mut(&leader).unwrap(), group.now_ms);
+    let mut appended = Vec::new();
+    for ticket in 0..6 {
+        node.handle(Event::Commit { ticket, txn: Txn::put(format!("k{ticket}"), "v") }, now_ms);
+        while let Some(action) = node.poll_action() {
+            match action {
+                Action::Append(record) => appended.push(record.entries.len()),
+                Action::Sync { number } => node.handle(Event::Persisted { number }, now_ms),
+                // Lost, so that no round comes to its end.
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(appended, vec![1; node.settings.rounds]);
+    let before = node.raft.raft.raft_log.last_index();
+    group.pass(500);
+    assert_eq!(group.answers.len(), 6);
+    let log = group.nodes[&leader].raft.store();
+    let entries = log.entries(before + 1, before + 2, None, GetEntriesContext::empty(false)).unwrap();
+    let commands = command::decode(&entries[0].data).unwrap();
+    assert_eq!(commands[0].bodies.len(), 6 - appended.len(), "what waited is one command");
+}
+
+#[test]
+fn who_waits_for_a_write_learns_of_it_at_once_and_others_in_a_moment() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    let mut others = (1..=3).filter(|member| *member != leader);
+    let (waits, other) = (others.next().unwrap(), others.next().unwrap());
+    let revisions = |group: &Group| {
+        [leader, waits, other].map(|member| group.nodes[&member].state().snapshot().revision())
+    };
+    let put = |ticket| Event::Commit { ticket, txn: Txn::put("k", "v") };
+    group.tell(waits, put(1));
+    assert_eq!(group.answers.len(), 1);
+    group.pass(100);
+    group.tell(leader, put(2));
+    assert_eq!(revisions(&group), [3, 3, 3], "one that comes alone is told at once");
+    group.tell(leader, put(3));
+    assert_eq!(revisions(&group), [4, 3, 3], "the next is waited for");
+    group.tell(waits, put(4));
+    assert_eq!((revisions(&group), group.answers.len()), ([5, 5, 5], 4));
+    group.tell(leader, put(5));
+    assert_eq!(revisions(&group), [6, 5, 5]);
+    group.pass(10);
+    assert_eq!(revisions(&group), [6, 6, 6]);
+}
+
+#[test]
 fn a_write_under_way_is_applied_once_when_the_lead_changes() {
     let mut group = Group::new(3);
     group.pass(2000);
@@ -266,13 +322,27 @@ fn who_lost_what_it_had_acknowledged_stops() {
 fn a_run_whose_number_fell_behind_answers_and_takes_a_new_one() {
     let mut group = Group::new(1);
     let node = group.nodes.get_mut(&1).unwrap();
-    let origin = Origin { member: 1, boot: 9, sequence: 3 };
+    let ahead = node.boot + 9;
+    let origin = Origin { member: 1, boot: ahead, sequence: 3 };
     let earlier = Command { origin, bodies: vec![Body::Txn(Txn::put("a", "1"))] };
     assert!(node.propose_data(command::encode(&earlier).into()));
     group.settle();
     group.tell(1, Event::Commit { ticket: 1, txn: Txn::put("b", "2") });
     assert_eq!(group.answers, [(1, Outcome::Committed { revisions: vec![3] })]);
-    assert!(group.nodes[&1].boot > 9);
+    assert!(group.nodes[&1].boot > ahead);
+}
+
+#[test]
+fn what_a_run_before_has_sent_is_not_taken_for_what_this_one_sends() {
+    let mut group = Group::new(1);
+    let own = group.nodes.get_mut(&1).unwrap();
+    // Nothing of the run before was applied when this one began, at a time when the clock shows the same again.
+    let before = (2..).map(|seed| node(1, 1, seed).boot).find(|boot| *boot < own.boot).unwrap();
+    let origin = Origin { member: 1, boot: before, sequence: own.flights.seal(Vec::new()).0.sequence + 1 };
+    let earlier = Command { origin, bodies: vec![Body::Txn(Txn::put("a", "1"))] };
+    assert!(own.propose_data(command::encode(&earlier).into()));
+    group.tell(1, Event::Commit { ticket: 1, txn: Txn::put("b", "2") });
+    assert_eq!(group.answers, [(1, Outcome::Committed { revisions: vec![3] })]);
 }
 
 #[test]
@@ -289,4 +359,67 @@ fn a_member_whose_clock_is_set_back_goes_on_ticking() {
     }
     group.pass(3000);
     assert!(group.leader().is_some_and(|second| second != leader));
+}
+
+#[test]
+fn a_leader_that_is_slow_again_and_again_hands_the_lead_over() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let first = group.leader().expect("a leader");
+    group.tell(first, Event::Commit { ticket: 1, txn: Txn::put("a", "v") });
+    group.tell(first, Event::Slow);
+    group.pass(500);
+    assert_eq!(group.leader(), Some(first), "once is an accident");
+    group.tell(first, Event::Slow);
+    let second = group.leader().expect("another leader, without an election's wait");
+    assert_ne!(second, first);
+    group.tell(second, Event::Commit { ticket: 2, txn: Txn::put("b", "v") });
+    assert_eq!(group.answers.last().map(|(ticket, _)| *ticket), Some(2));
+
+    // Where the others are as slow, the lead does not go round and round.
+    group.nodes.get_mut(&second).unwrap().raft.transfer_leader(first);
+    group.settle();
+    assert_eq!(group.leader(), Some(first));
+    for _ in 0..5 {
+        group.tell(first, Event::Slow);
+        group.pass(500);
+    }
+    assert_eq!(group.leader(), Some(first));
+}
+
+#[test]
+fn a_slow_leader_does_not_hand_the_lead_to_who_is_behind() {
+    let mut group = Group::new(2);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    group.cut_off = Some(3 - leader);
+    group.tell(leader, Event::Commit { ticket: 1, txn: Txn::put("a", "v") });
+    let progress = group.nodes.get_mut(&leader).unwrap().raft.raft.mut_prs().get_mut(3 - leader).unwrap();
+    progress.recent_active = false;
+    group.tell(leader, Event::Slow);
+    group.tell(leader, Event::Slow);
+    assert!(group.nodes[&leader].leads() && group.nodes[&leader].raft.raft.lead_transferee.is_none());
+}
+
+/// raft-rs lets `next` fall to or behind `match` when a rejection comes late, and then asserts that it is not so.
+#[test]
+fn an_old_rejection_does_not_take_a_leader_back_behind_what_was_acknowledged() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let leader = group.leader().expect("a leader");
+    for ticket in 0..5 {
+        group.tell(leader, Event::Commit { ticket, txn: Txn::put(format!("k{ticket}"), "v") });
+    }
+    let (follower, now_ms) = ((1..=3).find(|member| *member != leader).unwrap(), group.now_ms);
+    let node = group.nodes.get_mut(&leader).unwrap();
+    let term = node.term();
+    let progress = node.raft.raft.mut_prs().get_mut(follower).unwrap();
+    progress.become_probe();
+    let matched = progress.matched;
+    let mut old =
+        Message { from: follower, to: leader, term, index: matched, reject: true, ..Message::default() };
+    old.set_msg_type(MessageType::MsgAppendResponse);
+    node.handle(Event::Message(Box::new(old)), now_ms);
+    let progress = node.raft.raft.prs().get(follower).unwrap();
+    assert!(progress.next_idx > progress.matched && progress.matched == matched);
 }

@@ -1,7 +1,11 @@
-//! Why a request failed.
+//! Why a request failed, and what that means to who sent it.
 
+use std::error::Error as Cause;
+
+use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use tower::BoxError;
+
+type BoxError = Box<dyn Cause + Send + Sync>;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,16 +80,23 @@ impl Error {
         }
     }
 
-    pub(crate) fn transport(source: impl Into<BoxError>) -> Self {
+    /// Whether a write was carried out is not known: it may have been, or may still be.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::Transport(_)) || self.code() == Some(504)
+    }
+
+    /// The request or its answer did not get through.
+    pub fn transport(source: impl Into<BoxError>) -> Self {
         Self::Transport(source.into())
     }
 
-    pub(crate) fn request(source: impl Into<BoxError>) -> Self {
+    /// The request cannot be made.
+    pub fn request(source: impl Into<BoxError>) -> Self {
         Self::Request(source.into())
     }
 
     /// The error that an answer with this code and body stands for.
-    pub(crate) fn from_answer(code: http::StatusCode, body: &[u8]) -> Self {
+    pub fn from_answer(code: StatusCode, body: &[u8]) -> Self {
         let status = serde_json::from_slice::<Status>(body)
             .ok()
             .filter(|status| status.code.is_some() || status.message.is_some())
@@ -106,7 +117,7 @@ impl Error {
 
 /// The innermost reason: the libraries around it each repeat what is within them.
 fn cause(error: &BoxError) -> String {
-    let mut cause: &(dyn std::error::Error + 'static) = error.as_ref();
+    let mut cause: &(dyn Cause + 'static) = error.as_ref();
     while let Some(inner) = cause.source() {
         cause = inner;
     }
@@ -128,14 +139,14 @@ mod tests {
     #[test]
     fn answers_become_errors() {
         let conflict = br#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Conflict","message":"m","code":409}"#;
-        let error = Error::from_answer(http::StatusCode::CONFLICT, conflict);
+        let error = Error::from_answer(StatusCode::CONFLICT, conflict);
         assert!(error.is_conflict() && !error.is_already_exists() && !error.is_transient());
         assert_eq!(error.to_string(), "m");
-        let plain = Error::from_answer(http::StatusCode::BAD_GATEWAY, b" upstream is down\n");
+        let plain = Error::from_answer(StatusCode::BAD_GATEWAY, b" upstream is down\n");
         assert_eq!(plain.to_string(), "the server answered 502 Bad Gateway: upstream is down");
         assert!(plain.is_transient());
         assert_eq!(plain.code(), Some(502));
-        let gone = Error::from_answer(http::StatusCode::GONE, b"");
+        let gone = Error::from_answer(StatusCode::GONE, b"");
         assert!(gone.is_expired());
     }
 
