@@ -147,16 +147,17 @@ impl Acceptor {
     /// Serves a connection on a task of its own; `place` is free again when it ends.
     fn spawn(self: Arc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
         let tasks = self.shell.tasks.clone();
+        // Here, and not by the task: who came first is the oldest.
+        let stranger = self.strangers.enter();
         tasks.spawn(async move {
             let _place = place;
-            self.serve(stream).await;
+            self.serve(stream, stranger).await;
         });
     }
 
-    async fn serve(&self, stream: TcpStream) {
+    async fn serve(&self, stream: TcpStream, stranger: Stranger) {
         // Answers are written whole; waiting for more would only delay them. It is not needed for correctness.
         let _ = stream.set_nodelay(true);
-        let stranger = self.strangers.enter();
         let handshake = tokio::time::timeout(self.shell.limits.handshake, self.tls.acceptor().accept(stream));
         let stream = tokio::select! {
             () = self.shell.lingered() => return,
