@@ -137,9 +137,7 @@ fn strangers() -> Result<()> {
     let other = "ab".repeat(32);
     refused("agent", &server, &format!("abcdef.0123456789abcdef.{other}"), "belongs to another cluster")?;
     let for_server = hosts.token(1, "s1", true)?;
-    let taken = e2e::netns::within(&hosts.netns(2).to_owned(), || {
-        Ok(std::net::TcpListener::bind(("0.0.0.0", PORT))?)
-    })?;
+    let taken = e2e::netns::within(hosts.netns(2), || Ok(std::net::TcpListener::bind(("0.0.0.0", PORT))?))?;
     refused("server", &server, &for_server, "cannot be listened on")?;
     drop(taken);
     let kubectl = hosts.kubeconfig(1, "s1")?.to_string_lossy().into_owned();

@@ -127,7 +127,7 @@ fn nothing_is_given_back_on_the_word_of_a_cache() {
     };
     let question = Question::List(resources[0].clone(), "default".to_owned());
     let (asks, _) = plan(&view, &Answers::new(), Timestamp::UNIX_EPOCH);
-    assert_eq!(asks.questions, [question.clone()]);
+    assert_eq!(asks.questions, std::slice::from_ref(&question));
     let check = |live: &[(&str, u64)], writes: bool| {
         let live = live.iter().map(|(name, revision)| typed(name, *revision).metadata.clone()).collect();
         let answers = Answers::from([(question.clone(), Answer::Listed(live))]);
