@@ -349,7 +349,7 @@ enum Following {
     /// The first snapshot is not indexed yet; these events came meanwhile.
     Early(Vec<Arc<Event>>),
     /// The newest indexes.
-    Indexed(Derived),
+    Indexed(Box<Derived>),
 }
 
 struct Shared(Arc<Follower>);
@@ -367,7 +367,7 @@ impl Follower {
             Following::Indexed(_) => return,
         }
         self.derived.store(Arc::new(derived.clone()));
-        *state = Following::Indexed(derived);
+        *state = Following::Indexed(Box::new(derived));
     }
 }
 
@@ -378,7 +378,7 @@ impl Observer for Shared {
             Following::Early(early) => early.extend_from_slice(events),
             Following::Indexed(derived) => {
                 derived.apply(events.iter().map(|event| &**event));
-                self.0.derived.store(Arc::new(derived.clone()));
+                self.0.derived.store(Arc::new(Derived::clone(derived)));
             }
         }
         // An error means that the server has stopped.
@@ -389,7 +389,7 @@ impl Observer for Shared {
         let derived = Derived::build(snapshot);
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.derived.store(Arc::new(derived.clone()));
-        *state = Following::Indexed(derived);
+        *state = Following::Indexed(Box::new(derived));
         // An error means that the server has stopped.
         let _ = self.0.batches.send(News::Replaced(snapshot.revision()));
     }
