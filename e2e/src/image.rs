@@ -31,6 +31,7 @@ pub fn pack(tool: &Path, archive: &Path) -> Result<()> {
     // `kubectl cp` runs a tar in the container.
     let mut link = header();
     link.set_entry_type(tar::EntryType::Symlink);
+    link.set_mode(0o777);
     link.set_size(0);
     layer.append_link(&mut link, "tar", "tool")?;
     append(
