@@ -157,8 +157,8 @@ const steps = {
         const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'node-'));
         fs.writeFileSync(path.join(folder, 'file'), 'copied');
         const cp = new k8s.Cp(config);
-        await cp.cpToPod(namespace, pod, 'main', path.join(folder, 'file'), '/tmp');
-        // It is copied behind the back of the promise.
+        // Of a lone file it packs the content without a name. It is copied behind the back of the promise.
+        await cp.cpToPod(namespace, pod, 'main', folder, '/tmp');
         await eventually(async () => (await run(['/tool', 'cat', '/tmp/file'], null)).said === 'copied');
         fs.rmSync(folder, { recursive: true });
     },
