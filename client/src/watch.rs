@@ -1,14 +1,11 @@
 //! Watch answers: a body cut into lines.
 
-use std::borrow::Cow;
-
 use bytes::{Bytes, BytesMut};
 use client_core::object::ResourceType;
-use client_core::wire::JSON;
+use client_core::wire::{Envelope, JSON};
 use futures::FutureExt as _;
 use http::{Method, header};
 use http_body_util::BodyExt as _;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::params::{ListParams, Query};
@@ -37,14 +34,6 @@ pub struct RawEvent {
     pub kind: String,
     /// The object's JSON.
     pub object: Box<RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    object: &'a RawValue,
 }
 
 // === impl Lines ===

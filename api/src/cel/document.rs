@@ -8,40 +8,17 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map as JsonMap, Number, Value as Json};
 
 use super::functions::conversions;
+use super::parser::RESERVED;
 use super::value::{Key, List, Map, Shape, Shaped, Text, Value};
 use crate::schema::ListType;
 use crate::schema::structural::{Additional, JsonType, Node};
 
-/// Words that a field cannot be called by; between underscores it can.
-const KEYWORDS: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 /// What stands for what has no place in a name.
 const ESCAPES: &[(&str, char)] = &[("__dot__", '.'), ("__dash__", '-'), ("__slash__", '/')];
 
 /// The name that expressions have for a field; nothing where they cannot name it.
 pub(super) fn escaped(name: &str) -> Option<String> {
-    if KEYWORDS.contains(&name) {
+    if is_keyword(name) {
         return Some(format!("__{name}__"));
     }
     let mut out = name.replace("__", "__underscores__");
@@ -53,10 +30,15 @@ pub(super) fn escaped(name: &str) -> Option<String> {
         .then_some(out)
 }
 
+/// Whether a field cannot be called by a word; between underscores it can.
+fn is_keyword(word: &str) -> bool {
+    matches!(word, "true" | "false" | "null" | "in") || RESERVED.contains(&word)
+}
+
 /// The field that an expression means by a name.
 fn unescaped(name: &str) -> String {
     let word = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"));
-    if let Some(word) = word.filter(|word| KEYWORDS.contains(word)) {
+    if let Some(word) = word.filter(|word| is_keyword(word)) {
         return word.to_owned();
     }
     let (mut out, mut rest) = (String::with_capacity(name.len()), name);

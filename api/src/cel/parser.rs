@@ -12,8 +12,8 @@ const MAX_DEPTH: usize = 100;
 const MAX_LENGTH: usize = 100_000;
 /// What an operand may begin with, in the words of CEL's own parser.
 const OPERAND: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
-/// Words that are no names.
-const RESERVED: &[&str] = &[
+/// Words that are no names, besides the literals and operators that are words.
+pub(super) const RESERVED: &[&str] = &[
     "as",
     "break",
     "const",

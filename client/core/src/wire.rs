@@ -37,12 +37,15 @@ struct RawMeta {
     continue_token: Option<String>,
 }
 
+/// A line of a watch, whose object is not looked into.
 #[derive(Deserialize)]
-struct Envelope<'a> {
+pub struct Envelope<'a> {
+    /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`.
     #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
+    pub kind: Cow<'a, str>,
+    /// The object's JSON.
     #[serde(borrow)]
-    object: &'a RawValue,
+    pub object: &'a RawValue,
 }
 
 #[derive(Deserialize)]
