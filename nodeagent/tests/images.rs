@@ -28,6 +28,7 @@ const TESTS: &[(&str, fn())] = &[
     ("whiteouts_become_what_the_overlay_reads", whiteouts_become_what_the_overlay_reads),
     ("later_entries_replace_earlier_ones", later_entries_replace_earlier_ones),
     ("a_fifo_without_device_numbers_is_made", a_fifo_without_device_numbers_is_made),
+    ("blank_numbers_count_as_zero", blank_numbers_count_as_zero),
     ("docker_archives_are_loaded_found_and_removed", docker_archives_are_loaded_found_and_removed),
     (
         "content_is_shared_between_nodes_and_kept_while_any_needs_it",
@@ -227,6 +228,36 @@ fn docker_archive(dir: &Path, tag: &str, body: &str) -> PathBuf {
     let path = dir.join("image.tar");
     std::fs::write(&path, archive).unwrap();
     path
+}
+
+/// As Go's `archive/tar` reads them.
+fn blank_numbers_count_as_zero() {
+    for blank in [b' ', 0] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_size(5);
+        header.as_mut_bytes()[..5].copy_from_slice(b"blank");
+        // User, group and time.
+        header.as_mut_bytes()[108..124].fill(blank);
+        header.as_mut_bytes()[136..148].fill(blank);
+        header.set_cksum();
+        let mut layer = Layer::new();
+        layer.0.append(&header, &b"hello"[..]).unwrap();
+        header.as_mut_bytes()[..6].copy_from_slice(b"device");
+        header.set_entry_type(tar::EntryType::Char);
+        header.set_size(0);
+        header.as_mut_bytes()[100..108].fill(blank);
+        header.as_mut_bytes()[329..345].fill(blank);
+        header.set_cksum();
+        layer.0.append(&header, &b""[..]).unwrap();
+        let (dir, outcome) = unpacked(layer);
+        outcome.unwrap();
+        let file = dir.path().join("root/blank").metadata().unwrap();
+        assert_eq!((file.uid(), file.gid(), file.mtime()), (0, 0, 0));
+        let device = dir.path().join("root/device").metadata().unwrap();
+        assert_eq!((device.rdev(), device.mode() & 0o7777), (0, 0));
+    }
 }
 
 fn docker_archives_are_loaded_found_and_removed() {

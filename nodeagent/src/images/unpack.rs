@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -17,6 +18,10 @@ use sha2::{Digest, Sha256};
 
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
+
+/// Where a header of POSIX or GNU has the numbers of a device.
+const DEVICE_MAJOR: Range<usize> = 329..337;
+const DEVICE_MINOR: Range<usize> = 337..345;
 
 /// Counts and hashes what passes.
 struct Hashing<R> {
@@ -58,6 +63,36 @@ pub fn unpack(source: impl Read, root: &Path) -> io::Result<String> {
     // What follows the end of the archive is part of its digest.
     io::copy(&mut hashing, &mut io::sink())?;
     Ok(format!("sha256:{}", hex::encode(hashing.hash.finalize())))
+}
+
+/// The numbers of an entry's header. Blank ones count as 0: some makers of archives leave out what has no meaning.
+struct Numbers {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    /// Seconds since 1970.
+    changed: i64,
+}
+
+impl Numbers {
+    fn of(header: &tar::Header) -> io::Result<Numbers> {
+        let fields = header.as_old();
+        Ok(Numbers {
+            mode: or_blank(&fields.mode, || header.mode())? & 0o7777,
+            uid: or_blank(&fields.uid, || header.uid())? as u32,
+            gid: or_blank(&fields.gid, || header.gid())? as u32,
+            changed: or_blank(&fields.mtime, || header.mtime())? as i64,
+        })
+    }
+
+    fn owner(&self) -> (Option<Uid>, Option<Gid>) {
+        (Some(Uid::from_raw_unchecked(self.uid)), Some(Gid::from_raw_unchecked(self.gid)))
+    }
+}
+
+fn or_blank<T: Default>(field: &[u8], read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let is_blank = field.iter().all(|byte| matches!(byte, b' ' | 0));
+    if is_blank { Ok(T::default()) } else { read() }
 }
 
 /// The directory being filled.
@@ -162,7 +197,7 @@ impl Tree {
             return whiteout(&parent, &name, OsStr::from_bytes(hidden));
         }
         let kind = entry.header().entry_type();
-        let mode = entry.header().mode()? & 0o7777;
+        let numbers = Numbers::of(entry.header())?;
         if kind != Directory || !is_dir(&parent, &name)? {
             self.clear(&parent, &name)?;
         }
@@ -177,7 +212,7 @@ impl Tree {
                 self.last = None;
             }
             Link => return self.hard_link(entry, &parent, &name),
-            Char | Block | Fifo => special(entry, &parent, &name, kind, mode)?,
+            Char | Block | Fifo => special(entry, &parent, &name, kind, numbers.mode)?,
             Regular | Continuous | GNUSparse => {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -187,9 +222,9 @@ impl Tree {
             XGlobalHeader => return Ok(()),
             other => return Err(not_safe(&format!("unsupported entry type {other:?}"))),
         }
-        self.attributes(entry, &parent, &name, kind, mode)?;
+        self.attributes(entry, &parent, &name, kind, &numbers)?;
         if kind == Directory {
-            self.times.insert(parent_path.join(&name), entry.header().mtime()? as i64);
+            self.times.insert(parent_path.join(&name), numbers.changed);
         }
         Ok(())
     }
@@ -228,15 +263,14 @@ impl Tree {
         parent: &OwnedFd,
         name: &OsStr,
         kind: tar::EntryType,
-        mode: u32,
+        numbers: &Numbers,
     ) -> io::Result<()> {
-        let (uid, gid) = (entry.header().uid()? as u32, entry.header().gid()? as u32);
-        let owner = (Uid::from_raw_unchecked(uid), Gid::from_raw_unchecked(gid));
-        rustix::fs::chownat(parent, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
+        let (user, group) = numbers.owner();
+        rustix::fs::chownat(parent, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
         let link = kind == tar::EntryType::Symlink;
         if !link {
             // After chown, which clears set-user-id bits.
-            rustix::fs::chmodat(parent, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+            rustix::fs::chmodat(parent, name, Mode::from_raw_mode(numbers.mode), AtFlags::empty())?;
         }
         if let Some(extensions) = entry.pax_extensions()? {
             for extension in extensions.flatten() {
@@ -245,17 +279,16 @@ impl Tree {
             }
         }
         if kind != tar::EntryType::Directory {
-            set_time(parent, name, entry.header().mtime()? as i64)?;
+            set_time(parent, name, numbers.changed)?;
         }
         Ok(())
     }
 
     fn attributes_of_root<R: Read>(&self, entry: &mut tar::Entry<'_, R>) -> io::Result<()> {
-        let mode = entry.header().mode()? & 0o7777;
-        rustix::fs::fchmod(&self.root, Mode::from_raw_mode(mode))?;
-        let (uid, gid) = (entry.header().uid()? as u32, entry.header().gid()? as u32);
-        let owner = (Uid::from_raw_unchecked(uid), Gid::from_raw_unchecked(gid));
-        Ok(rustix::fs::fchown(&self.root, Some(owner.0), Some(owner.1))?)
+        let numbers = Numbers::of(entry.header())?;
+        rustix::fs::fchmod(&self.root, Mode::from_raw_mode(numbers.mode))?;
+        let (user, group) = numbers.owner();
+        Ok(rustix::fs::fchown(&self.root, user, group)?)
     }
 
     fn finish(self) -> io::Result<()> {
@@ -339,8 +372,11 @@ fn special<R: Read>(
         // Some archives have no number fields for a fifo.
         tar::EntryType::Fifo => (FileType::Fifo, 0),
         _ => {
-            let major = header.device_major()?.unwrap_or(0);
-            let minor = header.device_minor()?.unwrap_or(0);
+            let number = |field, read: fn(&tar::Header) -> io::Result<Option<u32>>| {
+                Ok::<u32, io::Error>(or_blank(&header.as_bytes()[field], || read(header))?.unwrap_or(0))
+            };
+            let major = number(DEVICE_MAJOR, tar::Header::device_major)?;
+            let minor = number(DEVICE_MINOR, tar::Header::device_minor)?;
             let file_type = match kind {
                 tar::EntryType::Char => FileType::CharacterDevice,
                 _ => FileType::BlockDevice,
