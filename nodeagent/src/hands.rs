@@ -331,35 +331,12 @@ async fn carry_out(
 ) -> Option<Event> {
     Some(match action {
         Action::MountVolumes => Event::Mounted(text(volumes::set_up(node, of).await)),
-        Action::UnmountVolumes => {
-            let dir = volumes::pod_dir(node, pod::uid(of));
-            let outcome = tokio::task::spawn_blocking(move || volumes::tear_down(&dir)).await;
-            node.tokens.forget(pod::uid(of));
-            node.pod_ips.lock().unwrap_or_else(PoisonError::into_inner).remove(pod::uid(of));
-            let logs = node.log_path(of, "", 0);
-            if let Some(dir) = logs.parent() {
-                let _ = tokio::fs::remove_dir_all(dir).await;
-            }
-            Event::Unmounted(text(outcome).and_then(text))
-        }
+        Action::UnmountVolumes => Event::Unmounted(clear(node, of).await),
         Action::PullImage { container } => {
             let outcome = node.pull(of, &container, reply).await;
             Event::Image { container, outcome }
         }
-        Action::RunSandbox { attempt } => {
-            if !pod::host_network(of)
-                && let Err(problem) = await_network(node, pods, of).await
-            {
-                return Some(Event::SandboxRan(Err(problem)));
-            }
-            let config = build::sandbox(of, attempt, &node.config.node_name, &node.config.cluster_domain);
-            let outcome = text(node.runtime.run_sandbox(config).await);
-            if let Ok(status) = &outcome {
-                let mut ips = node.pod_ips.lock().unwrap_or_else(PoisonError::into_inner);
-                ips.insert(pod::uid(of).to_owned(), status.ips.clone());
-            }
-            Event::SandboxRan(outcome)
-        }
+        Action::RunSandbox { attempt } => Event::SandboxRan(run_sandbox(node, pods, of, attempt).await),
         Action::StopSandbox(id) => {
             let outcome = absent_is_fine(node.runtime.stop_sandbox(&id).await);
             Event::SandboxStopped(id, outcome)
@@ -411,6 +388,37 @@ async fn carry_out(
             return None;
         }
     })
+}
+
+/// Takes the pod's volumes down, and removes what the node keeps of it besides.
+async fn clear(node: &Node, of: &Pod) -> Result<(), String> {
+    let dir = volumes::pod_dir(node, pod::uid(of));
+    let outcome = tokio::task::spawn_blocking(move || volumes::tear_down(&dir)).await;
+    node.tokens.forget(pod::uid(of));
+    node.pod_ips.lock().unwrap_or_else(PoisonError::into_inner).remove(pod::uid(of));
+    let logs = node.log_path(of, "", 0);
+    if let Some(dir) = logs.parent() {
+        // A pod that never ran has none.
+        let _ = tokio::fs::remove_dir_all(dir).await;
+    }
+    text(outcome).and_then(text)
+}
+
+/// Makes a sandbox, as soon as the node has a network for it.
+async fn run_sandbox(
+    node: &Node,
+    pods: &Weak<Pods>,
+    of: &Pod,
+    attempt: u32,
+) -> Result<SandboxStatus, String> {
+    if !pod::host_network(of) {
+        await_network(node, pods, of).await?;
+    }
+    let config = build::sandbox(of, attempt, &node.config.node_name, &node.config.cluster_domain);
+    let status = text(node.runtime.run_sandbox(config).await)?;
+    let mut ips = node.pod_ips.lock().unwrap_or_else(PoisonError::into_inner);
+    ips.insert(pod::uid(of).to_owned(), status.ips.clone());
+    Ok(status)
 }
 
 /// Gives a container the size that its spec says, if the node has room for it.

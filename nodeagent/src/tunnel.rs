@@ -7,14 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use jiff::Timestamp;
-use nodeagent_core::lifecycle::State;
-use nodeagent_core::logs::Filter;
 use nodeagent_core::pod;
 use nodeagent_core::runtime::{
     ContainerState, ContainerStatus, ExecConfig, RuntimeError, Session, SessionInput, SessionOutput,
 };
-use proto::tunnel::{Exit, Failure, Frame, Hello, Logs, Open, frame, open, tunnel_client::TunnelClient};
+use proto::tunnel::{Exit, Failure, Frame, Hello, Open, frame, open, tunnel_client::TunnelClient};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,8 +24,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::agent::TunnelConfig;
 use crate::driver::PodHandle;
-use crate::pods::{FOLLOWERS_MAX, Pods};
-use crate::{api, podlogs, sockets};
+use crate::pods::Pods;
+use crate::{api, sockets};
+
+mod logs;
 
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -210,7 +209,7 @@ async fn serve_request(
             let session = pods.node.runtime.attach(&status.id).await.map_err(refuse)?;
             interact(session, incoming, frames).await
         }
-        Some(open::Request::Logs(request)) => read_logs(pods, request, incoming, frames).await,
+        Some(open::Request::Logs(request)) => logs::read(pods, request, incoming, frames).await,
         Some(open::Request::Dial(dial)) => {
             let ip: IpAddr = dial
                 .address
@@ -389,102 +388,6 @@ async fn carry(
         result = outbound => result,
         () = inbound => Ok(()),
         () = frames.closed() => Ok(()),
-    }
-}
-
-async fn read_logs(
-    pods: &Arc<Pods>,
-    request: Logs,
-    mut incoming: mpsc::Receiver<Frame>,
-    frames: &Frames,
-) -> Result<(), Refusal> {
-    let handle =
-        pods.find(&request.namespace, &request.pod, &request.uid).ok_or_else(|| not_found(&request.pod))?;
-    let of = handle.pod();
-    let container = default_container(&of, &request.container);
-    let chosen = {
-        let machine = handle.machine();
-        let (current, previous) = machine.instances(&container).ok_or_else(|| {
-            Refusal(400, format!("container {container} is not valid for pod {}", request.pod))
-        })?;
-        if request.previous { previous.cloned() } else { current.cloned() }
-    };
-    let Some(status) = chosen else {
-        return Err(Refusal(
-            400,
-            if request.previous {
-                format!("previous terminated container \"{container}\" in pod \"{}\" not found", request.pod)
-            } else {
-                format!(
-                    "container \"{container}\" in pod \"{}\" is waiting to start: ContainerCreating",
-                    request.pod
-                )
-            },
-        ));
-    };
-    let path = pods.node.log_path(&of, &container, status.attempt);
-    let since = request.since_time.parse::<Timestamp>().ok().or_else(|| {
-        request.since_seconds.map(|seconds| {
-            let ago = jiff::SignedDuration::from_secs(seconds);
-            Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::MIN)
-        })
-    });
-    let unsigned = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
-    let filter = Filter {
-        since,
-        tail_lines: unsigned(request.tail_lines),
-        limit_bytes: unsigned(request.limit_bytes),
-        timestamps: request.timestamps,
-    };
-    let follow = request.follow;
-    let place = match follow {
-        true => Some(pods.followers.clone().try_acquire_owned().map_err(|_| {
-            Refusal(429, format!("{FOLLOWERS_MAX} logs of this node are followed already; try again later"))
-        })?),
-        false => None,
-    };
-    send(frames, frame::Frame::Ready(true)).await;
-    let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(4);
-    let ended = move || {
-        let machine = handle.machine();
-        let current = machine
-            .instances(&container)
-            .and_then(|(current, _)| current.map(|it| (it.id.clone(), it.state.clone())));
-        let runs = current
-            .is_some_and(|(id, state)| id == status.id && !matches!(state, ContainerState::Exited { .. }));
-        !runs || machine.state() == State::Gone
-    };
-    let reader = tokio::task::spawn_blocking(move || {
-        let _place = place;
-        podlogs::read(&path, filter, follow, ended, &sender)
-    });
-    // A quiet container says nothing that could fail to be sent: the client's end must be heard too. The reader ends by
-    // itself when nobody listens.
-    let gone = async {
-        tokio::select! {
-            () = frames.closed() => {}
-            () = async { while incoming.recv().await.is_some() {} } => {}
-        }
-    };
-    tokio::pin!(gone);
-    loop {
-        tokio::select! {
-            chunk = chunks.recv() => match chunk {
-                Some(chunk) => {
-                    if !send(frames, frame::Frame::Data(chunk)).await {
-                        return Ok(());
-                    }
-                }
-                None => break,
-            },
-            () = &mut gone => return Ok(()),
-        }
-    }
-    match reader.await {
-        Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Refusal(500, error.to_string()))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -11,75 +11,75 @@ use crate::verbs::session::text_at;
 pub fn write(text: &mut Text, pod: &Value) {
     text.head(pod);
     text.field(0, "Priority", number(pod, "/spec/priority"));
-    if let name @ [_, ..] = text_at(pod, "/spec/priorityClassName").as_bytes() {
-        text.field(0, "Priority Class Name", String::from_utf8_lossy(name));
-    }
-    if let name @ [_, ..] = text_at(pod, "/spec/serviceAccountName").as_bytes() {
-        text.field(0, "Service Account", String::from_utf8_lossy(name));
-    }
+    present(text, "Priority Class Name", pod, "/spec/priorityClassName");
+    present(text, "Service Account", pod, "/spec/serviceAccountName");
     match (text_at(pod, "/spec/nodeName"), text_at(pod, "/status/hostIP")) {
         ("", _) => text.field(0, "Node", "<none>"),
         (node, ip) => text.field(0, "Node", format!("{node}/{ip}")),
     }
-    if let start @ [_, ..] = text_at(pod, "/status/startTime").as_bytes() {
-        text.field(0, "Start Time", long_time(&String::from_utf8_lossy(start)));
+    match text_at(pod, "/status/startTime") {
+        "" => {}
+        start => text.field(0, "Start Time", long_time(start)),
     }
     text.pairs(0, "Labels", pod.pointer("/metadata/labels"));
     text.annotations(0, pod.pointer("/metadata/annotations"));
-    if let deletion @ [_, ..] = text_at(pod, "/metadata/deletionTimestamp").as_bytes() {
-        let age = super::age_of(&String::from_utf8_lossy(deletion), jiff::Timestamp::now());
-        text.field(0, "Status", format!("Terminating (lasts {age})"));
-        text.field(
-            0,
-            "Termination Grace Period",
-            format!("{}s", number(pod, "/metadata/deletionGracePeriodSeconds")),
-        );
-    } else {
-        text.field(0, "Status", text_at(pod, "/status/phase"));
+    phase(text, pod);
+    present(text, "SeccompProfile", pod, "/spec/securityContext/seccompProfile/type");
+    addresses(text, pod);
+    controlled_by(text, pod);
+    for (title, spec, status) in [
+        ("Init Containers", "/spec/initContainers", "/status/initContainerStatuses"),
+        ("Containers", "/spec/containers", "/status/containerStatuses"),
+    ] {
+        container::write_all(text, title, pod.pointer(spec), pod.pointer(status), 0);
     }
-    for (title, pointer) in [("Reason", "/status/reason"), ("Message", "/status/message")] {
-        if let value @ [_, ..] = text_at(pod, pointer).as_bytes() {
-            text.field(0, title, String::from_utf8_lossy(value));
+    text.conditions(pod, &[("Type", "/type"), ("Status", "/status")]);
+    volume::write_all(text, pod.pointer("/spec/volumes"), 0);
+    text.field(0, "QoS Class", text_at(pod, "/status/qosClass"));
+    scheduling(text, pod.get("spec"), 0);
+}
+
+/// Writes a field, if it is there.
+fn present(text: &mut Text, title: &str, pod: &Value, pointer: &str) {
+    match text_at(pod, pointer) {
+        "" => {}
+        value => text.field(0, title, value),
+    }
+}
+
+/// How far the pod is in its life, and why.
+fn phase(text: &mut Text, pod: &Value) {
+    match text_at(pod, "/metadata/deletionTimestamp") {
+        "" => text.field(0, "Status", text_at(pod, "/status/phase")),
+        deletion => {
+            let age = super::age_of(deletion, jiff::Timestamp::now());
+            text.field(0, "Status", format!("Terminating (lasts {age})"));
+            let grace = number(pod, "/metadata/deletionGracePeriodSeconds");
+            text.field(0, "Termination Grace Period", format!("{grace}s"));
         }
     }
-    if let profile @ [_, ..] = text_at(pod, "/spec/securityContext/seccompProfile/type").as_bytes() {
-        text.field(0, "SeccompProfile", String::from_utf8_lossy(profile));
-    }
+    present(text, "Reason", pod, "/status/reason");
+    present(text, "Message", pod, "/status/message");
+}
+
+fn addresses(text: &mut Text, pod: &Value) {
     text.field(0, "IP", text_at(pod, "/status/podIP"));
-    let ips = pod.pointer("/status/podIPs").and_then(Value::as_array).filter(|ips| !ips.is_empty());
-    match ips {
+    match pod.pointer("/status/podIPs").and_then(Value::as_array).filter(|ips| !ips.is_empty()) {
         None => text.field(0, "IPs", "<none>"),
         Some(ips) => {
             text.line(0, "IPs:");
             ips.iter().for_each(|ip| text.field(1, "IP", text_at(ip, "/ip")));
         }
     }
+}
+
+fn controlled_by(text: &mut Text, pod: &Value) {
     let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    let controller = owners
-        .into_iter()
-        .flatten()
-        .find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true));
-    if let Some(owner) = controller {
+    let mut owners = owners.into_iter().flatten();
+    let controls = |owner: &&Value| owner.get("controller").and_then(Value::as_bool) == Some(true);
+    if let Some(owner) = owners.find(controls) {
         text.field(0, "Controlled By", format!("{}/{}", text_at(owner, "/kind"), text_at(owner, "/name")));
     }
-    container::write_all(
-        text,
-        "Init Containers",
-        pod.pointer("/spec/initContainers"),
-        pod.pointer("/status/initContainerStatuses"),
-        0,
-    );
-    container::write_all(
-        text,
-        "Containers",
-        pod.pointer("/spec/containers"),
-        pod.pointer("/status/containerStatuses"),
-        0,
-    );
-    text.conditions(pod, &[("Type", "/type"), ("Status", "/status")]);
-    volume::write_all(text, pod.pointer("/spec/volumes"), 0);
-    text.field(0, "QoS Class", text_at(pod, "/status/qosClass"));
-    scheduling(text, pod.get("spec"), 0);
 }
 
 /// Node selectors and tolerations.
