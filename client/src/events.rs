@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use client_core::events::{Correlated, Correlator, EventNote, EventRecord, EventType, Limits};
@@ -13,6 +13,7 @@ use http::Method;
 use k8s_openapi::api::core::v1::{Event, EventSource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::params::{Patch, WriteParams};
@@ -30,8 +31,18 @@ const TRIES: u32 = 4;
 /// Takes notes and writes them as Events in the background. Clones share everything; the writers end with the last clone.
 #[derive(Clone)]
 pub struct Recorder {
-    lanes: Arc<[mpsc::Sender<Message>]>,
+    /// `None`: nothing is written.
+    shared: Option<Arc<Shared>>,
     dropped: Arc<AtomicU64>,
+}
+
+struct Shared {
+    client: Client,
+    source: EventSource,
+    instance: String,
+    runtime: Handle,
+    /// Each is started by its first note: there are many recorders, and most have little to say.
+    lanes: [OnceLock<mpsc::Sender<Message>>; LANES],
 }
 
 enum Message {
@@ -52,36 +63,29 @@ struct Writer {
 impl Recorder {
     /// A recorder for a component (for example `default-scheduler`), on a host if that matters. Must be called within a runtime.
     pub fn new(client: &Client, component: &str, host: Option<&str>) -> Self {
-        let source = EventSource { component: Some(component.to_owned()), host: host.map(str::to_owned) };
-        let lanes = (0..LANES).map(|_| {
-            let (sender, receiver) = mpsc::channel(WAITING);
-            let limits = Limits { remembered: 4096 / LANES, ..Limits::default() };
-            let writer = Writer {
-                client: client.clone(),
-                source: source.clone(),
-                instance: host.unwrap_or(component).to_owned(),
-                correlator: Correlator::new(limits),
-            };
-            tokio::spawn(writer.run(receiver));
-            sender
-        });
-        Self { lanes: lanes.collect(), dropped: Arc::default() }
+        let shared = Shared {
+            client: client.clone(),
+            source: EventSource { component: Some(component.to_owned()), host: host.map(str::to_owned) },
+            instance: host.unwrap_or(component).to_owned(),
+            runtime: Handle::current(),
+            lanes: [const { OnceLock::new() }; LANES],
+        };
+        Self { shared: Some(Arc::new(shared)), dropped: Arc::default() }
     }
 
     /// A recorder that writes nothing.
     pub fn disabled() -> Self {
-        Self { lanes: Arc::new([]), dropped: Arc::default() }
+        Self { shared: None, dropped: Arc::default() }
     }
 
     /// Takes a note. Never waits: with too many waiting it is dropped.
     pub fn note(&self, note: EventNote) {
-        if self.lanes.is_empty() {
-            return;
-        }
+        let Some(shared) = &self.shared else { return };
         let mut hasher = DefaultHasher::new();
         (&note.regarding.namespace, &note.regarding.name, &note.regarding.kind).hash(&mut hasher);
         let lane = usize::try_from(hasher.finish() % LANES as u64).unwrap_or_default();
-        let sent = self.lanes.get(lane).map(|lane| lane.try_send(Message::Note(Box::new(note))));
+        let lane = shared.lanes.get(lane).map(|lane| lane.get_or_init(|| shared.start()));
+        let sent = lane.map(|lane| lane.try_send(Message::Note(Box::new(note))));
         if !matches!(sent, Some(Ok(()))) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -99,7 +103,8 @@ impl Recorder {
 
     /// Waits until everything noted so far is written or given up.
     pub async fn flush(&self) {
-        for lane in self.lanes.iter() {
+        let lanes = self.shared.iter().flat_map(|shared| &shared.lanes);
+        for lane in lanes.filter_map(OnceLock::get) {
             let (sender, receiver) = oneshot::channel();
             if lane.send(Message::Flush(sender)).await.is_ok() {
                 // An error means that the writer has ended: nothing is left to wait for.
@@ -112,6 +117,23 @@ impl Recorder {
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recorder").field("dropped", &self.dropped()).finish_non_exhaustive()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn start(&self) -> mpsc::Sender<Message> {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let limits = Limits { remembered: 4096 / LANES, ..Limits::default() };
+        let writer = Writer {
+            client: self.client.clone(),
+            source: self.source.clone(),
+            instance: self.instance.clone(),
+            correlator: Correlator::new(limits),
+        };
+        self.runtime.spawn(writer.run(receiver));
+        sender
     }
 }
 
