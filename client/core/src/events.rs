@@ -4,7 +4,7 @@
 //! raises a count) and a *spam filter* (a token bucket for each source and object).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -81,18 +81,27 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Correlator {
     limits: Limits,
-    similar: Recent<Key, Similar>,
-    known: Recent<Key, Box<EventRecord>>,
-    buckets: Recent<Key, Bucket>,
+    similar: Recent<Similar>,
+    known: Recent<Known>,
+    buckets: Recent<Bucket>,
 }
 
-/// Keys are texts, joined of what counts: thousands are remembered, and each map has them twice.
-type Key = Arc<str>;
+/// Stands for what counts of a note. Thousands are remembered, and their texts would be most of the memory. If two notes ever
+/// had the same fingerprint, they would be counted as one.
+type Fingerprint = u64;
 
 #[derive(Debug)]
 struct Similar {
-    messages: Vec<String>,
+    messages: Vec<Fingerprint>,
     last: Moment,
+}
+
+/// An Event object that was made; what it says comes again with the next note of its kind.
+#[derive(Debug)]
+struct Known {
+    name: Box<str>,
+    count: i32,
+    first: Timestamp,
 }
 
 #[derive(Debug)]
@@ -103,10 +112,10 @@ struct Bucket {
 
 /// A map that forgets what was used longest ago.
 #[derive(Debug)]
-struct Recent<K, V> {
+struct Recent<V> {
     limit: usize,
-    values: BTreeMap<K, (u64, V)>,
-    order: BTreeMap<u64, K>,
+    values: BTreeMap<Fingerprint, (u64, V)>,
+    order: BTreeMap<u64, Fingerprint>,
     clock: u64,
 }
 
@@ -194,38 +203,36 @@ impl Correlator {
     /// Takes a note in and tells which write it has become.
     pub fn note(&mut self, mut note: EventNote, now: Now) -> Correlated {
         let object = identity(&note.regarding);
-        if !self.admit(&object, now.moment) {
+        if !self.admit(object, now.moment) {
             return Correlated::Dropped;
         }
-        let similar = joined(&[&object, &note.reason, note.kind.as_str(), &note.action]);
-        let combined = self.aggregate(&similar, &note.message, now.moment);
+        let similar = fingerprint((object, &note.reason, note.kind.as_str(), &note.action));
+        let combined = self.aggregate(similar, fingerprint(&note.message), now.moment);
         let key = if combined {
             note.message = format!("(combined from similar events): {}", note.message);
-            joined(&[&similar, ""])
+            fingerprint((similar, None::<&str>))
         } else {
-            joined(&[&similar, &note.message])
+            fingerprint((similar, Some(&*note.message)))
         };
-        if let Some(record) = self.known.get(&key) {
-            record.count = record.count.saturating_add(1);
-            record.last = now.wall;
-            record.note.message = note.message;
-            return Correlated::Update((**record).clone());
+        if let Some(known) = self.known.get(key) {
+            known.count = known.count.saturating_add(1);
+            let (name, count, first) = (known.name.to_string(), known.count, known.first);
+            return Correlated::Update(EventRecord { note, name, count, first, last: now.wall });
         }
         let name = event_name(&note.regarding, now.wall);
-        let record = EventRecord { note, name, count: 1, first: now.wall, last: now.wall };
-        self.known.put(key, Box::new(record.clone()));
-        Correlated::Create(record)
+        self.known.put(key, Known { name: name.as_str().into(), count: 1, first: now.wall });
+        Correlated::Create(EventRecord { note, name, count: 1, first: now.wall, last: now.wall })
     }
 
     /// The Event object of this record is gone: the next note of its kind creates a new one.
     pub fn forget(&mut self, record: &EventRecord) {
-        self.known.remove_where(|known| known.name == record.name);
+        self.known.remove_where(|known| *known.name == *record.name);
     }
 
-    fn admit(&mut self, object: &Key, now: Moment) -> bool {
+    fn admit(&mut self, object: Fingerprint, now: Moment) -> bool {
         let burst = f64::from(self.limits.burst);
         let Some(bucket) = self.buckets.get(object) else {
-            self.buckets.put(object.clone(), Bucket { tokens: burst - 1.0, at: now });
+            self.buckets.put(object, Bucket { tokens: burst - 1.0, at: now });
             return true;
         };
         let gained = now.saturating_sub(bucket.at).as_secs_f64() / self.limits.refill.as_secs_f64();
@@ -239,41 +246,31 @@ impl Correlator {
     }
 
     /// Whether notes like this have come with so many messages that they are combined.
-    fn aggregate(&mut self, key: &Key, message: &str, now: Moment) -> bool {
+    fn aggregate(&mut self, key: Fingerprint, message: Fingerprint, now: Moment) -> bool {
         let limits = &self.limits;
         if let Some(similar) = self.similar.get(key) {
             if now.saturating_sub(similar.last) > limits.interval {
                 similar.messages.clear();
             }
             similar.last = now;
-            if similar.messages.len() < limits.similar
-                && !similar.messages.iter().any(|known| known == message)
-            {
-                similar.messages.push(message.to_owned());
+            if similar.messages.len() < limits.similar && !similar.messages.contains(&message) {
+                similar.messages.push(message);
             }
             return similar.messages.len() >= limits.similar;
         }
-        self.similar.put(key.clone(), Similar { messages: vec![message.to_owned()], last: now });
+        self.similar.put(key, Similar { messages: vec![message], last: now });
         false
     }
 }
 
-fn identity(object: &ObjectReference) -> Key {
-    fn text(field: &Option<String>) -> &str {
-        field.as_deref().unwrap_or_default()
-    }
-    joined(&[
-        text(&object.kind),
-        text(&object.namespace),
-        text(&object.name),
-        text(&object.uid),
-        text(&object.field_path),
-    ])
+fn identity(object: &ObjectReference) -> Fingerprint {
+    fingerprint((&object.kind, &object.namespace, &object.name, &object.uid, &object.field_path))
 }
 
-/// One text of several, of which none but the last can hold what stands between them.
-fn joined(parts: &[&str]) -> Key {
-    parts.join("\0").into()
+fn fingerprint(of: impl Hash) -> Fingerprint {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// `<object>.<nanoseconds in hexadecimal>`, as client-go names them.
@@ -285,13 +282,13 @@ fn event_name(object: &ObjectReference, now: Timestamp) -> String {
 
 // === impl Recent ===
 
-impl<K: Ord + Clone, V> Recent<K, V> {
+impl<V> Recent<V> {
     fn new(limit: usize) -> Self {
         Self { limit, values: BTreeMap::new(), order: BTreeMap::new(), clock: 0 }
     }
 
-    fn get(&mut self, key: &K) -> Option<&mut V> {
-        let (used, value) = self.values.get_mut(key)?;
+    fn get(&mut self, key: Fingerprint) -> Option<&mut V> {
+        let (used, value) = self.values.get_mut(&key)?;
         self.clock += 1;
         if let Some(key) = self.order.remove(used) {
             self.order.insert(self.clock, key);
@@ -300,9 +297,9 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         Some(value)
     }
 
-    fn put(&mut self, key: K, value: V) {
+    fn put(&mut self, key: Fingerprint, value: V) {
         self.clock += 1;
-        if let Some((used, _)) = self.values.insert(key.clone(), (self.clock, value)) {
+        if let Some((used, _)) = self.values.insert(key, (self.clock, value)) {
             self.order.remove(&used);
         }
         self.order.insert(self.clock, key);
