@@ -66,7 +66,11 @@ impl Published {
     }
 
     pub(crate) fn events_after(&self, revision: u64) -> Result<Vec<Arc<Event>>, Compacted> {
-        lock(&self.history).after(revision)
+        let (past, live) = {
+            let history = lock(&self.history);
+            (history.after(revision)?, self.snapshot())
+        };
+        Ok(past.events(&live))
     }
 
     pub(crate) fn observe(&self, observer: Box<dyn Observer>) -> Arc<Snapshot> {
@@ -95,8 +99,12 @@ impl Published {
         if nearest.revision() == revision {
             return Ok(nearest);
         }
-        // Only the events are taken under the lock: the store's thread must not wait for the rest.
-        let events = lock(&self.history).between(revision, nearest.revision())?;
+        // Only what they are made from is taken under the lock: the store's thread must not wait for the rest.
+        let (past, live) = {
+            let history = lock(&self.history);
+            (history.between(revision, nearest.revision())?, self.snapshot())
+        };
+        let events = past.events(&live);
         let snapshot = Arc::new(nearest.rewound(&events));
         let mut rewound = lock(&self.rewound);
         if rewound.len() >= REWOUND {

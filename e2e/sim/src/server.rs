@@ -164,7 +164,9 @@ impl Server {
 
     /// The events that it keeps behind a revision; `None` when they are forgotten.
     pub fn past(&self, after: u64) -> Option<Vec<Arc<store_core::Event>>> {
-        self.running.borrow().as_ref()?.history.after(after).ok()
+        let running = self.running.borrow();
+        let running = running.as_ref()?;
+        Some(running.history.after(after).ok()?.events(&running.published.snapshot))
     }
 
     /// The state as it was at a revision, while that is within the kept past.
@@ -175,8 +177,8 @@ impl Server {
         if revision >= current.revision() {
             return Some(current.clone());
         }
-        let events = running.history.between(revision, current.revision()).ok()?;
-        Some(current.rewound(&events))
+        let past = running.history.between(revision, current.revision()).ok()?;
+        Some(current.rewound(&past.events(current)))
     }
 
     /// Lends the watchers.

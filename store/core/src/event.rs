@@ -59,12 +59,15 @@ impl Event {
         }
     }
 
+    /// About what an event takes besides its key and values.
+    pub(crate) const OVERHEAD: usize = 192;
+
     /// Bytes that this event keeps in memory.
     pub fn size(&self) -> usize {
         let values = match &self.change {
             Change::Put { value, previous } => value.len() + previous.as_ref().map_or(0, Bytes::len),
             Change::Delete { last, previous } => last.len() + previous.len(),
         };
-        values + self.key.len() + 192
+        values + self.key.len() + Self::OVERHEAD
     }
 }

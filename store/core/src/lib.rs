@@ -7,6 +7,7 @@ pub mod audit;
 pub mod checkpoint;
 pub mod command;
 pub mod crypt;
+mod delta;
 pub mod disk;
 pub mod event;
 pub mod files;

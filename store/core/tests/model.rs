@@ -108,8 +108,8 @@ proptest! {
             past.push(model.clone());
         }
         for model in past {
-            let events = history.between(model.revision, state.snapshot().revision()).unwrap();
-            model.check(&state.snapshot().rewound(&events));
+            let past = history.between(model.revision, state.snapshot().revision()).unwrap();
+            model.check(&state.snapshot().rewound(&past.events(state.snapshot())));
         }
     }
 
