@@ -168,7 +168,7 @@ impl Host {
                 (self.cluster.remove_pod(&key), node)
             }
             Change::Applied { new, .. } => {
-                let info = Arc::new(PodInfo::read(&new));
+                let info = self.cluster.read_pod(&new);
                 let waits = info.node.is_none() && !info.terminating && !info.finished;
                 if waits && info.scheduler == self.name {
                     self.queue.set(Arc::clone(&info), now);

@@ -150,7 +150,7 @@ impl Host {
                 (cluster.remove_pod(&key), node)
             }
             Change::Applied { new, .. } => {
-                let info = Arc::new(PodInfo::read(&new));
+                let info = self.cluster.borrow_mut().read_pod(&new);
                 let waits = info.node.is_none() && !info.terminating && !info.finished;
                 if waits && info.scheduler == NAME {
                     self.queue.borrow_mut().set(Arc::clone(&info), now);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use client_core::object::ObjectKey;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 pub(crate) use self::counts::{Bearing, Counts};
 pub(crate) use self::topology::{NO_DOMAIN, Topologies, Topology, domain_of};
@@ -16,6 +16,7 @@ use crate::pod::{HostPort, PodInfo};
 use crate::report::Causes;
 use crate::resources::Amounts;
 use crate::selector::Labels;
+use crate::shapes::Shapes;
 use crate::verdict::Verdicts;
 
 /// Nodes and placed pods. Changed by what the caches tell, and by decisions that are not carried out yet.
@@ -32,6 +33,7 @@ pub struct Cluster {
     pub(crate) topologies: Topologies,
     pub(crate) verdicts: Verdicts,
     pub(crate) images: Images,
+    shapes: Shapes,
     /// Grows with every change of a node.
     version: u64,
 }
@@ -166,6 +168,13 @@ impl Cluster {
     pub fn remove_namespace(&mut self, name: &str) {
         self.namespaces.remove(name);
         self.counts.forget_namespace_selections();
+    }
+
+    /// Reads a pod; what it has in common with other pods it shares with them.
+    pub fn read_pod(&mut self, pod: &Pod) -> Arc<PodInfo> {
+        let mut info = PodInfo::read(pod);
+        info.shape = self.shapes.share(info.shape);
+        Arc::new(info)
     }
 
     /// Takes in a pod as the cache has it. Returns what the change may help against.

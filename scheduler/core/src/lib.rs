@@ -14,6 +14,7 @@ pub mod selector;
 mod affinity;
 mod schedule;
 mod score;
+mod shapes;
 mod spread;
 mod verdict;
 

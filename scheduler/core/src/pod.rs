@@ -36,7 +36,7 @@ pub struct PodInfo {
     /// Ports of the node that it takes.
     pub ports: Vec<HostPort>,
     /// What depends only on a node and this.
-    pub shape: Shape,
+    pub shape: Arc<Shape>,
     /// Relations to other pods.
     pub relations: Relations,
 }
@@ -133,7 +133,7 @@ impl PodInfo {
             scheduler: spec.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".to_owned()),
             requests: Requests::of(spec),
             ports: ports(spec),
-            shape: Shape::read(spec),
+            shape: Arc::new(Shape::read(spec)),
             relations: Relations::read(spec, &pod.metadata, &labels),
             labels,
         }
