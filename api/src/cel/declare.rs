@@ -72,9 +72,9 @@ fn object(node: &Node, name: &str, whole: bool) -> Declared {
     let mut fields = BTreeMap::new();
     let mut least_bytes = 2;
     let required = node.rules.as_ref().map(|rules| &*rules.required).unwrap_or_default();
-    for (field, below) in &node.properties {
+    for (field, below) in node.properties.iter() {
         let Some(declared) = of_node(below, &format!("{name}.{field}"), false) else { continue };
-        if required.contains(field) && below.default.is_none() {
+        if required.iter().any(|name| **name == *field) && below.default.is_none() {
             least_bytes += field.len() as u64 + declared.least_bytes + 4;
         }
         if let Some(escaped) = escaped(field) {

@@ -89,7 +89,7 @@ impl<'a> Shaped<'a> {
     pub(super) fn shown(&self, name: &str) -> Option<String> {
         match self.0 {
             Some(node) if !self.is_open() => {
-                let seen = node.properties.contains_key(name) || is_identity(name);
+                let seen = node.properties.contains(name) || is_identity(name);
                 if seen { escaped(name) } else { None }
             }
             _ => Some(name.to_owned()),

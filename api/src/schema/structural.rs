@@ -2,7 +2,6 @@
 //! defaults and checks of custom resources walk.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -12,10 +11,12 @@ use super::ListType;
 mod checks;
 mod compile;
 mod formats;
+mod properties;
 mod pruning;
 mod rules;
 
 pub(crate) use formats::has as has_format;
+pub(crate) use properties::Properties;
 pub(crate) use rules::{Compiled, Rule, Uncompiled};
 
 /// A type that JSON knows.
@@ -51,17 +52,17 @@ pub(crate) struct Node {
     /// It is an object of the API itself.
     pub embedded: bool,
     pub int_or_string: bool,
-    pub default: Option<Value>,
-    pub properties: BTreeMap<Box<str>, Node>,
+    pub default: Option<Box<Value>>,
+    pub properties: Properties,
     pub additional: Additional,
     pub items: Option<Box<Node>>,
     pub list: ListType,
-    pub list_keys: Vec<Box<str>>,
+    pub list_keys: Box<[Box<str>]>,
     /// An object is owned as one.
     pub atomic: bool,
     pub rules: Option<Box<Rules>>,
     /// Conditions in CEL.
-    pub conditions: Vec<Rule>,
+    pub conditions: Box<[Rule]>,
     /// Whether there are conditions here or below.
     pub has_conditions: bool,
 }
@@ -209,7 +210,7 @@ impl Node {
         let text = |name: &str| schema[name].as_str().unwrap_or_default();
         let is = |name: &str| schema[name] == true;
         let int_or_string = is("x-kubernetes-int-or-string") || text("format") == "int-or-string";
-        let conditions: Vec<Rule> = schema["x-kubernetes-validations"]
+        let conditions: Box<[Rule]> = schema["x-kubernetes-validations"]
             .as_array()
             .into_iter()
             .flatten()
@@ -221,7 +222,7 @@ impl Node {
             preserve: is("x-kubernetes-preserve-unknown-fields"),
             embedded: is("x-kubernetes-embedded-resource"),
             int_or_string,
-            default: schema.get("default").filter(|default| !default.is_null()).cloned(),
+            default: schema.get("default").filter(|default| !default.is_null()).cloned().map(Box::new),
             properties: members(&schema["properties"])
                 .map(|(name, below)| (name.as_str().into(), Node::read(below)))
                 .collect(),
@@ -236,13 +237,13 @@ impl Node {
                 "set" => ListType::Set,
                 _ => ListType::Atomic,
             },
-            list_keys: texts(&schema["x-kubernetes-list-map-keys"]),
+            list_keys: texts(&schema["x-kubernetes-list-map-keys"]).into(),
             atomic: text("x-kubernetes-map-type") == "atomic",
             rules: Rules::read(schema).map(Box::new),
             has_conditions: !conditions.is_empty(),
             conditions,
         };
-        node.has_conditions |= node.properties.values().any(|below| below.has_conditions)
+        node.has_conditions |= node.properties.iter().any(|(_, below)| below.has_conditions)
             || node.items.as_ref().is_some_and(|items| items.has_conditions)
             || matches!(&node.additional, Additional::Of(below) if below.has_conditions);
         node

@@ -41,6 +41,7 @@ pub(super) fn load(text: &'static str) -> Schemas {
         }
         texts += 1;
     }
+    schemas.types.iter_mut().for_each(|known| known.fields.shrink_to_fit());
     mark_defaults(&mut schemas);
     schemas
 }

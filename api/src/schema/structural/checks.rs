@@ -221,7 +221,7 @@ impl Node {
 
     /// What identifies an item of a list of maps.
     fn key(&self, item: &Value) -> Value {
-        let default = |key: &str| self.items.as_ref()?.properties.get(key)?.default.clone();
+        let default = |key: &str| self.items.as_ref()?.properties.get(key)?.default.as_deref().cloned();
         let keys = self.list_keys.iter().filter_map(|key| {
             let value = item.get(&**key).cloned().or_else(|| default(key))?;
             Some((key.to_string(), value))

@@ -8,6 +8,7 @@ use crate::schema::{Field, Kind, ListType, PatchStrategy, Schemas, Type, TypeId}
 pub(in crate::schema) fn types(root: &Node, name: Name, first: TypeId, meta: Option<TypeId>) -> Vec<Type> {
     let mut types = Types { types: Vec::new(), first, meta };
     types.object(root, name, true);
+    types.types.shrink_to_fit();
     types.types
 }
 
@@ -24,8 +25,8 @@ impl Types {
         let at = self.types.len();
         self.types.push(Type::default());
         let mut fields = Vec::new();
-        for (field, below) in &node.properties {
-            if !(whole && matches!(&**field, "apiVersion" | "kind" | "metadata")) {
+        for (field, below) in node.properties.iter() {
+            if !(whole && matches!(field, "apiVersion" | "kind" | "metadata")) {
                 fields.push(self.field(field, below));
             }
         }
@@ -35,6 +36,7 @@ impl Types {
             fields.push(plain("metadata", self.meta.map_or(Kind::Open, Kind::Object)));
         }
         fields.sort_by(|a, b| a.name.cmp(&b.name));
+        fields.shrink_to_fit();
         self.types[at] = Type { name, fields, atomic: node.atomic, open: node.is_open(), ..Type::default() };
         TypeId(self.first.0 + at as u32)
     }
@@ -44,7 +46,7 @@ impl Types {
             list_type: node.list,
             list_keys: node.list_keys.iter().map(|key| Name::Owned(key.to_string())).collect(),
             atomic_map: node.atomic,
-            default: node.default.clone(),
+            default: node.default.as_deref().cloned(),
             ..plain(name, self.kind(node))
         }
     }

@@ -67,10 +67,10 @@ impl Node {
     pub fn fill(&self, value: &mut Value) {
         match value {
             Value::Object(map) => {
-                for (name, node) in &self.properties {
+                for (name, node) in self.properties.iter() {
                     let Some(default) = &node.default else { continue };
-                    if map.get(&**name).is_none_or(|value| value.is_null() && !node.nullable) {
-                        map.insert(name.to_string(), default.clone());
+                    if map.get(name).is_none_or(|value| value.is_null() && !node.nullable) {
+                        map.insert(name.to_owned(), Value::clone(default));
                     }
                 }
                 map.retain(|name, value| {
