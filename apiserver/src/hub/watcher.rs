@@ -172,6 +172,10 @@ impl Watcher {
                 break;
             }
         }
+        if self.past.len() == 0 {
+            // A watch lives long, and its beginning may have been large.
+            self.past = Vec::new().into_iter();
+        }
         true
     }
 
