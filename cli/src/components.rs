@@ -111,7 +111,7 @@ pub fn client_of(service: InProcess, user: User) -> Client {
 
 /// The caches that scheduler and controllers look at.
 pub fn caches(client: Client) -> Informers {
-    Informers::new(client).trimmed(&client::core::lean::POD).trimmed(&client::core::lean::METADATA)
+    Informers::new(client).trimmed(&client::core::lean::POD)
 }
 
 /// The shares of the pods' range that nodes get.

@@ -7,9 +7,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use client_core::cache::{Action, Change, Event, Failure, IndexFn, ListWatch, Page, Store};
+use client_core::cache::{Action, Cached, Change, Event, Failure, IndexFn, ListWatch, Page, Store};
+use client_core::footprint::Footprint;
 use client_core::lean::{MANAGED_FIELDS, Trim};
-use client_core::object::{Kind, Object, ObjectKey, PartialObject, ResourceType};
+use client_core::object::{Kind, Object, ObjectKey, ResourceType};
 use client_core::wire::{JSON, METADATA, METADATA_LIST, decode_line, decode_page};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -143,8 +144,8 @@ impl Informers {
         self.cache(ResourceType::of::<K>(), scope, false)
     }
 
-    /// The cache of the metadata of a resource that is known only at run time.
-    pub fn metadata(&self, resource: ResourceType, scope: Scope) -> Informer<PartialObject> {
+    /// The cache of the metadata of a resource that is known only at run time: of its objects only footprints are kept.
+    pub fn metadata(&self, resource: ResourceType, scope: Scope) -> Informer<Footprint> {
         self.cache(resource, scope, true)
     }
 
@@ -155,7 +156,7 @@ impl Informers {
         caches.retain(|(_, cached, _), _| cached != resource);
     }
 
-    fn cache<T: Object + DeserializeOwned>(
+    fn cache<T: Cached + DeserializeOwned>(
         &self,
         resource: ResourceType,
         scope: Scope,
@@ -205,7 +206,7 @@ impl<T> fmt::Debug for Informer<T> {
     }
 }
 
-impl<T: Object> Informer<T> {
+impl<T: Cached> Informer<T> {
     fn new() -> Self {
         let state = Locked { machine: ListWatch::default(), subscribers: Vec::new() };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), synced: watch::Sender::new(false) }) }
@@ -255,7 +256,7 @@ impl<T: Object> Informer<T> {
 
 // === impl Shared ===
 
-impl<T: Object> Shared<T> {
+impl<T: Cached> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Locked<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -322,7 +323,7 @@ struct Source<T: 'static> {
 
 // === impl Source ===
 
-impl<T: Object + DeserializeOwned> Source<T> {
+impl<T: Cached + DeserializeOwned> Source<T> {
     /// Hosts the machine until the task is dropped.
     async fn run(&self, shared: &Shared<T>) {
         let mut rng = StdRng::from_os_rng();

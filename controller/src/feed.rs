@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Changes, Informer, Informers, Scope};
-use client_core::cache::Change;
-use client_core::object::{Object, PartialObject, ResourceType};
+use client_core::cache::{Cached, Change};
+use client_core::footprint::Footprint;
+use client_core::object::ResourceType;
 use controller_core::feed::{self, Feeds, Take, take_metadata};
 use controller_core::plan::Kind;
 use tokio::sync::watch;
@@ -72,7 +73,7 @@ pub(crate) fn start(
     }
 }
 
-fn spawn<T: Object>(
+fn spawn<T: Cached>(
     host: &Arc<Host>,
     informer: Informer<T>,
     resource: ResourceType,
@@ -95,7 +96,7 @@ fn spawn<T: Object>(
 }
 
 /// Takes in what comes, many changes under one lock.
-async fn pump<T: Object>(
+async fn pump<T: Cached>(
     host: &Host,
     mut changes: Changes<T>,
     resource: &ResourceType,
@@ -193,7 +194,7 @@ impl Discoverer {
 }
 
 /// Wakes the discoverer when a definition changes. Until it has looked, nothing is known to be the last of a namespace.
-async fn announce(mut changes: Changes<PartialObject>, host: Arc<Host>, changed: Arc<tokio::sync::Notify>) {
+async fn announce(mut changes: Changes<Footprint>, host: Arc<Host>, changed: Arc<tokio::sync::Notify>) {
     let mut synced = false;
     while let Some(change) = changes.next().await {
         synced |= matches!(change, Change::Synced);

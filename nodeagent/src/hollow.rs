@@ -210,7 +210,7 @@ async fn pods(hollow: Arc<Hollow>) {
 static TRIM: Trim<Pod> = Trim { lists: lean::POD.lists, object: trim };
 
 fn trim(of: &mut Pod) {
-    lean::pod(of);
+    lean::unrun(of);
     if let Some(spec) = &mut of.spec {
         spec.tolerations = None;
         let inits = spec.init_containers.iter_mut().flatten();

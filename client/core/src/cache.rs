@@ -4,6 +4,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,21 @@ pub const PAGE_SIZE: u32 = 500;
 
 /// A watch that ends sooner than this without an event counts as a failure, so that a server that hangs up is not hammered.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
+
+/// What a cache has to know of its objects.
+pub trait Cached: Send + Sync + 'static {
+    /// Namespace (empty when it has none) and name.
+    fn identity(&self) -> ObjectKey;
+
+    /// The resource version, or the empty string.
+    fn version(&self) -> Cow<'_, str>;
+
+    /// Lets go of what no cache keeps.
+    fn tidy(&mut self) {}
+
+    /// Shares the texts of the key under which it is kept, where it holds any.
+    fn adopt(&mut self, _key: &ObjectKey) {}
+}
 
 /// What happened outside.
 #[derive(Debug)]
@@ -167,15 +183,31 @@ impl<T> Clone for Change<T> {
     }
 }
 
+// === impl Cached ===
+
+impl<T: Object> Cached for T {
+    fn identity(&self) -> ObjectKey {
+        self.key()
+    }
+
+    fn version(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.resource_version())
+    }
+
+    fn tidy(&mut self) {
+        self.metadata_mut().managed_fields = None;
+    }
+}
+
 // === impl ListWatch ===
 
-impl<T: Object> Default for ListWatch<T> {
+impl<T: Cached> Default for ListWatch<T> {
     fn default() -> Self {
         Self::new(Backoff::new(Duration::from_millis(800), Duration::from_secs(30)).with_jitter(1.0))
     }
 }
 
-impl<T: Object> ListWatch<T> {
+impl<T: Cached> ListWatch<T> {
     /// An empty cache that starts with a list; failures are repeated after `backoff`.
     pub fn new(backoff: Backoff) -> Self {
         Self {
@@ -268,9 +300,8 @@ impl<T: Object> ListWatch<T> {
             self.listed.clear();
         }
         for item in page.items {
-            let key = item.key();
-            self.listed.insert(key.clone());
-            self.apply(key, item);
+            let key = self.apply(item);
+            self.listed.insert(key);
         }
         self.listed.extend(page.undecodable);
         if let Some(token) = page.continue_token.filter(|token| !token.is_empty()) {
@@ -293,16 +324,18 @@ impl<T: Object> ListWatch<T> {
         self.state = State::NeedWatch;
     }
 
-    fn apply(&mut self, key: ObjectKey, item: T) {
+    /// Takes an object in; returns its key.
+    fn apply(&mut self, mut item: T) -> ObjectKey {
+        let key = self.store.key_of(&item);
         let old = self.store.get(&key);
-        if old.is_some_and(|old| {
-            !item.resource_version().is_empty() && old.resource_version() == item.resource_version()
-        }) {
-            return;
+        if old.is_some_and(|old| !item.version().is_empty() && old.version() == item.version()) {
+            return key;
         }
+        item.adopt(&key);
         let new = Arc::new(item);
-        let old = self.store.insert(key, Arc::clone(&new));
+        let old = self.store.insert(key.clone(), Arc::clone(&new));
         self.changes.push_back(Change::Applied { new, old });
+        key
     }
 
     fn watched(&mut self, event: WatchEvent<T>) {
@@ -315,13 +348,13 @@ impl<T: Object> ListWatch<T> {
         }
         match event {
             WatchEvent::Applied(item) => {
-                let version = item.resource_version().to_owned();
-                self.apply(item.key(), item);
+                let version = item.version().into_owned();
+                self.apply(item);
                 self.store.set_resource_version(&version);
             }
             WatchEvent::Deleted(item) => {
-                self.store.set_resource_version(item.resource_version());
-                if self.store.remove(&item.key()).is_some() {
+                self.store.set_resource_version(&item.version());
+                if self.store.remove(&item.identity()).is_some() {
                     self.changes.push_back(Change::Deleted { last: Arc::new(item) });
                 }
             }

@@ -3,11 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use memchr::memmem;
-
-use crate::object::PartialObject;
 
 /// The beginning of a list of what every object has and no cache needs: managed fields are often larger than the rest.
 pub const MANAGED_FIELDS: &str = "\"managedFields\":[";
@@ -21,41 +18,28 @@ pub struct Trim<T> {
     pub object: fn(&mut T),
 }
 
-/// What is told to nobody but the containers that a pod runs, and memory that its lists keep in reserve.
+/// What is told to nobody but the containers that a pod runs, what its node says of them for people alone, and memory that
+/// its lists keep in reserve.
 ///
 /// What remains is enough to place a pod, to count and judge it, and to follow its life; it is not enough to run it.
 pub const POD: Trim<Pod> = Trim { lists: &["\"volumes\":[", "\"volumeMounts\":["], object: pod };
 
-/// What garbage collection does not look at: of objects that are known by their metadata only there are many, and maps are
-/// the largest part of them.
-pub const METADATA: Trim<PartialObject> = Trim { lists: &[], object: metadata };
-
-/// Leaves of metadata which object it is, who owns it, and what holds it.
-fn metadata(object: &mut PartialObject) {
-    let ObjectMeta {
-        deletion_timestamp,
-        finalizers,
-        name,
-        namespace,
-        owner_references,
-        resource_version,
-        uid,
-        ..
-    } = std::mem::take(object).metadata;
-    object.metadata = ObjectMeta {
-        deletion_timestamp,
-        finalizers,
-        name,
-        namespace,
-        owner_references,
-        resource_version,
-        uid,
-        ..ObjectMeta::default()
-    };
-}
+/// Steps on the way to `Ready`, which only the pod's node tells apart.
+const STEPS: [&str; 3] = ["PodReadyToStartContainers", "Initialized", "ContainersReady"];
 
 /// Takes out of a pod what [`POD`] says.
-pub fn pod(pod: &mut Pod) {
+fn pod(pod: &mut Pod) {
+    if let Some(status) = &mut pod.status {
+        let conditions = status.conditions.iter_mut();
+        conditions.for_each(|all| all.retain(|condition| !STEPS.contains(&&*condition.type_)));
+        let statuses = [&mut status.container_statuses, &mut status.init_container_statuses];
+        statuses.into_iter().flatten().flatten().for_each(container_status);
+    }
+    unrun(pod);
+}
+
+/// Takes out of a pod what is told to nobody but the containers that it runs.
+pub fn unrun(pod: &mut Pod) {
     if let Some(spec) = &mut pod.spec {
         spec.volumes = None;
         spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(container);
@@ -84,6 +68,15 @@ fn container(container: &mut Container) {
     container.termination_message_path = None;
     container.volume_devices = None;
     container.volume_mounts = None;
+}
+
+/// Leaves how often the container was started, and what it has been given.
+fn container_status(status: &mut ContainerStatus) {
+    status.container_id = None;
+    status.image = String::new();
+    status.image_id = String::new();
+    status.last_state = None;
+    status.state = None;
 }
 
 /// The JSON of an object without its managed fields: they are costly to decode.
@@ -143,6 +136,21 @@ mod tests {
 
     fn check(json: &str, expected: &str) {
         assert_eq!(without_managed_fields(json), expected);
+    }
+
+    #[test]
+    fn of_a_pod_there_stays_what_is_judged() {
+        let status = serde_json::json!({
+            "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "c", "containerID": "x", "image": "i", "imageID": "i", "ready": true,
+                "restartCount": 7, "state": {"running": {}}, "resources": {"limits": {"cpu": "1"}}}]});
+        let mut of: Pod = serde_json::from_value(serde_json::json!({"status": status})).expect("a pod");
+        (POD.object)(&mut of);
+        let stays = serde_json::json!({"metadata": {}, "apiVersion": "v1", "kind": "Pod", "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 7,
+                "resources": {"limits": {"cpu": "1"}}}]}});
+        assert_eq!(serde_json::to_value(&of).expect("JSON"), stays);
     }
 
     #[test]

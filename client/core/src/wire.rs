@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::cache::{Failure, Page, WatchEvent};
+use crate::cache::{Cached, Failure, Page, WatchEvent};
 use crate::lean::without;
 use crate::object::{Object, ObjectKey, PartialObject};
 
@@ -62,7 +62,7 @@ struct ErrorObject {
 ///
 /// # Errors
 /// When it is no list. Objects that cannot be decoded are part of the page.
-pub fn decode_page<T: Object + DeserializeOwned>(
+pub fn decode_page<T: Cached + DeserializeOwned>(
     bytes: &[u8],
     lists: &[&str],
     unreadable: Unreadable<'_>,
@@ -93,7 +93,7 @@ pub fn decode_page<T: Object + DeserializeOwned>(
 ///
 /// # Errors
 /// When the server says that the watch failed.
-pub fn decode_line<T: Object + DeserializeOwned>(
+pub fn decode_line<T: Cached + DeserializeOwned>(
     line: &[u8],
     lists: &[&str],
     unreadable: Unreadable<'_>,
@@ -143,9 +143,9 @@ pub fn opened(line: &[u8]) -> Option<(Cow<'_, str>, &str)> {
     }
 }
 
-/// Drops managed fields where they were not left out of the JSON.
-fn trimmed<T: Object>(mut object: T) -> T {
-    object.metadata_mut().managed_fields = None;
+/// The object without what was not left out of the JSON.
+fn trimmed<T: Cached>(mut object: T) -> T {
+    object.tidy();
     object
 }
 

@@ -1,7 +1,8 @@
 //! From caches into the world: which collections the controllers follow, and how their objects enter.
 
 use client_core::cache::Change;
-use client_core::object::{PartialObject, ResourceType};
+use client_core::footprint::Footprint;
+use client_core::object::ResourceType;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -79,12 +80,12 @@ fn take_lease(world: &mut World, _: &ResourceType, change: Change<Lease>, now: T
 pub fn take_metadata(
     world: &mut World,
     resource: &ResourceType,
-    change: Change<PartialObject>,
+    change: Change<Footprint>,
     _: Timestamp,
 ) -> Vec<Work> {
     match change {
-        Change::Applied { new, .. } => world.applied_meta(resource, &new.metadata),
-        Change::Deleted { last } => world.deleted_meta(resource, &last.metadata),
+        Change::Applied { new, .. } => world.applied_meta(resource, &new),
+        Change::Deleted { last } => world.deleted_meta(resource, &last),
         Change::Synced => Vec::new(),
     }
 }

@@ -4,7 +4,7 @@ mod graph;
 #[cfg(test)]
 mod tests;
 
-pub use self::graph::{Change, Graph, Owner};
+pub use self::graph::{Change, Graph, Owner, Seen};
 use serde_json::json;
 
 use self::graph::{FOREGROUND, Node, ORPHAN};

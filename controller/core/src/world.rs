@@ -11,6 +11,7 @@ pub(crate) use self::triggers::{orphan_group, service_group};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use client_core::footprint::Footprint;
 use client_core::lean::without_managed_fields;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
@@ -304,25 +305,24 @@ impl World {
     }
 
     /// The metadata watch of a resource tells of an object.
-    pub fn applied_meta(&mut self, resource: &ResourceType, meta: &ObjectMeta) -> Vec<Work> {
-        let mut work = self.observe(resource, garbage::Change::Applied(meta));
+    pub fn applied_meta(&mut self, resource: &ResourceType, footprint: &Footprint) -> Vec<Work> {
+        let mut work = self.observe(resource, garbage::Change::Applied(footprint.into()));
         if *resource == definition::resource() {
-            let key = Key::of_meta(meta);
-            self.definitions.remove(&key);
-            if definition::is_waiting(meta) {
-                self.definitions.insert(key.clone(), meta.clone());
-                work.push(Work::new(Controller::Definition, key));
+            let (key, meta) = (footprint.key(), footprint.metadata());
+            self.definitions.remove(key);
+            if definition::is_waiting(&meta) {
+                self.definitions.insert(key.clone(), meta);
+                work.push(Work::new(Controller::Definition, key.clone()));
             }
         }
         work
     }
 
     /// The metadata watch of a resource tells that an object is gone.
-    pub fn deleted_meta(&mut self, resource: &ResourceType, meta: &ObjectMeta) -> Vec<Work> {
-        let mut work = self.observe(resource, garbage::Change::Deleted(meta));
-        work.extend(self.emptied(meta));
+    pub fn deleted_meta(&mut self, resource: &ResourceType, footprint: &Footprint) -> Vec<Work> {
+        let mut work = self.left(resource, footprint.into());
         if *resource == definition::resource() {
-            self.definitions.remove(&Key::of_meta(meta));
+            self.definitions.remove(footprint.key());
         }
         let defined_by = Key::cluster(format!("{}.{}", resource.plural, resource.group));
         if self.definitions.contains_key(&defined_by) {
@@ -341,8 +341,8 @@ impl World {
     }
 
     /// A namespace that is being deleted is looked at again when something in it is gone.
-    fn emptied(&self, meta: &ObjectMeta) -> Option<Work> {
-        let key = Key::cluster(meta.namespace.as_deref().filter(|namespace| !namespace.is_empty())?);
+    fn emptied(&self, namespace: &str) -> Option<Work> {
+        let key = Key::cluster(Some(namespace).filter(|namespace| !namespace.is_empty())?);
         let namespace = self.namespaces.get(&key)?;
         is_terminating(&**namespace).then(|| Work::new(Controller::Namespace, key))
     }
@@ -352,12 +352,12 @@ impl World {
         if lease.metadata.namespace.as_deref() == Some("kube-node-lease") {
             self.monitor.observe_lease(lease, now);
         }
-        self.applied_meta(&ResourceType::of::<Lease>(), &lease.metadata)
+        self.observe(&ResourceType::of::<Lease>(), garbage::Change::Applied((&lease.metadata).into()))
     }
 
     /// A lease is gone.
     pub fn lease_deleted(&mut self, lease: &Lease) -> Vec<Work> {
-        self.deleted_meta(&ResourceType::of::<Lease>(), &lease.metadata)
+        self.left(&ResourceType::of::<Lease>(), (&lease.metadata).into())
     }
 
     /// The API server answered `write` of ours with `document`.
@@ -429,12 +429,20 @@ impl World {
 
     /// Brings the graph up to date, and names whom that concerns: owners and dependents, and quotas when an object came or went.
     fn observe(&mut self, resource: &ResourceType, change: garbage::Change<'_>) -> Vec<Work> {
-        let (garbage::Change::Applied(meta) | garbage::Change::Deleted(meta)) = change;
-        let before = self.graph.known();
+        let (garbage::Change::Applied(seen) | garbage::Change::Deleted(seen)) = &change;
+        let (namespace, before) = (seen.namespace, self.graph.known());
         let mut work: Vec<Work> = garbage_work(self.graph.observe(resource, change)).collect();
         if self.graph.known() != before {
-            work.extend(self.quotas_of(resource, meta.namespace.as_deref().unwrap_or_default()));
+            work.extend(self.quotas_of(resource, namespace));
         }
+        work
+    }
+
+    /// An object is gone.
+    fn left(&mut self, resource: &ResourceType, gone: garbage::Seen<'_>) -> Vec<Work> {
+        let namespace = gone.namespace;
+        let mut work = self.observe(resource, garbage::Change::Deleted(gone));
+        work.extend(self.emptied(namespace));
         work
     }
 
@@ -443,13 +451,12 @@ impl World {
         let mut work = Vec::new();
         let resource = ResourceType::of::<K>();
         if let Some(new) = &new {
-            work.extend(self.observe(&resource, garbage::Change::Applied(new.metadata())));
+            work.extend(self.observe(&resource, garbage::Change::Applied(new.metadata().into())));
         }
         if let Some(gone) =
             old.as_ref().filter(|old| new.as_ref().is_none_or(|new| uid(&**new) != uid(&***old)))
         {
-            work.extend(self.observe(&resource, garbage::Change::Deleted(gone.metadata())));
-            work.extend(self.emptied(gone.metadata()));
+            work.extend(self.left(&resource, gone.metadata().into()));
         }
         K::changed(self, old.as_deref(), new.as_deref(), now, &mut work);
         work

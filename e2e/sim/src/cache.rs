@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use client_core::cache::{Action, Change, Event, Failure, ListWatch, Page, WatchEvent};
+use client_core::cache::{Action, Cached, Change, Event, Failure, ListWatch, Page, WatchEvent};
 use client_core::error::Error;
 use client_core::lean::MANAGED_FIELDS;
-use client_core::object::{Object, ObjectKey, ResourceType};
+use client_core::object::{ObjectKey, ResourceType};
 use client_core::wire::{JSON, METADATA, METADATA_LIST, decode_line, decode_page, opened};
 use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
@@ -43,7 +43,7 @@ pub struct Cache<T> {
 
 // === impl Cache ===
 
-impl<T: Object + DeserializeOwned> Cache<T> {
+impl<T: Cached + DeserializeOwned> Cache<T> {
     /// An empty cache; [`Cache::run`] fills it.
     pub fn new(source: Source) -> Rc<Self> {
         Rc::new(Self { source, machine: RefCell::new(ListWatch::default()) })
@@ -109,7 +109,7 @@ impl<T: Object + DeserializeOwned> Cache<T> {
             decode_page::<T>(&body, LISTS, &mut |_, error| self.unreadable(&error)).map_err(Error::Decode)?;
         if whole && page.continue_token.is_none() {
             let shown =
-                page.items.iter().map(|item| (item.key(), item.resource_version().to_owned())).collect();
+                page.items.iter().map(|item| (item.identity(), item.version().into_owned())).collect();
             let checks = &self.source.caller.cluster.checks;
             let order = checks.replicas.order();
             checks.watch.listed(
@@ -174,8 +174,7 @@ impl<T: Object + DeserializeOwned> Cache<T> {
     pub fn shown(&self) -> (String, Vec<(ObjectKey, String)>) {
         let machine = self.machine.borrow();
         let store = machine.store();
-        let objects =
-            store.iter().map(|object| (object.key(), object.resource_version().to_owned())).collect();
+        let objects = store.iter().map(|object| (object.identity(), object.version().into_owned())).collect();
         (store.resource_version().to_owned(), objects)
     }
 
@@ -201,12 +200,12 @@ fn failed(error: &Error) -> Failure {
 }
 
 /// The kind of an event as its line spells it, and the version that it tells.
-fn told<T: Object>(line: &[u8], event: &WatchEvent<T>) -> (String, String) {
+fn told<T: Cached>(line: &[u8], event: &WatchEvent<T>) -> (String, String) {
     let kind = opened(line).map_or(String::new(), |(kind, _)| kind.into_owned());
     let version = match event {
-        WatchEvent::Applied(object) | WatchEvent::Deleted(object) => object.resource_version(),
-        WatchEvent::Bookmark { resource_version } => resource_version,
-        WatchEvent::Undecodable => "",
+        WatchEvent::Applied(object) | WatchEvent::Deleted(object) => object.version(),
+        WatchEvent::Bookmark { resource_version } => resource_version.into(),
+        WatchEvent::Undecodable => "".into(),
     };
-    (kind, version.to_owned())
+    (kind, version.into_owned())
 }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use api::catalogue::{Catalogue, Verb};
 use apiserver_core::User;
-use client_core::cache::Change;
-use client_core::object::{Object, ResourceType};
+use client_core::cache::{Cached, Change};
+use client_core::object::ResourceType;
 use client_core::queue::WorkQueue;
 use controller_core::dispatch::{self, Attempt};
 use controller_core::execution::{self, Failures, Outcome, Rounds};
@@ -145,7 +145,7 @@ fn feed(host: &Rc<Host>, caches: &Caller, scope: Scope) {
     }
 }
 
-fn cache<T: Object + DeserializeOwned>(
+fn cache<T: Cached + DeserializeOwned>(
     host: &Rc<Host>,
     caches: &Caller,
     scope: Scope,

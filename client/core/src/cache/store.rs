@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::object::{Object, ObjectKey};
+use super::Cached;
+use crate::object::ObjectKey;
 
 /// The values under which an object is found in a secondary index.
 pub type IndexFn<T> = fn(&T) -> Vec<Arc<str>>;
@@ -59,17 +60,17 @@ impl<T> fmt::Debug for Store<T> {
     }
 }
 
-impl<T: Object> FromIterator<T> for Store<T> {
+impl<T: Cached> FromIterator<T> for Store<T> {
     fn from_iter<I: IntoIterator<Item = T>>(objects: I) -> Self {
         let mut store = Self::default();
         for object in objects {
-            store.insert(object.key(), Arc::new(object));
+            store.insert(object.identity(), Arc::new(object));
         }
         store
     }
 }
 
-impl<T: Object> Store<T> {
+impl<T: Cached> Store<T> {
     /// The object with this key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Arc<T>> {
         self.objects.get(key)
@@ -127,6 +128,18 @@ impl<T: Object> Store<T> {
     /// The version of the collection up to which everything is in here.
     pub fn resource_version(&self) -> &str {
         &self.resource_version
+    }
+
+    /// The key of an object: the one that is kept of it, or a new one that shares the namespace of its neighbour.
+    pub(super) fn key_of(&self, object: &T) -> ObjectKey {
+        let mut key = object.identity();
+        let neighbour = self.objects.get_prev(&key).or_else(|| self.objects.get_next(&key));
+        match neighbour {
+            Some((known, _)) if *known == key => return known.clone(),
+            Some((near, _)) if near.namespace == key.namespace => key.namespace = Arc::clone(&near.namespace),
+            _ => {}
+        }
+        key
     }
 
     /// Puts an object in, and returns the one that it replaces.

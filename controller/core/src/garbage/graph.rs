@@ -1,9 +1,12 @@
 //! Who owns whom, in little memory: details only of objects that have owners or are held by a finalizer of
 //! ours; of all others no more than that they live.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use client_core::footprint::Footprint;
+use client_core::uid::Uid;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::{Value, json};
 
@@ -49,26 +52,49 @@ pub struct Node {
     pub owners: Vec<Owner>,
 }
 
+/// What the graph looks at of an object.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    /// Its uid; empty when it has none.
+    pub uid: Cow<'a, str>,
+    /// Its namespace; empty when it lives in none.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Its revision.
+    pub revision: u64,
+    /// Whether it is being deleted.
+    pub is_terminating: bool,
+    /// Its finalizers.
+    pub finalizers: &'a [String],
+    /// Its owners.
+    pub owners: &'a [OwnerReference],
+}
+
 /// What was seen of an object.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Change<'a> {
     /// It is there.
-    Applied(&'a ObjectMeta),
+    Applied(Seen<'a>),
     /// It is gone.
-    Deleted(&'a ObjectMeta),
+    Deleted(Seen<'a>),
 }
+
+/// Where an object without details lives: by number of resource and of namespace.
+type Place = (u16, u32);
 
 /// The graph.
 #[derive(Default)]
 pub struct Graph {
     nodes: BTreeMap<Arc<str>, Node>,
-    /// Objects without details: where they live, by number of resource and namespace.
-    plain: BTreeMap<Box<str>, (u16, Arc<str>)>,
+    /// Objects without details, which most are.
+    plain: BTreeMap<Uid, Place>,
     dependents: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// How many objects of each resource each namespace has.
-    counts: BTreeMap<(u16, Arc<str>), usize>,
+    counts: BTreeMap<Place, usize>,
     resources: Vec<ResourceType>,
-    namespaces: BTreeSet<Arc<str>>,
+    /// The number of each namespace.
+    namespaces: BTreeMap<Box<str>, u32>,
     /// The owners last seen to be deleted: a uid never comes back.
     gone: BTreeSet<Arc<str>>,
     gone_order: VecDeque<Arc<str>>,
@@ -87,8 +113,9 @@ impl Graph {
 
     /// Whether an object of that resource lives in that namespace.
     pub fn lives(&self, uid: &str, namespace: &str, resource: &ResourceType) -> bool {
-        self.plain.get(uid).is_some_and(|(number, place)| {
-            **place == *namespace && self.resources.get(usize::from(*number)) == Some(resource)
+        self.plain.get(&Uid::from(uid)).is_some_and(|(number, place)| {
+            self.namespaces.get(namespace) == Some(place)
+                && self.resources.get(usize::from(*number)) == Some(resource)
         })
     }
 
@@ -114,61 +141,55 @@ impl Graph {
 
     /// How many objects of a resource a namespace has.
     pub fn count(&self, resource: &ResourceType, namespace: &str) -> usize {
-        let namespace: Arc<str> = namespace.into();
+        let Some(&namespace) = self.namespaces.get(namespace) else { return 0 };
         let is_same = |known: &ResourceType| known.group == resource.group && known.plural == resource.plural;
         // In whatever version they were seen.
         let numbers = (0u16..).zip(&self.resources).filter(|(_, known)| is_same(known));
-        numbers.filter_map(|(number, _)| self.counts.get(&(number, Arc::clone(&namespace)))).sum()
+        numbers.filter_map(|(number, _)| self.counts.get(&(number, namespace))).sum()
     }
 
     /// Takes a change in. Returns the uids to plan for.
     pub fn observe(&mut self, resource: &ResourceType, change: Change) -> Vec<Arc<str>> {
         match change {
-            Change::Applied(meta) => self.applied(resource, meta),
-            Change::Deleted(meta) => self.deleted(meta),
+            Change::Applied(seen) if !seen.uid.is_empty() => self.applied(resource, &seen),
+            Change::Deleted(seen) if !seen.uid.is_empty() => self.deleted(&seen),
+            Change::Applied(_) | Change::Deleted(_) => Vec::new(),
         }
     }
 
-    fn applied(&mut self, resource: &ResourceType, meta: &ObjectMeta) -> Vec<Arc<str>> {
-        let Some(uid) = meta.uid.as_deref() else { return Vec::new() };
-        let told = revision(meta).unwrap_or(0);
-        if !self.nodes.contains_key(uid) && !self.plain.contains_key(uid) {
-            let namespace = self.namespace(meta.namespace.as_deref().unwrap_or_default());
-            let number = self.number(resource);
-            *self.counts.entry((number, namespace)).or_default() += 1;
+    fn applied(&mut self, resource: &ResourceType, seen: &Seen<'_>) -> Vec<Arc<str>> {
+        let (text, uid) = (&*seen.uid, Uid::from(&*seen.uid));
+        let place = (self.number(resource), self.namespace(seen.namespace));
+        if !self.nodes.contains_key(text) && !self.plain.contains_key(&uid) {
+            *self.counts.entry(place).or_default() += 1;
         }
-        if let Some(old) = self.nodes.get_mut(uid) {
-            if old.revision > told {
+        if let Some(old) = self.nodes.get_mut(text) {
+            if old.revision > seen.revision {
                 return Vec::new();
             }
-            if old.is_as_in(meta) {
-                old.revision = told;
+            if old.is_as(seen) {
+                old.revision = seen.revision;
                 return Vec::new();
             }
         }
-        let old = self.nodes.get(uid);
-        let finalizers = meta.finalizers.as_deref().unwrap_or_default();
-        let is_held = finalizers.iter().any(|each| each == FOREGROUND || each == ORPHAN);
-        let owners = meta.owner_references.as_deref().unwrap_or_default();
-        if owners.is_empty() && !is_held {
-            if self.plain.contains_key(uid) {
-                return Vec::new();
+        let is_held = seen.finalizers.iter().any(|each| each == FOREGROUND || each == ORPHAN);
+        if seen.owners.is_empty() && !is_held {
+            if !self.plain.contains_key(&uid) {
+                self.remove_details(text);
+                self.plain.insert(uid, place);
             }
-            self.remove_details(uid);
-            let place =
-                (self.number(resource), self.namespace(meta.namespace.as_deref().unwrap_or_default()));
-            self.plain.insert(uid.into(), place);
             return Vec::new();
         }
-        self.plain.remove(uid);
-        let uid: Arc<str> = uid.into();
-        let owners: Vec<Owner> = owners.iter().map(|owner| self.owner(owner)).collect();
+        self.plain.remove(&uid);
+        let old = self.nodes.get(text);
+        let uid: Arc<str> = text.into();
+        let owners: Vec<Owner> = seen.owners.iter().map(|owner| self.owner(owner)).collect();
         let node = Node {
             resource: resource.clone(),
-            key: ObjectKey::of_meta(meta),
-            revision: told,
-            is_terminating: meta.deletion_timestamp.is_some(),
-            finalizers: finalizers.iter().map(|each| Arc::from(each.as_str())).collect(),
+            key: ObjectKey::new(seen.namespace, seen.name),
+            revision: seen.revision,
+            is_terminating: seen.is_terminating,
+            finalizers: seen.finalizers.iter().map(|each| Arc::from(each.as_str())).collect(),
             owners,
         };
         let old_owners: Vec<Arc<str>> =
@@ -200,10 +221,14 @@ impl Graph {
             self.nodes.get(uid).is_none_or(|old| old.owners.iter().all(|each| each.uid != owner.uid))
         };
         let elsewhere = |place: &str| !place.is_empty() && *place != *node.key.namespace;
-        let ill = |owner: &Owner| match (self.nodes.get(&owner.uid), self.plain.get(&*owner.uid)) {
-            (Some(held), _) => held.is_terminating || elsewhere(&held.key.namespace),
-            (None, Some((_, place))) => elsewhere(place),
-            (None, None) => true,
+        let nowhere = self.namespaces.get("");
+        let own = self.namespaces.get(&*node.key.namespace);
+        let ill = |owner: &Owner| match self.nodes.get(&owner.uid) {
+            Some(held) => held.is_terminating || elsewhere(&held.key.namespace),
+            None => self
+                .plain
+                .get(&Uid::from(&*owner.uid))
+                .is_none_or(|(_, place)| Some(place) != nowhere && Some(place) != own),
         };
         if !node.is_terminating && node.owners.iter().any(|owner| is_new_bond(owner) && ill(owner)) {
             work.push(Arc::clone(uid));
@@ -211,12 +236,12 @@ impl Graph {
         work
     }
 
-    fn deleted(&mut self, meta: &ObjectMeta) -> Vec<Arc<str>> {
-        let Some(uid) = meta.uid.as_deref() else { return Vec::new() };
-        let place = self.plain.remove(uid).or_else(|| {
-            let node = self.nodes.get(uid)?;
-            let (resource, namespace) = (node.resource.clone(), Arc::from(&*node.key.namespace));
-            Some((self.number(&resource), namespace))
+    fn deleted(&mut self, seen: &Seen<'_>) -> Vec<Arc<str>> {
+        let uid = &*seen.uid;
+        let place = self.plain.remove(&Uid::from(uid)).or_else(|| {
+            let ObjectKey { namespace, .. } = self.nodes.get(uid)?.key.clone();
+            let resource = self.nodes.get(uid)?.resource.clone();
+            Some((self.number(&resource), self.namespace(&namespace)))
         });
         if let Some(place) = place {
             self.leave(place);
@@ -236,7 +261,7 @@ impl Graph {
         work
     }
 
-    fn leave(&mut self, place: (u16, Arc<str>)) {
+    fn leave(&mut self, place: Place) {
         if let Some(count) = self.counts.get_mut(&place) {
             *count -= 1;
             if *count == 0 {
@@ -303,13 +328,44 @@ impl Graph {
         u16::try_from(position).unwrap_or(u16::MAX)
     }
 
-    fn namespace(&mut self, namespace: &str) -> Arc<str> {
+    fn namespace(&mut self, namespace: &str) -> u32 {
         if let Some(known) = self.namespaces.get(namespace) {
-            return Arc::clone(known);
+            return *known;
         }
-        let shared: Arc<str> = namespace.into();
-        self.namespaces.insert(Arc::clone(&shared));
-        shared
+        let next = u32::try_from(self.namespaces.len()).unwrap_or(u32::MAX);
+        self.namespaces.insert(namespace.into(), next);
+        next
+    }
+}
+
+// === impl Seen ===
+
+impl<'a> From<&'a ObjectMeta> for Seen<'a> {
+    fn from(meta: &'a ObjectMeta) -> Self {
+        Self {
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            namespace: meta.namespace.as_deref().unwrap_or_default(),
+            name: meta.name.as_deref().unwrap_or_default(),
+            revision: revision(meta).unwrap_or(0),
+            is_terminating: meta.deletion_timestamp.is_some(),
+            finalizers: meta.finalizers.as_deref().unwrap_or_default(),
+            owners: meta.owner_references.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+impl<'a> From<&'a Footprint> for Seen<'a> {
+    fn from(footprint: &'a Footprint) -> Self {
+        let ties = footprint.ties();
+        Self {
+            uid: footprint.uid().to_string().into(),
+            namespace: &footprint.key().namespace,
+            name: &footprint.key().name,
+            revision: footprint.revision(),
+            is_terminating: ties.is_some_and(|ties| ties.deletion_timestamp.is_some()),
+            finalizers: ties.map(|ties| &*ties.finalizers).unwrap_or_default(),
+            owners: ties.map(|ties| &*ties.owners).unwrap_or_default(),
+        }
     }
 }
 
@@ -317,13 +373,11 @@ impl Graph {
 
 impl Node {
     /// Whether nothing changed but the revision.
-    fn is_as_in(&self, meta: &ObjectMeta) -> bool {
-        let owners = meta.owner_references.as_deref().unwrap_or_default();
-        let finalizers = meta.finalizers.as_deref().unwrap_or_default();
-        self.is_terminating == meta.deletion_timestamp.is_some()
-            && self.finalizers.iter().map(|each| &**each).eq(finalizers.iter().map(String::as_str))
-            && self.owners.len() == owners.len()
-            && self.owners.iter().zip(owners).all(|(have, told)| {
+    fn is_as(&self, seen: &Seen<'_>) -> bool {
+        self.is_terminating == seen.is_terminating
+            && self.finalizers.iter().map(|each| &**each).eq(seen.finalizers.iter().map(String::as_str))
+            && self.owners.len() == seen.owners.len()
+            && self.owners.iter().zip(seen.owners).all(|(have, told)| {
                 *have.uid == *told.uid
                     && *have.name == *told.name
                     && *have.kind == *told.kind
