@@ -24,6 +24,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::task::yield_now;
 
+use crate::answers::{Answer, Answers};
 use crate::handle::{Request, Started};
 use crate::jobs;
 use crate::membership::{Leadership, View};
@@ -60,6 +61,7 @@ struct Driver {
     requests: UnboundedSender<Request>,
     writers: HashMap<u64, oneshot::Sender<Result<Outcome, CommitError>>>,
     readers: HashMap<u64, oneshot::Sender<Result<(), ReadError>>>,
+    answers: Answers,
     next_ticket: u64,
     jobs: Vec<JoinHandle<()>>,
 }
@@ -85,8 +87,9 @@ struct Intake {
 
 /// Opens the directory, recovers, and starts the thread.
 pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
+    let answering = Handle::try_current().ok();
     let shared = match &options.peers {
-        Some(_) => Some(Handle::try_current().map_err(|_| OpenError::NoRuntime)?),
+        Some(_) => Some(answering.clone().ok_or(OpenError::NoRuntime)?),
         None => None,
     };
     let (disk, lock) = RealDisk::open(&options.dir)?;
@@ -132,6 +135,7 @@ pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
         requests: requests.clone(),
         writers: HashMap::new(),
         readers: HashMap::new(),
+        answers: Answers::new(answering.as_ref()),
         next_ticket: 1,
         jobs: Vec::new(),
     };
@@ -414,6 +418,7 @@ impl Driver {
                 Output::Job(job) => self.jobs.extend(jobs::start(job, self.requests.clone())),
             }
         }
+        self.answers.deliver();
         self.tell_group();
         self.published.confirm(self.host.node().is_confirmed());
         sends
@@ -467,15 +472,13 @@ impl Driver {
 
     fn answer(&mut self, ticket: u64, result: Result<Outcome, CommitError>) {
         if let Some(answer) = self.writers.remove(&ticket) {
-            // Who asked may have stopped waiting.
-            let _ = answer.send(result);
+            self.answers.give(Answer::Write(answer, result));
         }
     }
 
     fn answer_read(&mut self, ticket: u64, result: Result<(), ReadError>) {
         if let Some(answer) = self.readers.remove(&ticket) {
-            // Who asked may have stopped waiting.
-            let _ = answer.send(result);
+            self.answers.give(Answer::Read(answer, result));
         }
     }
 

@@ -331,7 +331,10 @@ impl Node {
             _ => {}
         }
         let (from, responds) = (message.from, message.get_msg_type() == MessageType::MsgAppendResponse);
-        let Some(message) = self.gather_from(message) else { return };
+        let Some(message) = self.gather_from(message).and_then(|message| self.answer_voter(message)) else {
+            return;
+        };
+        self.note_answer(&message);
         // An error means that Raft has no use for the message.
         drop(self.raft.step(message));
         if responds && let Some(progress) = self.raft.raft.mut_prs().get_mut(from) {

@@ -12,9 +12,9 @@ use crate::members::Members;
 use crate::recovery::GENESIS;
 use crate::txn::{Op, Outcome, Txn};
 
-struct Group {
-    nodes: BTreeMap<u64, Node>,
-    now_ms: i64,
+pub(super) struct Group {
+    pub(super) nodes: BTreeMap<u64, Node>,
+    pub(super) now_ms: i64,
     cut_off: Option<u64>,
     answers: Vec<(u64, Outcome)>,
     refused: Vec<(u64, Refusal)>,
@@ -45,7 +45,7 @@ fn node(members: u64, member: u64, seed: u64) -> Node {
 }
 
 impl Group {
-    fn new(members: u64) -> Self {
+    pub(super) fn new(members: u64) -> Self {
         let mut group = Self {
             nodes: (1..=members).map(|member| (member, node(members, member, member))).collect(),
             now_ms: 0,
@@ -95,7 +95,7 @@ impl Group {
         }
     }
 
-    fn pass(&mut self, ms: i64) {
+    pub(super) fn pass(&mut self, ms: i64) {
         for _ in 0..ms / 10 {
             self.now_ms += 10;
             for node in self.nodes.values_mut() {
@@ -107,13 +107,13 @@ impl Group {
         }
     }
 
-    fn leader(&self) -> Option<u64> {
+    pub(super) fn leader(&self) -> Option<u64> {
         let mut leaders =
             self.nodes.iter().filter(|(member, node)| node.leads() && self.cut_off != Some(**member));
         leaders.next().map(|(member, _)| *member)
     }
 
-    fn tell(&mut self, member: u64, event: Event) {
+    pub(super) fn tell(&mut self, member: u64, event: Event) {
         let now_ms = self.now_ms;
         self.nodes.get_mut(&member).unwrap().handle(event, now_ms);
         self.settle();
