@@ -1,7 +1,6 @@
 //! The store's thread: takes everything that waits, has the core commit it, publishes, answers.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -174,20 +173,24 @@ fn spawn(
         let Ok(runtime) = handed_over.recv() else { return };
         // Refused without the capability for it: then it goes with everybody else.
         let _ = setpriority_process(None, NICE);
-        // A panic must not leave a store behind that looks alive: it ends like any other fatal error.
-        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(driver.run(&mut waiting))));
+        let published = driver.published.clone();
+        // A task, and not what the runtime blocks on: a task of this thread that wakes that calls the kernel each time.
+        let work = runtime.spawn(async move {
+            let ended = driver.run(&mut waiting).await;
+            (driver, waiting, ended)
+        });
+        let ended = runtime.block_on(work);
         // Nobody confirms any more that what is published is the newest.
-        driver.published.confirm(false);
-        let closing = match ended {
-            Ok(Ok(closing)) => closing,
-            Ok(Err(stopped)) => {
+        published.confirm(false);
+        let (mut driver, mut waiting, closing) = match ended {
+            Ok((driver, waiting, Ok(closing))) => (driver, waiting, closing),
+            Ok((_, _, Err(stopped))) => {
                 on_fatal(&FatalError { reason: stopped.to_string() });
                 return;
             }
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("panic");
-                on_fatal(&FatalError { reason: text.to_owned() });
+            // A panic must not leave a store behind that looks alive: it ends like any other fatal error.
+            Err(panicked) => {
+                on_fatal(&FatalError { reason: panicked.to_string() });
                 return;
             }
         };
@@ -304,11 +307,9 @@ impl Driver {
     }
 
     /// Waits for a request, or until the node wants to be told the time.
-    async fn wait(&self, waiting: &mut UnboundedReceiver<Request>) -> Option<Request> {
+    async fn wait(&mut self, waiting: &mut UnboundedReceiver<Request>) -> Option<Request> {
         if let Ok(request) = waiting.try_recv() {
-            // This thread did not wait: what peers have sent meanwhile is still in their sockets. The first turn looks
-            // there, the second reads.
-            yield_now().await;
+            // This thread did not wait: what peers have sent meanwhile is still in their sockets, and is read first.
             yield_now().await;
             return Some(request);
         }

@@ -36,7 +36,9 @@ fn group(members: u64) -> (Group, u64, Vec<u64>) {
 }
 
 fn kinds(messages: &[Message]) -> Vec<(MessageType, u64)> {
-    messages.iter().map(|message| (message.get_msg_type(), message.to)).collect()
+    let mut kinds: Vec<_> = messages.iter().map(|message| (message.get_msg_type(), message.to)).collect();
+    kinds.sort_unstable_by_key(|(_, to)| *to);
+    kinds
 }
 
 fn letter(message: &Message) -> Event {
@@ -92,7 +94,8 @@ fn a_leader_asks_who_answered_last_and_with_the_next_tick_everybody() {
     let (asked, _) = told(&mut group, leader, Event::Read { ticket: 1 });
     let everybody = others.iter().map(|other| (MessageType::MsgHeartbeat, *other));
     assert_eq!(kinds(&asked), everybody.clone().collect::<Vec<_>>(), "nobody has answered yet");
-    let (answer, _) = told(&mut group, others[1], letter(&asked[1]));
+    let to = |asked: &[Message], member| letter(asked.iter().find(|message| message.to == member).unwrap());
+    let (answer, _) = told(&mut group, others[1], to(&asked, others[1]));
     assert_eq!(told(&mut group, leader, letter(&answer[0])), (vec![], vec![1]));
 
     let (asked, _) = told(&mut group, leader, Event::Read { ticket: 2 });
@@ -100,7 +103,7 @@ fn a_leader_asks_who_answered_last_and_with_the_next_tick_everybody() {
     group.now_ms += 50;
     let (asked, _) = told(&mut group, leader, Event::Tick);
     assert_eq!(kinds(&asked), everybody.collect::<Vec<_>>(), "who answered last does not answer now");
-    let (answer, _) = told(&mut group, others[0], letter(&asked[0]));
+    let (answer, _) = told(&mut group, others[0], to(&asked, others[0]));
     assert_eq!(told(&mut group, leader, letter(&answer[0])), (vec![], vec![2]));
     let (asked, _) = told(&mut group, leader, Event::Read { ticket: 3 });
     assert_eq!(kinds(&asked), [(MessageType::MsgHeartbeat, others[0])]);
