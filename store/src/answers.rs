@@ -15,13 +15,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::handle::Reader;
 use crate::{CommitError, ReadError};
 
 /// Who waits for a write, and what came of it; or for a read.
 pub(crate) enum Answer {
     Write(oneshot::Sender<Result<Outcome, CommitError>>, Result<Outcome, CommitError>),
-    Read(Reader, Result<(), ReadError>),
+    Read(oneshot::Sender<Result<(), ReadError>>, Result<(), ReadError>),
 }
 
 /// The store's end.

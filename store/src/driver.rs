@@ -24,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::yield_now;
 
 use crate::answers::{Answer, Answers};
-use crate::handle::{Reader, Request, Started};
+use crate::handle::{Request, Started};
 use crate::jobs;
 use crate::membership::{Leadership, View};
 use crate::options::{FatalHandler, Start};
@@ -60,7 +60,7 @@ struct Driver {
     published: Arc<Published>,
     requests: UnboundedSender<Request>,
     writers: HashMap<u64, oneshot::Sender<Result<Outcome, CommitError>>>,
-    readers: HashMap<u64, Reader>,
+    readers: HashMap<u64, oneshot::Sender<Result<(), ReadError>>>,
     answers: Answers,
     next_ticket: u64,
     jobs: Vec<JoinHandle<()>>,
@@ -363,19 +363,17 @@ impl Driver {
             Request::Commit { answer, .. } if self.closing.is_some() => {
                 drop(answer.send(Err(CommitError::Closed)));
             }
-            Request::Read { answers } if self.closing.is_some() => refuse_readers(answers),
+            Request::Read { answer } if self.closing.is_some() => {
+                drop(answer.send(Err(ReadError::Closed)));
+            }
             Request::Commit { txn, answer } => {
                 intake.bytes += txn.size();
                 intake.txns.push((ticket, txn));
                 self.writers.insert(ticket, answer);
             }
-            Request::Read { answers } => {
-                for answer in answers {
-                    let ticket = self.next_ticket;
-                    self.next_ticket += 1;
-                    intake.events.push(Event::Read { ticket });
-                    self.readers.insert(ticket, answer);
-                }
+            Request::Read { answer } => {
+                intake.events.push(Event::Read { ticket });
+                self.readers.insert(ticket, answer);
             }
             Request::Change { change, answer } => {
                 intake.events.push(Event::Change { ticket, change });
@@ -499,7 +497,7 @@ impl Driver {
         while let Ok(request) = waiting.try_recv() {
             match request {
                 Request::Commit { answer, .. } => drop(answer.send(Err(CommitError::Closed))),
-                Request::Read { answers } => refuse_readers(answers),
+                Request::Read { answer } => drop(answer.send(Err(ReadError::Closed))),
                 // Dropped answers say that the store is closed.
                 Request::Tell(_)
                 | Request::Change { .. }
@@ -512,11 +510,6 @@ impl Driver {
             }
         }
     }
-}
-
-fn refuse_readers(readers: Vec<Reader>) {
-    // Who asked may have stopped waiting.
-    readers.into_iter().for_each(|reader| drop(reader.send(Err(ReadError::Closed))));
 }
 
 /// All handles are gone: nobody waits for the end.

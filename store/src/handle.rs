@@ -1,7 +1,7 @@
 //! The handle through which the rest of the server uses the store.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::peer::peer_server::PeerServer;
@@ -15,7 +15,6 @@ use store_core::{Outcome, Snapshot, Txn};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
-use tokio::task::yield_now;
 use tokio_rustls::TlsStream;
 
 use crate::connector::SharedConnector;
@@ -29,13 +28,10 @@ use crate::{CommitError, OpenError, Options, ReadError, RekeyError};
 /// A learner has caught up that has after this long what was applied before.
 const CATCH_UP: Duration = Duration::from_millis(500);
 
-/// Who waits until a read is confirmed.
-pub(crate) type Reader = oneshot::Sender<Result<(), ReadError>>;
-
 /// What the handle asks of the store's thread.
 pub(crate) enum Request {
     Commit { txn: Txn, answer: oneshot::Sender<Result<Outcome, CommitError>> },
-    Read { answers: Vec<Reader> },
+    Read { answer: oneshot::Sender<Result<(), ReadError>> },
     Change { change: Change, answer: oneshot::Sender<Result<u64, ChangeRefusal>> },
     Describe { answer: oneshot::Sender<View> },
     Image { answer: oneshot::Sender<Box<Image>> },
@@ -60,12 +56,7 @@ struct Inner {
     service: PeerService,
     connector: Option<SharedConnector>,
     addresses: Arc<Addresses>,
-    /// Readers whose messenger has not gone yet.
-    readers: Mutex<Vec<Reader>>,
 }
-
-/// Asks for all readers that have come together, when it is dropped: also when whoever waited for it has gone.
-struct Messenger<'a>(&'a Inner);
 
 /// What a started store is reached by.
 pub(crate) struct Started {
@@ -84,9 +75,7 @@ impl Store {
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let (max_txn_bytes, connector) = (options.max_txn_bytes, options.peers.clone());
         let Started { published, requests, leadership, service, addresses } = driver::start(options)?;
-        let readers = Mutex::default();
-        let inner =
-            Inner { published, requests, max_txn_bytes, leadership, service, connector, addresses, readers };
+        let inner = Inner { published, requests, max_txn_bytes, leadership, service, connector, addresses };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -100,13 +89,9 @@ impl Store {
     pub async fn linearizable(&self) -> Result<Arc<Snapshot>, ReadError> {
         // In a group of one a write is published before it is acknowledged.
         if !self.inner.published.confirmed() {
-            let (reader, confirmed) = oneshot::channel();
-            if let Some(messenger) = self.inner.join(reader) {
-                // Readers that are ready to run now are asked for too: the store's thread is woken once for all.
-                yield_now().await;
-                drop(messenger);
-            }
-            confirmed.await.map_err(|_| ReadError::Closed)??;
+            let (answer, answered) = oneshot::channel();
+            self.inner.requests.send(Request::Read { answer }).map_err(|_| ReadError::Closed)?;
+            answered.await.map_err(|_| ReadError::Closed)??;
         }
         Ok(self.snapshot())
     }
@@ -295,27 +280,6 @@ impl Store {
 }
 
 // === impl Inner ===
-
-impl Inner {
-    /// Joins the readers that wait for a messenger. The first of them gets to be it.
-    fn join(&self, reader: Reader) -> Option<Messenger<'_>> {
-        let mut readers = self.readers();
-        readers.push(reader);
-        (readers.len() == 1).then_some(Messenger(self))
-    }
-
-    fn readers(&self) -> MutexGuard<'_, Vec<Reader>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Messenger<'_> {
-    fn drop(&mut self) {
-        let answers = std::mem::take(&mut *self.0.readers());
-        // Fails when the store is closed: dropped, they say so.
-        let _ = self.0.requests.send(Request::Read { answers });
-    }
-}
 
 impl Drop for Inner {
     fn drop(&mut self) {
