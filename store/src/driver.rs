@@ -39,8 +39,9 @@ const BATCH_BYTES: usize = 4 << 20;
 const BATCH_COUNT: usize = 4096;
 /// The longest that the thread waits in a group of several.
 const TICK_MS: u64 = 50;
-/// A leader that takes so long for what came together is waited for by everybody: as long as followers wait at least.
-const SLOW: Duration = Duration::from_millis(300);
+/// A leader that takes so long for what came together is waited for by everybody. Half as long as followers wait at least: a
+/// leader that is silent for longer is replaced before it can hand over.
+const SLOW: Duration = Duration::from_millis(150);
 /// The thread of a store with peers does little at a time, and everybody waits for it: on a machine that is busy with workloads
 /// it goes first, and a leader's signs of life come in time. One without peers goes with everybody else: the later it runs,
 /// the more writes share a sync.
@@ -444,7 +445,8 @@ impl Driver {
     /// Tells who leads and who the members are, where that has changed.
     fn tell_group(&mut self) {
         let node = self.host.node();
-        let now = Leadership { member: self.member, leader: node.leader(), term: node.term() };
+        let (leader, term, hand_overs) = (node.leader(), node.term(), node.hand_overs());
+        let now = Leadership { member: self.member, leader, term, hand_overs };
         self.leadership.send_if_modified(|told| std::mem::replace(told, now) != now);
         let members = node.state().members();
         if **self.members.load() != *members {

@@ -265,6 +265,11 @@ impl Node {
             && raft.raft_log.committed == self.state.applied().index
     }
 
+    /// How often in this run this member was slow, handed the lead over, and saw the heir lead.
+    pub fn hand_overs(&self) -> u64 {
+        self.slowness.hand_overs
+    }
+
     /// The applied state.
     pub fn state(&self) -> &StateMachine {
         &self.state
@@ -330,6 +335,7 @@ impl Node {
             }
             _ => {}
         }
+        self.note_claim(&message);
         let (from, responds) = (message.from, message.get_msg_type() == MessageType::MsgAppendResponse);
         let Some(message) = self.gather_from(message).and_then(|message| self.answer_voter(message)) else {
             return;

@@ -161,6 +161,7 @@ impl Node {
             return;
         }
         self.followed = now;
+        self.note_heir();
         self.lead = super::Lead::default();
         self.forget_gathered();
         self.reads.ask_again(u64::MAX);

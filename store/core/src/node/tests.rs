@@ -373,6 +373,7 @@ fn a_leader_that_is_slow_again_and_again_hands_the_lead_over() {
     group.tell(first, Event::Slow);
     let second = group.leader().expect("another leader, without an election's wait");
     assert_ne!(second, first);
+    assert_eq!((group.nodes[&first].hand_overs(), group.nodes[&second].hand_overs()), (1, 0));
     group.tell(second, Event::Commit { ticket: 2, txn: Txn::put("b", "v") });
     assert_eq!(group.answers.last().map(|(ticket, _)| *ticket), Some(2));
 
@@ -385,6 +386,23 @@ fn a_leader_that_is_slow_again_and_again_hands_the_lead_over() {
         group.pass(500);
     }
     assert_eq!(group.leader(), Some(first));
+    assert_eq!(group.nodes[&second].hand_overs(), 0, "it was asked to, and was not slow");
+}
+
+#[test]
+fn a_lead_that_followers_took_was_not_handed_over() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let first = group.leader().expect("a leader");
+    group.tell(first, Event::Slow);
+    group.cut_off = Some(first);
+    group.tell(first, Event::Slow);
+    group.pass(3000);
+    let second = group.nodes.iter().find(|(id, node)| **id != first && node.leads()).map(|(id, _)| *id);
+    assert!(second.is_some(), "the others have elected");
+    group.cut_off = None;
+    group.pass(2000);
+    assert_eq!(group.nodes[&first].hand_overs(), 0);
 }
 
 #[test]
