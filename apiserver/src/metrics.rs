@@ -10,10 +10,18 @@ use std::{
 use apiserver_core::RequestInfo;
 use apiserver_core::request::Verb;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
     registry::Registry,
 };
+use store::Leadership;
+use tokio::sync::watch;
 
 /// The content type of the text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -90,11 +98,17 @@ struct KindLabels {
 /// Counts a long-running request while it lives.
 pub(crate) struct LongRunning(Gauge);
 
+/// What this server's store tells of the group.
+#[derive(Debug)]
+struct Group(watch::Receiver<Leadership>);
+
 // === impl Metrics ===
 
 impl Metrics {
-    pub(crate) fn new() -> Metrics {
+    /// Metrics of a server whose store tells who leads.
+    pub(crate) fn new(leadership: watch::Receiver<Leadership>) -> Metrics {
         let mut registry = Registry::default();
+        registry.register_collector(Box::new(Group(leadership)));
         let requests = Family::<RequestLabels, Counter>::default();
         let durations = Family::<DurationLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| {
             Histogram::new(BUCKETS)
@@ -229,6 +243,20 @@ impl Metrics {
     }
 }
 
+impl Collector for Group {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let now = *self.0.borrow();
+        let leads = ConstGauge::new(i64::from(now.leads()));
+        let help = "Whether this server's store leads the group";
+        let kind = leads.metric_type();
+        leads.encode(encoder.encode_descriptor("orlop_store_is_leader", help, None, kind)?)?;
+        let hand_overs = ConstCounter::new(now.hand_overs);
+        let help = "How often this server's store has handed the lead over because its disk was slow";
+        let kind = hand_overs.metric_type();
+        hand_overs.encode(encoder.encode_descriptor("orlop_store_lead_hand_overs", help, None, kind)?)
+    }
+}
+
 impl Drop for LongRunning {
     fn drop(&mut self) {
         self.0.dec();
@@ -266,7 +294,8 @@ mod tests {
 
     #[test]
     fn requests_are_counted_under_upstream_names() {
-        let metrics = Metrics::new();
+        let (_, leadership) = watch::channel(Leadership::default());
+        let metrics = Metrics::new(leadership);
         let info = RequestInfo::parse(&http::Method::GET, "/api/v1/namespaces/default/pods/web", "")
             .unwrap_or_else(|_| panic!("parsed"));
         metrics.record(&info, 200, Duration::from_millis(1));
@@ -276,5 +305,14 @@ mod tests {
         assert!(line.contains("verb=\"GET\"") && line.contains("resource=\"pods\""), "{line}");
         assert!(line.contains("code=\"200\"") && line.ends_with(" 2"), "{line}");
         assert!(text.contains("apiserver_request_duration_seconds_bucket{"), "{text}");
+    }
+
+    #[test]
+    fn what_the_store_tells_is_told() {
+        let now = Leadership { member: 2, leader: Some(2), term: 7, hand_overs: 3 };
+        let (_, leadership) = watch::channel(now);
+        let text = Metrics::new(leadership).text().expect("encoded");
+        assert!(text.contains("\norlop_store_is_leader 1\n"), "{text}");
+        assert!(text.contains("\norlop_store_lead_hand_overs_total 3\n"), "{text}");
     }
 }

@@ -139,6 +139,7 @@ impl Server {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (derived, hub) = observe(&store, &stop, &tasks);
+        let metrics = Metrics::new(store.leadership());
         let shell = Arc::new(Shell {
             tunnels: Arc::new(Registry::new(stop.clone())),
             measures: Measures::default(),
@@ -151,7 +152,7 @@ impl Server {
             cluster,
             derived,
             hub,
-            metrics: Metrics::new(),
+            metrics,
             limits: limits.clone(),
             limiter: Limiter::default(),
             issuers: issuers.clone(),

@@ -14,6 +14,7 @@ use nodeagent::network::fabric::{self, Fabric, FabricConfig};
 use tempfile::TempDir;
 
 use crate::kubectl::Kubectl;
+use crate::slow_disk::SlowDisk;
 use crate::wait::eventually;
 use crate::{binary, netns};
 
@@ -26,6 +27,8 @@ const STOP: Duration = Duration::from_secs(60);
 pub struct Hosts {
     fabric: Fabric,
     folder: TempDir,
+    /// Whether the disk of what is started can be made slow.
+    slow_disks: bool,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -33,6 +36,7 @@ pub struct Hosts {
 pub struct Process {
     child: Option<Child>,
     output: PathBuf,
+    disk: Option<SlowDisk>,
 }
 
 // === impl Hosts ===
@@ -52,7 +56,13 @@ impl Hosts {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let fabric = runtime.block_on(fabric::up(&config))?;
-        Ok(Hosts { fabric, folder, runtime })
+        Ok(Hosts { fabric, folder, slow_disks: false, runtime })
+    }
+
+    /// Has each process that is started from now on have a disk that can be made slow.
+    pub fn with_slow_disks(mut self) -> Hosts {
+        self.slow_disks = true;
+        self
     }
 
     /// Where a host's process keeps its data.
@@ -121,9 +131,15 @@ impl Hosts {
             .stdout(file.try_clone()?)
             .stderr(file);
         let netns = self.netns(host).to_owned();
+        if self.slow_disks {
+            SlowDisk::prepare(&mut command);
+        }
         // A child is where the thread is that starts it.
         let child = netns::within(&netns, move || command.spawn().context("starting orlop"))?;
-        Ok(Process { child: Some(child), output })
+        let pid = child.id();
+        let mut process = Process { child: Some(child), output, disk: None };
+        process.disk = self.slow_disks.then(|| SlowDisk::of(pid)).transpose()?;
+        Ok(process)
     }
 
     /// Starts a server: the first of a cluster, or with `join` (`HOST:PORT` and a token) a further one.
@@ -248,6 +264,14 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let child = self.child.as_ref().context("it was stopped before")?;
         kill(Pid::from_raw(i32::try_from(child.id())?), signal).with_context(|| format!("sending {signal}"))
+    }
+
+    /// Its disk, on hosts with slow disks.
+    ///
+    /// # Errors
+    /// On others.
+    pub fn disk(&self) -> Result<&SlowDisk> {
+        self.disk.as_ref().context("its disk cannot be made slow")
     }
 
     /// Fails when it has ended.

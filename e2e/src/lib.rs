@@ -13,6 +13,7 @@ pub mod https;
 pub mod image;
 pub mod kubectl;
 pub mod netns;
+pub mod slow_disk;
 pub mod transcript;
 pub mod wait;
 pub mod watching;

@@ -15,9 +15,9 @@ mod trio;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::harness;
-use e2e::wait::eventually;
+use e2e::wait::{eventually, eventually_within};
 use nix::sys::signal::Signal;
 
 use load::Load;
@@ -27,6 +27,12 @@ use trio::Trio;
 const FAULT: Duration = Duration::from_secs(3);
 /// How long clients work in peace between faults.
 const PEACE: Duration = Duration::from_secs(1);
+/// A sync of a slow disk: longer than what a leader calls slow (150 ms), and shorter than its followers' patience (300 ms).
+const SLOW: Duration = Duration::from_millis(190);
+/// Followers do not wait so long for a leader.
+const VERY_SLOW: Duration = Duration::from_millis(500);
+/// How often the lead may be lost before it is handed over: on a busy machine followers can lose patience.
+const TRIES: usize = 5;
 
 fn main() -> ExitCode {
     harness::one_by_one(&[
@@ -37,12 +43,16 @@ fn main() -> ExitCode {
         ("a_server_is_replaced", false, replaced),
         ("the_last_server_goes_on_alone", false, last),
         ("a_full_disk_is_one_servers_matter", false, full_disk),
+        ("a_leader_with_a_slow_disk_hands_the_lead_over", false, slow_disk),
     ])
 }
 
 /// Clients and watchers at work, a fault, and what came of it.
 fn under(fault: impl FnOnce(&mut Trio, &Load) -> Result<()>) -> Result<()> {
-    let mut trio = Trio::start()?;
+    under_on(Trio::start()?, fault)
+}
+
+fn under_on(mut trio: Trio, fault: impl FnOnce(&mut Trio, &Load) -> Result<()>) -> Result<()> {
     let load = Load::start(&trio)?;
     std::thread::sleep(PEACE);
     fault(&mut trio, &load)?;
@@ -190,4 +200,74 @@ fn full_disk() -> Result<()> {
         disk.leave()?;
         trio.start_again(server)
     })
+}
+
+fn slow_disk() -> Result<()> {
+    under_on(Trio::with_slow_disks()?, |trio, _| {
+        let slow = until_handed_over(trio)?;
+        // The lead does not go back to the slow disk, and nobody waits for that disk.
+        writes_are_quick(trio, slow)?;
+        std::thread::sleep(FAULT);
+        ensure!(trio.one(true)? != slow, "the slow disk leads again");
+        writes_are_quick(trio, slow)?;
+        ensure!(trio.disk(slow)?.delayed() > 2, "the disk was not slow");
+        trio.disk(slow)?.set_delay(Duration::ZERO);
+        // Where a single sync takes longer than followers wait, they elect: sooner or later, but the group goes on.
+        let slow = trio.one(true)?;
+        trio.disk(slow)?.set_delay(VERY_SLOW);
+        until_another_leads(trio, slow)?;
+        writes_are_quick(trio, slow)?;
+        trio.disk(slow)?.set_delay(Duration::ZERO);
+        Ok(())
+    })
+}
+
+/// Makes the disk of whoever leads slow, until one has handed the lead over. Returns it; its disk is still slow.
+fn until_handed_over(trio: &Trio) -> Result<usize> {
+    for _ in 0..TRIES {
+        let leader = trio.one(true)?;
+        let (before, began) = (trio.hand_overs(leader)?, Instant::now());
+        trio.disk(leader)?.set_delay(SLOW);
+        let next = until_another_leads(trio, leader)?;
+        // It learns of its heir a moment after the others.
+        let handed_over = eventually_within(FAULT, "the lead is handed over", || {
+            ensure!(trio.hand_overs(leader)? > before, "it was lost");
+            Ok(())
+        })
+        .is_ok();
+        println!("from {leader} to {next} after {:?}, handed over: {handed_over}", began.elapsed());
+        if handed_over {
+            return Ok(leader);
+        }
+        trio.disk(leader)?.set_delay(Duration::ZERO);
+    }
+    bail!("no leader handed the lead over: each one lost it")
+}
+
+fn until_another_leads(trio: &Trio, leader: usize) -> Result<usize> {
+    eventually("another one leads", || {
+        let now = trio.one(true)?;
+        ensure!(now != leader, "the slow disk leads");
+        Ok(now)
+    })
+}
+
+/// Writes by way of a server whose disk is not slow: they take less than half of a slow sync.
+fn writes_are_quick(trio: &Trio, slow: usize) -> Result<()> {
+    let api = trio.api(slow % 3 + 1);
+    let mut times = Vec::new();
+    for _ in 0..21 {
+        let began = Instant::now();
+        let body = r#"{"metadata":{"generateName":"quick-"}}"#;
+        let answer = api.post("/api/v1/namespaces/default/configmaps", body)?;
+        ensure!(answer.status == 201, "{}", answer.text());
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    println!(
+        "writes while the disk of {slow} is slow: {:?} to {:?}, median {:?}",
+        times[0], times[20], times[10]
+    );
+    ensure!(times[10] < SLOW / 2, "writes wait for the slow disk: {times:?}");
+    Ok(())
 }

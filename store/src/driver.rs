@@ -1,7 +1,6 @@
 //! The store's thread: takes everything that waits, has the core commit it, publishes, answers.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,6 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 use tokio::task::yield_now;
 
+use crate::answers::{Answer, Answers};
 use crate::handle::{Request, Started};
 use crate::jobs;
 use crate::membership::{Leadership, View};
@@ -39,8 +39,9 @@ const BATCH_BYTES: usize = 4 << 20;
 const BATCH_COUNT: usize = 4096;
 /// The longest that the thread waits in a group of several.
 const TICK_MS: u64 = 50;
-/// A leader that takes so long for what came together is waited for by everybody: as long as followers wait at least.
-const SLOW: Duration = Duration::from_millis(300);
+/// A leader that takes so long for what came together is waited for by everybody. Half as long as followers wait at least: a
+/// leader that is silent for longer is replaced before it can hand over.
+const SLOW: Duration = Duration::from_millis(150);
 /// The thread of a store with peers does little at a time, and everybody waits for it: on a machine that is busy with workloads
 /// it goes first, and a leader's signs of life come in time. One without peers goes with everybody else: the later it runs,
 /// the more writes share a sync.
@@ -61,6 +62,7 @@ struct Driver {
     requests: UnboundedSender<Request>,
     writers: HashMap<u64, oneshot::Sender<Result<Outcome, CommitError>>>,
     readers: HashMap<u64, oneshot::Sender<Result<(), ReadError>>>,
+    answers: Answers,
     next_ticket: u64,
     jobs: Vec<JoinHandle<()>>,
 }
@@ -86,8 +88,9 @@ struct Intake {
 
 /// Opens the directory, recovers, and starts the thread.
 pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
+    let answering = Handle::try_current().ok();
     let shared = match &options.peers {
-        Some(_) => Some(Handle::try_current().map_err(|_| OpenError::NoRuntime)?),
+        Some(_) => Some(answering.clone().ok_or(OpenError::NoRuntime)?),
         None => None,
     };
     let (disk, lock) = RealDisk::open(&options.dir)?;
@@ -133,6 +136,7 @@ pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
         requests: requests.clone(),
         writers: HashMap::new(),
         readers: HashMap::new(),
+        answers: Answers::new(answering.as_ref()),
         next_ticket: 1,
         jobs: Vec::new(),
     };
@@ -173,20 +177,24 @@ fn spawn(
             // Refused without the capability for it: then it goes with everybody else.
             let _ = setpriority_process(None, NICE);
         }
-        // A panic must not leave a store behind that looks alive: it ends like any other fatal error.
-        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(driver.run(&mut waiting))));
+        let published = driver.published.clone();
+        // A task, and not what the runtime blocks on: a task of this thread that wakes that calls the kernel each time.
+        let work = runtime.spawn(async move {
+            let ended = driver.run(&mut waiting).await;
+            (driver, waiting, ended)
+        });
+        let ended = runtime.block_on(work);
         // Nobody confirms any more that what is published is the newest.
-        driver.published.confirm(false);
-        let closing = match ended {
-            Ok(Ok(closing)) => closing,
-            Ok(Err(stopped)) => {
+        published.confirm(false);
+        let (mut driver, mut waiting, closing) = match ended {
+            Ok((driver, waiting, Ok(closing))) => (driver, waiting, closing),
+            Ok((_, _, Err(stopped))) => {
                 on_fatal(&FatalError { reason: stopped.to_string() });
                 return;
             }
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("panic");
-                on_fatal(&FatalError { reason: text.to_owned() });
+            // A panic must not leave a store behind that looks alive: it ends like any other fatal error.
+            Err(panicked) => {
+                on_fatal(&FatalError { reason: panicked.to_string() });
                 return;
             }
         };
@@ -303,12 +311,10 @@ impl Driver {
     }
 
     /// Waits for a request, or until the node wants to be told the time.
-    async fn wait(&self, waiting: &mut UnboundedReceiver<Request>) -> Option<Request> {
+    async fn wait(&mut self, waiting: &mut UnboundedReceiver<Request>) -> Option<Request> {
         if let Ok(request) = waiting.try_recv() {
             if self.peers.is_some() {
-                // This thread did not wait: what peers have sent meanwhile is still in their sockets. The first turn looks
-                // there, the second reads.
-                yield_now().await;
+                // This thread did not wait: what peers have sent meanwhile is still in their sockets, and is read first.
                 yield_now().await;
             }
             return Some(request);
@@ -419,6 +425,7 @@ impl Driver {
                 Output::Job(job) => self.jobs.extend(jobs::start(job, self.requests.clone())),
             }
         }
+        self.answers.deliver();
         self.tell_group();
         self.published.confirm(self.host.node().is_confirmed());
         sends
@@ -438,7 +445,8 @@ impl Driver {
     /// Tells who leads and who the members are, where that has changed.
     fn tell_group(&mut self) {
         let node = self.host.node();
-        let now = Leadership { member: self.member, leader: node.leader(), term: node.term() };
+        let (leader, term, hand_overs) = (node.leader(), node.term(), node.hand_overs());
+        let now = Leadership { member: self.member, leader, term, hand_overs };
         self.leadership.send_if_modified(|told| std::mem::replace(told, now) != now);
         let members = node.state().members();
         if **self.members.load() != *members {
@@ -472,15 +480,13 @@ impl Driver {
 
     fn answer(&mut self, ticket: u64, result: Result<Outcome, CommitError>) {
         if let Some(answer) = self.writers.remove(&ticket) {
-            // Who asked may have stopped waiting.
-            let _ = answer.send(result);
+            self.answers.give(Answer::Write(answer, result));
         }
     }
 
     fn answer_read(&mut self, ticket: u64, result: Result<(), ReadError>) {
         if let Some(answer) = self.readers.remove(&ticket) {
-            // Who asked may have stopped waiting.
-            let _ = answer.send(result);
+            self.answers.give(Answer::Read(answer, result));
         }
     }
 

@@ -5,8 +5,10 @@
 //! through a [`Connector`]; what comes from them goes to [`Store::take_stream`] and to the service that
 //! [`Store::peer_service`] returns.
 
+mod answers;
 pub mod backup;
 mod connector;
+mod direct;
 mod driver;
 mod error;
 mod frames;

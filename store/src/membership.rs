@@ -32,6 +32,8 @@ pub struct Leadership {
     pub leader: Option<u64>,
     /// The term of the consensus; grows with every election.
     pub term: u64,
+    /// How often, since it was opened, this member has handed the lead over because its disk was slow.
+    pub hand_overs: u64,
 }
 
 /// Why a change of the members was not made.

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use store_core::disk::{Disk, DiskError, DiskFile, DiskReader};
 
 use crate::OpenError;
+use crate::direct::{BLOCK, DirectFile};
 
 const LOCK: &str = "LOCK";
 
@@ -25,8 +26,16 @@ pub(crate) struct DirLock {
 }
 
 struct RealFile {
-    file: File,
+    file: Way,
     name: String,
+}
+
+/// How a file is written.
+enum Way {
+    /// Through the page cache.
+    Cached(File),
+    /// Past it.
+    Direct(DirectFile),
 }
 
 struct RealReader {
@@ -76,14 +85,23 @@ impl Disk for RealDisk {
         let mut options = OpenOptions::new();
         let mut file =
             options.create_new(true).write(true).mode(0o600).open(&path).map_err(wrap("create", name))?;
-        if reserve > 0
-            && let Err(error) = reserve_room(&mut file, reserve)
-        {
-            // The name must be free for the next attempt.
-            let _ = std::fs::remove_file(&path);
-            return Err(wrap("reserve", name)(error));
+        if reserve == 0 {
+            return Ok(Box::new(RealFile { file: Way::Cached(file), name: name.to_owned() }));
         }
-        Ok(Box::new(RealFile { file, name: name.to_owned() }))
+        let whole = reserve.next_multiple_of(BLOCK as u64);
+        let reserved =
+            reserve_room(&mut file, whole).and_then(|filled| DirectFile::open(&path, whole, filled));
+        match reserved {
+            Ok(direct) => {
+                let file = direct.map_or(Way::Cached(file), Way::Direct);
+                Ok(Box::new(RealFile { file, name: name.to_owned() }))
+            }
+            Err(error) => {
+                // The name must be free for the next attempt.
+                let _ = std::fs::remove_file(&path);
+                Err(wrap("reserve", name)(error))
+            }
+        }
     }
 
     fn open(&self, name: &str) -> Result<Box<dyn DiskReader>, DiskError> {
@@ -115,10 +133,11 @@ impl Disk for RealDisk {
     }
 }
 
-/// Gives a file real room, so that later writes neither fail for want of it nor change the file's metadata.
-fn reserve_room(file: &mut File, bytes: u64) -> io::Result<()> {
+/// Gives a file real room, so that later writes neither fail for want of it nor change the file's length. Returns up to
+/// where the room was written.
+fn reserve_room(file: &mut File, bytes: u64) -> io::Result<u64> {
     match fallocate(&*file, FallocateFlags::empty(), 0, bytes) {
-        Ok(()) => return Ok(()),
+        Ok(()) => return Ok(0),
         Err(Errno::OPNOTSUPP) => {}
         Err(error) => return Err(error.into()),
     }
@@ -129,7 +148,10 @@ fn reserve_room(file: &mut File, bytes: u64) -> io::Result<()> {
         file.write_all(&zeros[..part as usize])?;
         left -= part;
     }
-    io::Seek::rewind(file)
+    // Direct writes do not go round what is still in the page cache.
+    file.sync_data()?;
+    io::Seek::rewind(file)?;
+    Ok(bytes)
 }
 
 fn wrap(operation: &'static str, name: &str) -> impl FnOnce(io::Error) -> DiskError {
@@ -146,11 +168,21 @@ fn wrap(operation: &'static str, name: &str) -> impl FnOnce(io::Error) -> DiskEr
 
 impl DiskFile for RealFile {
     fn append(&mut self, data: &[u8]) -> Result<(), DiskError> {
-        self.file.write_all(data).map_err(wrap("append", &self.name))
+        match &mut self.file {
+            Way::Cached(file) => file.write_all(data).map_err(wrap("append", &self.name)),
+            Way::Direct(file) => {
+                file.append(data);
+                Ok(())
+            }
+        }
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
-        self.file.sync_data().map_err(wrap("sync", &self.name))
+        let synced = match &mut self.file {
+            Way::Cached(file) => file.sync_data(),
+            Way::Direct(file) => file.sync(),
+        };
+        synced.map_err(wrap("sync", &self.name))
     }
 }
 

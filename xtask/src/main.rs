@@ -24,8 +24,9 @@ fn main() -> ExitCode {
             eprintln!(
                 "usage: cargo run -p xtask -- tidy | layers | codegen API_TYPES.json MERGE_METADATA.json"
             );
+            eprintln!("       | sim-sweep [--minutes M] [--from SEED] [--jobs N] [--journal FILE]");
             eprintln!(
-                "       | sim-sweep [--minutes M] [--from SEED] [--jobs N] | sim-bugs [--trials N] [--limit N] [--only NAME,NAME]"
+                "       | sim-bugs [--trials N] [--seeds N] [--minutes M] [--jobs N] [--only NAME,NAME] [--target DIR] [--journal FILE]"
             );
             eprintln!("       | fuzz [--minutes M] [--only NAME]");
             return ExitCode::from(2);

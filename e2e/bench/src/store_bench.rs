@@ -1,5 +1,6 @@
 //! The store as three members with real logs, beside etcd: one client, one protocol, mutual TLS for both.
 
+mod cork;
 pub mod failover;
 mod kv;
 pub mod measure;

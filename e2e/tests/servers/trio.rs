@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::hosts::{Hosts, PORT, Process};
 use e2e::https::Api;
 use e2e::netns;
+use e2e::slow_disk::SlowDisk;
 use e2e::wait::eventually;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
@@ -35,7 +36,18 @@ impl Trio {
     /// # Errors
     /// When they do not come together.
     pub fn start() -> Result<Trio> {
-        let hosts = Hosts::connect(3)?;
+        Trio::on(Hosts::connect(3)?)
+    }
+
+    /// Starts all three, with disks that can be made slow.
+    ///
+    /// # Errors
+    /// When they do not come together.
+    pub fn with_slow_disks() -> Result<Trio> {
+        Trio::on(Hosts::connect(3)?.with_slow_disks())
+    }
+
+    fn on(hosts: Hosts) -> Result<Trio> {
         let first = hosts.server(1, "s1", None)?;
         let api = Api::from_kubeconfig(&hosts.kubeconfig(1, "s1")?)?;
         let names = [1, 2, 3].map(|number| format!("s{number}"));
@@ -161,6 +173,24 @@ impl Trio {
     /// When it does not run.
     pub fn signal(&self, server: usize, signal: Signal) -> Result<()> {
         self.running[server - 1].as_ref().context("it does not run")?.signal(signal)
+    }
+
+    /// The disk of a server that runs.
+    ///
+    /// # Errors
+    /// When it cannot be made slow.
+    pub fn disk(&self, server: usize) -> Result<&SlowDisk> {
+        self.running[server - 1].as_ref().context("it does not run")?.disk()
+    }
+
+    /// How often a server has handed the lead over because its disk was slow, as its metrics tell.
+    ///
+    /// # Errors
+    /// When they do not tell.
+    pub fn hand_overs(&self, server: usize) -> Result<u64> {
+        let text = self.api(server).get("/metrics")?.text();
+        let line = text.lines().find_map(|line| line.strip_prefix("orlop_store_lead_hand_overs_total "));
+        Ok(line.with_context(|| format!("its metrics do not tell: {text}"))?.parse()?)
     }
 
     /// Starts a server on its data.

@@ -265,6 +265,11 @@ impl Node {
             && raft.raft_log.committed == self.state.applied().index
     }
 
+    /// How often in this run this member was slow, handed the lead over, and saw the heir lead.
+    pub fn hand_overs(&self) -> u64 {
+        self.slowness.hand_overs
+    }
+
     /// The applied state.
     pub fn state(&self) -> &StateMachine {
         &self.state
@@ -330,8 +335,12 @@ impl Node {
             }
             _ => {}
         }
+        self.note_claim(&message);
         let (from, responds) = (message.from, message.get_msg_type() == MessageType::MsgAppendResponse);
-        let Some(message) = self.gather_from(message) else { return };
+        let Some(message) = self.gather_from(message).and_then(|message| self.answer_voter(message)) else {
+            return;
+        };
+        self.note_answer(&message);
         // An error means that Raft has no use for the message.
         drop(self.raft.step(message));
         if responds && let Some(progress) = self.raft.raft.mut_prs().get_mut(from) {

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::cork;
 use super::kv::Service;
 use super::pki::{Mutual, acceptor};
 use super::wire::kv_server::KvServer;
@@ -83,8 +84,10 @@ async fn serve_clients(listener: TcpListener, tls: TlsAcceptor, store: Store) {
             let Ok(stream) = tls.accept(stream).await else { return };
             let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             let serving = http.timer(TokioTimer::new());
+            let service = TowerToHyperService::new(service);
             // How a connection ends is its client's business.
-            let _ = serving.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+            let _ =
+                cork::serve(stream, |stream| serving.serve_connection(TokioIo::new(stream), service)).await;
         });
     }
 }

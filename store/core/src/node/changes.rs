@@ -107,6 +107,7 @@ impl Node {
                 Step::Wait => return,
                 Step::Transfer(to) => {
                     self.note_proposed(None);
+                    self.slowness.heir = None;
                     self.raft.transfer_leader(to);
                     return;
                 }

@@ -61,7 +61,7 @@ pub enum Event {
     },
     /// A peer refuses this member, because the group has removed it.
     Removed,
-    /// What this member did last took as long as its followers wait for a leader, or longer.
+    /// What this member did last took half as long as its followers wait for a leader at least, or longer.
     Slow,
     /// Nothing happened but time. May make the node write up to [`EXPIRE_BYTES`](super::EXPIRE_BYTES).
     Tick,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use raft::eraftpb::ConfChangeType;
+use raft::eraftpb::{ConfChangeType, Message, MessageType};
 
 use super::Node;
 use crate::command::Body;
@@ -18,11 +18,17 @@ const SLOW_WITHIN_TICKS: u64 = 200;
 /// It does so no more often than this: where all disks are slow, another leader is no better.
 const HAND_OVER_TICKS: u64 = 600;
 
-/// When this member was slow.
+/// When this member was slow, and what came of it.
 #[derive(Debug, Default)]
 pub(super) struct Slowness {
     seen: Option<u64>,
     handed_over: Option<u64>,
+    /// To whom the lead is being handed over.
+    pub(super) heir: Option<u64>,
+    /// An heir that asks for votes because it was told to lead, and in which term.
+    claim: Option<(u64, u64)>,
+    /// How often an heir has come to lead.
+    pub(super) hand_overs: u64,
 }
 
 /// What a leader knows; forgotten with every change of the lead.
@@ -89,8 +95,30 @@ impl Node {
             && !lately
             && let Some(heir) = self.successor().filter(keeps_up)
         {
-            self.slowness = Slowness { seen: None, handed_over: Some(self.tick) };
+            self.slowness.seen = None;
+            self.slowness.handed_over = Some(self.tick);
+            self.slowness.heir = Some(heir);
             self.raft.transfer_leader(heir);
+        }
+    }
+
+    /// Hears the heir ask for votes. It says that it was told to lead, which a follower that has lost patience does not.
+    pub(super) fn note_claim(&mut self, message: &Message) {
+        let asks = message.get_msg_type() == MessageType::MsgRequestVote;
+        if asks
+            && message.context == raft::CAMPAIGN_TRANSFER
+            && self.slowness.heir.take_if(|heir| *heir == message.from).is_some()
+        {
+            self.slowness.claim = Some((message.from, message.term));
+        }
+    }
+
+    /// Counts the lead as handed over when the heir has it.
+    pub(super) fn note_heir(&mut self) {
+        let Some((heir, term)) = self.slowness.claim else { return };
+        if self.term() > term || (self.term() == term && self.leader().is_some()) {
+            self.slowness.claim = None;
+            self.slowness.hand_overs += u64::from((self.leader(), self.term()) == (Some(heir), term));
         }
     }
 

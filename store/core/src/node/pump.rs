@@ -45,10 +45,13 @@ impl Node {
             }
             let mut messages = ready.take_persisted_messages();
             messages.retain(|message| self.is_news(message));
-            match self.syncing {
-                Some(number) if !messages.is_empty() => self.held.push_back((number, messages)),
-                _ => self.send(messages),
+            if let Some(number) = self.syncing {
+                let promises: Vec<_> = messages.extract_if(.., |message| promises(message)).collect();
+                if !promises.is_empty() {
+                    self.held.push_back((number, promises));
+                }
             }
+            self.send(messages);
             let committed = ready.take_committed_entries();
             let confirmed = ready.take_read_states();
             self.raft.advance_append_async(ready);
@@ -129,6 +132,9 @@ impl Node {
     }
 
     fn send(&mut self, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
         let is_state = |message: &Message| message.get_msg_type() == MessageType::MsgSnapshot;
         let (states, messages): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_state);
         let appends = messages.iter().filter(|message| message.get_msg_type() == MessageType::MsgAppend);
@@ -155,6 +161,7 @@ impl Node {
             return;
         }
         self.followed = now;
+        self.note_heir();
         self.lead = super::Lead::default();
         self.forget_gathered();
         self.reads.ask_again(u64::MAX);
@@ -165,6 +172,11 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether a message says something that must be durable first. What is only asked of the leader does not.
+fn promises(message: &Message) -> bool {
+    !matches!(message.get_msg_type(), MessageType::MsgPropose | MessageType::MsgReadIndex)
 }
 
 // === impl Event ===

@@ -12,9 +12,9 @@ use crate::members::Members;
 use crate::recovery::GENESIS;
 use crate::txn::{Op, Outcome, Txn};
 
-struct Group {
-    nodes: BTreeMap<u64, Node>,
-    now_ms: i64,
+pub(super) struct Group {
+    pub(super) nodes: BTreeMap<u64, Node>,
+    pub(super) now_ms: i64,
     cut_off: Option<u64>,
     answers: Vec<(u64, Outcome)>,
     refused: Vec<(u64, Refusal)>,
@@ -45,7 +45,7 @@ fn node(members: u64, member: u64, seed: u64) -> Node {
 }
 
 impl Group {
-    fn new(members: u64) -> Self {
+    pub(super) fn new(members: u64) -> Self {
         let mut group = Self {
             nodes: (1..=members).map(|member| (member, node(members, member, member))).collect(),
             now_ms: 0,
@@ -95,7 +95,7 @@ impl Group {
         }
     }
 
-    fn pass(&mut self, ms: i64) {
+    pub(super) fn pass(&mut self, ms: i64) {
         for _ in 0..ms / 10 {
             self.now_ms += 10;
             for node in self.nodes.values_mut() {
@@ -107,13 +107,13 @@ impl Group {
         }
     }
 
-    fn leader(&self) -> Option<u64> {
+    pub(super) fn leader(&self) -> Option<u64> {
         let mut leaders =
             self.nodes.iter().filter(|(member, node)| node.leads() && self.cut_off != Some(**member));
         leaders.next().map(|(member, _)| *member)
     }
 
-    fn tell(&mut self, member: u64, event: Event) {
+    pub(super) fn tell(&mut self, member: u64, event: Event) {
         let now_ms = self.now_ms;
         self.nodes.get_mut(&member).unwrap().handle(event, now_ms);
         self.settle();
@@ -373,6 +373,7 @@ fn a_leader_that_is_slow_again_and_again_hands_the_lead_over() {
     group.tell(first, Event::Slow);
     let second = group.leader().expect("another leader, without an election's wait");
     assert_ne!(second, first);
+    assert_eq!((group.nodes[&first].hand_overs(), group.nodes[&second].hand_overs()), (1, 0));
     group.tell(second, Event::Commit { ticket: 2, txn: Txn::put("b", "v") });
     assert_eq!(group.answers.last().map(|(ticket, _)| *ticket), Some(2));
 
@@ -385,6 +386,23 @@ fn a_leader_that_is_slow_again_and_again_hands_the_lead_over() {
         group.pass(500);
     }
     assert_eq!(group.leader(), Some(first));
+    assert_eq!(group.nodes[&second].hand_overs(), 0, "it was asked to, and was not slow");
+}
+
+#[test]
+fn a_lead_that_followers_took_was_not_handed_over() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let first = group.leader().expect("a leader");
+    group.tell(first, Event::Slow);
+    group.cut_off = Some(first);
+    group.tell(first, Event::Slow);
+    group.pass(3000);
+    let second = group.nodes.iter().find(|(id, node)| **id != first && node.leads()).map(|(id, _)| *id);
+    assert!(second.is_some(), "the others have elected");
+    group.cut_off = None;
+    group.pass(2000);
+    assert_eq!(group.nodes[&first].hand_overs(), 0);
 }
 
 #[test]
