@@ -17,6 +17,7 @@ mod metrics;
 mod openapi;
 mod peers;
 pub mod pki;
+mod request_body;
 mod respond;
 mod server;
 mod servers;

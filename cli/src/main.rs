@@ -1,6 +1,7 @@
 //! The `orlop` binary: server roles and kubectl-style verbs.
 
 mod agent;
+mod allocator;
 mod components;
 mod control_plane;
 mod demo;

@@ -41,8 +41,9 @@ const BATCH_COUNT: usize = 4096;
 const TICK_MS: u64 = 50;
 /// A leader that takes so long for what came together is waited for by everybody: as long as followers wait at least.
 const SLOW: Duration = Duration::from_millis(300);
-/// The store's thread does little at a time, and everybody waits for it: on a machine that is busy with workloads it goes
-/// first, and a leader's signs of life come in time.
+/// The thread of a store with peers does little at a time, and everybody waits for it: on a machine that is busy with workloads
+/// it goes first, and a leader's signs of life come in time. One without peers goes with everybody else: the later it runs,
+/// the more writes share a sync.
 const NICE: i32 = -10;
 /// How long a store that closes waits for its successor and for its writers.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -168,8 +169,10 @@ fn spawn(
     let (hand_over, handed_over) = std::sync::mpsc::channel::<Runtime>();
     let body = move || {
         let Ok(runtime) = handed_over.recv() else { return };
-        // Refused without the capability for it: then it goes with everybody else.
-        let _ = setpriority_process(None, NICE);
+        if driver.peers.is_some() {
+            // Refused without the capability for it: then it goes with everybody else.
+            let _ = setpriority_process(None, NICE);
+        }
         // A panic must not leave a store behind that looks alive: it ends like any other fatal error.
         let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(driver.run(&mut waiting))));
         // Nobody confirms any more that what is published is the newest.
@@ -302,10 +305,12 @@ impl Driver {
     /// Waits for a request, or until the node wants to be told the time.
     async fn wait(&self, waiting: &mut UnboundedReceiver<Request>) -> Option<Request> {
         if let Ok(request) = waiting.try_recv() {
-            // This thread did not wait: what peers have sent meanwhile is still in their sockets. The first turn looks
-            // there, the second reads.
-            yield_now().await;
-            yield_now().await;
+            if self.peers.is_some() {
+                // This thread did not wait: what peers have sent meanwhile is still in their sockets. The first turn looks
+                // there, the second reads.
+                yield_now().await;
+                yield_now().await;
+            }
             return Some(request);
         }
         let Some(at) = self.host.node().poll_timeout() else {

@@ -27,9 +27,6 @@ use super::plane::Plane;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// An agent that was told to stop may take this long.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
-/// What an agent's allocator is told: one arena for all threads. Agents allocate little at a time, and each further arena keeps
-/// memory that is free.
-const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1");
 /// The user of the process that plays all hollow nodes.
 const HOLLOW_USER: &str = "system:hollow-nodes";
 
@@ -269,7 +266,7 @@ async fn supervise(file: PathBuf, pid: Arc<AtomicU32>, stopping: CancellationTok
 }
 
 fn spawn(file: &Path) -> Result<Child> {
-    let (variable, setting) = ALLOCATOR;
+    let (variable, setting) = nodeagent::SMALL_HEAP;
     let setting = std::env::var_os(variable).unwrap_or_else(|| setting.into());
     let agent = Command::new("/proc/self/exe")
         .args(["agent", "--file"])

@@ -15,6 +15,7 @@ use nodeagent_core::runtime::RuntimeError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use crate::SMALL_HEAP;
 use crate::shim::protocol::{self, Kind, Parsed};
 use crate::shim::{ARGV, send_fds, task, zygote};
 
@@ -105,6 +106,7 @@ impl Zygote {
             .arg("zygote")
             .args(&self.cgroups)
             .env_clear()
+            .env(SMALL_HEAP.0, SMALL_HEAP.1)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

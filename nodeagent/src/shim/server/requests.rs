@@ -107,8 +107,6 @@ impl Server {
             let _ = sys::write_atomically(&self.dir.join(task::STARTED_FILE), &bytes);
         }
         self.add_process(0, pid, streams, self.task.process.tty);
-        // SAFETY: gives unused heap pages back; has no other effect.
-        unsafe { libc::malloc_trim(0) };
         Ok(pid)
     }
 
