@@ -286,9 +286,9 @@ fn store(new: &mut Value, entries: Vec<Map<String, Value>>) {
     }
 }
 
-/// A configuration merged into an object, whoever owns what: what it names is as it says, the rest stays.
-pub fn merged(schemas: &Schemas, resource: &Resource, object: &Value, config: &Value) -> Value {
-    merge::merge(schemas, shape::Shape::Struct(schemas.get(resource.schema)), object, config)
+/// A configuration merged into an object of a type, whoever owns what: what it names is as it says, the rest stays.
+pub fn merged(schemas: &Schemas, of: TypeId, object: &Value, config: &Value) -> Value {
+    merge::merge(schemas, shape::Shape::Struct(schemas.get(of)), object, config)
 }
 
 #[cfg(test)]

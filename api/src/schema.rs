@@ -157,6 +157,13 @@ pub fn builtin() -> &'static Schemas {
     &BUILTIN
 }
 
+// === impl TypeId ===
+
+impl TypeId {
+    /// The type of what has no schema: no field of it is known.
+    pub const UNKNOWN: TypeId = TypeId(u32::MAX);
+}
+
 // === impl Schemas ===
 
 impl Schemas {

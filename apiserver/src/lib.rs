@@ -28,6 +28,7 @@ mod streams;
 mod tls;
 pub mod tunnel;
 mod turns;
+mod upkeep;
 mod watch;
 mod webhooks;
 

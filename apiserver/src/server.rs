@@ -23,13 +23,11 @@ use crate::connection::{self, Acceptor, Limits, Protocols};
 use crate::conversions::Conversions;
 use crate::hub::{History, Hub, Unavailable};
 use crate::issuers::{IssuerError, Issuers};
-use crate::keyring;
 use crate::limits::Limiter;
 use crate::measure::Measures;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::pki::Authority;
-use crate::servers;
 use crate::service::InProcess;
 use crate::shell::Shell;
 use crate::strangers::Strangers;
@@ -37,6 +35,7 @@ use crate::tls::{Tls, TlsError};
 use crate::tunnel::Registry;
 use crate::turns::Turns;
 use crate::webhooks::Webhooks;
+use crate::{keyring, servers, upkeep};
 
 /// How often genesis is planned anew when something else writes meanwhile.
 const MAX_GENESIS: usize = 16;
@@ -193,11 +192,13 @@ impl Server {
             }
         }
         write_genesis(shell).await?;
+        upkeep::keep(shell).await?;
         servers::publish(shell).await?;
         keyring::look(shell, &mut keyring::Seen::default()).await;
         shell.ready.store(true, Ordering::Release);
         shell.tasks.spawn(servers::follow(shell.clone()));
         shell.tasks.spawn(keyring::follow(shell.clone()));
+        shell.tasks.spawn(upkeep::follow(shell.clone()));
         Ok(())
     }
 

@@ -454,9 +454,9 @@ pub fn check_api_service(object: &Value, errors: &mut Errors) {
         let detail = "must be `spec.version+\".\"+spec.group`";
         errors.invalid(&Path::root("metadata.name"), own, detail);
     }
-    if group.is_empty() {
+    if group.is_empty() && version != "v1" {
         errors.required(&root.field("group"), "only v1 may have an empty group and it better be legacy kube");
-    } else {
+    } else if !group.is_empty() {
         errors.reasons(&root.field("group"), group, name::dns1123_subdomain(group));
     }
     errors.reasons(&root.field("version"), version, name::dns1035_label(version));

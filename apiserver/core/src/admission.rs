@@ -15,16 +15,19 @@ mod certificate;
 mod limit_range;
 pub(crate) mod matching;
 mod node;
+mod passing;
 mod pod;
 mod pod_security;
 mod quota;
+pub(crate) mod request;
 mod reviewed;
 mod runtime_class;
 mod storage_class;
 
 pub(crate) use node::{may_touch_pod_of as node_may_touch_pod_of, token as node_token};
+pub(crate) use passing::Passing;
 pub use quota::contended;
-pub(crate) use reviewed::{again, mutate_changed, mutate_new, validate_changed, validate_new};
+pub(crate) use reviewed::{mutate_changed, mutate_new, validate_changed, validate_new};
 
 const CERTIFICATES: &str = "certificates.k8s.io";
 

@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use store_core::{Compare, Expect, Op, Txn, Value as Stored};
 
+use crate::admission::Passing;
 use crate::body::{self, Expected};
 use crate::call::Call;
 use crate::edit::Edits;
@@ -15,7 +16,7 @@ use crate::ids::Ids;
 use crate::object::{self, meta};
 use crate::prepare::Planned;
 use crate::response::{Commit, Prepared, Reply};
-use crate::{admission, create, keys, scan, webhooks};
+use crate::{admission, create, keys, scan};
 
 const RESOURCE: ResourceName<'static> = ResourceName { group: "", resource: "pods/binding" };
 
@@ -32,8 +33,10 @@ pub(crate) fn plan(call: &Call<'_>, _ids: &mut Ids<'_>) -> Planned {
         (path, name) if path == name => name.to_owned(),
         _ => return Err(failure::bad_request("name in URL does not match name in Binding object").into()),
     };
-    webhooks::posted(call, &name, &mut binding, expected)?;
+    let passing = Passing::created(&name, expected);
+    passing.mutate(call, &mut binding)?;
     let node = target(&binding, &name)?;
+    let warnings = passing.validate(call, &binding)?;
     let key = keys::object("", "pods", call.namespace(), &name);
     let missing = ResourceName { group: "", resource: "pods" };
     let entry = call.world.snapshot.get(&key).ok_or_else(|| Status::not_found(missing, &name))?;
@@ -42,7 +45,8 @@ pub(crate) fn plan(call: &Call<'_>, _ids: &mut Ids<'_>) -> Planned {
     admission::node_may_touch_pod_of(call, bound.as_deref(), &name, "bind")?;
     let value = assigned(&entry.value, &binding, &node, &api::time::format(call.now))
         .ok_or_else(|| failure::internal("a stored object is not valid JSON"))?;
-    let done = failure::response(&Status::success(StatusCode::CREATED.as_u16()));
+    let mut done = failure::response(&Status::success(StatusCode::CREATED.as_u16()));
+    done.headers.extend(create::warnings_headers(&warnings));
     if call.options().dry_run {
         return Ok(Prepared::Respond(done));
     }

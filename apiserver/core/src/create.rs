@@ -61,11 +61,6 @@ pub(crate) fn insert(
     let mut txn =
         Txn { compares: vec![Compare { key: key.clone(), expect: Expect::Absent }], ops: Vec::new() };
     admission::create(call, ids, &mut new, &mut txn)?;
-    let object = (&mut new, &Value::Null);
-    policies::mutate(call, Operation::Create, object, &mut |object| {
-        kinds::default(resource, object);
-        admission::create(call, ids, object, &mut Txn::default())
-    })?;
     policies::settle(call, &mut new, None);
     escalation::check(call, &new, None)?;
     // An existing name is told before anything is allocated for the newcomer.

@@ -18,7 +18,8 @@ use crate::policies::{self, Write};
 use crate::prepare::Planned;
 use crate::request::{DeletionPropagation, dry_run, propagation};
 use crate::response::{Commit, Prepared, Reply, Response};
-use crate::{admission, definition, service, webhooks};
+use crate::webhooks::{self, Between};
+use crate::{admission, definition, service};
 
 pub(crate) mod collection;
 
@@ -51,21 +52,37 @@ enum Step {
 /// DELETE of one object.
 pub(crate) fn one(call: &Call<'_>) -> Planned {
     let options = options(call)?;
-    if webhooks::any(call) {
-        admission::delete(call, call.name())?;
-        let (_, old) = call.stored()?;
-        preconditions(call, &options, &old)?;
-        reviewed(call, old, &options)?;
+    if !is_watched(call) {
+        return one_with(call, &options);
     }
-    one_with(call, &options)
+    admission::delete(call, call.name())?;
+    let (_, old) = call.stored()?;
+    preconditions(call, &options, &old)?;
+    let warnings = reviewed(call, old)?;
+    let planned = one_with(call, &options)?;
+    Ok(planned.warn(&warnings.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
-/// Puts the deletion of an object before the webhooks.
-fn reviewed(call: &Call<'_>, old: Value, options: &DeleteOptions) -> Planned<()> {
+/// Whether policies or webhooks may have a say in a deletion.
+fn is_watched(call: &Call<'_>) -> bool {
+    policies::validates(call) || webhooks::any(call)
+}
+
+/// Puts the deletion of an object before policies and webhooks; returns what policies warn of.
+fn reviewed(call: &Call<'_>, old: Value) -> Planned<Vec<String>> {
+    const OPERATION: Operation = Operation::Delete;
     let name = meta(&old, "name").to_owned();
-    let mut old = call.current(old)?;
-    conversion::from_stored(call.resource, &mut old);
-    webhooks::deletion(call, old, &name, &webhooks::deletion_options(call, options))
+    let old = call.current(old)?;
+    let mut shown = old.clone();
+    conversion::from_stored(call.resource, &mut shown);
+    let mut told =
+        webhooks::Write { operation: OPERATION, name: name.clone(), object: Value::Null, old: shown };
+    let mut unchanged = Between { renewed: &|_| Ok(()), admitted: &mut |_| Ok(()) };
+    webhooks::mutate(call, &mut told, &mut unchanged)?;
+    let write = Write { operation: OPERATION, name: &name, object: &Value::Null, old: &old };
+    let warnings = policies::validate(call, &write)?;
+    webhooks::validate(call, &told)?;
+    Ok(warnings)
 }
 
 /// Deletion of the request's object with the given options.
@@ -73,32 +90,25 @@ pub(crate) fn one_with(call: &Call<'_>, options: &DeleteOptions) -> Planned {
     admission::delete(call, call.name())?;
     let (entry, old) = call.stored()?;
     preconditions(call, options, &old)?;
-    let headers = create::warnings_headers(&validate(call, &old)?);
     let key = call.key(call.name());
     let mut txn = Txn {
         compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
         ops: vec![],
     };
     match step(call, options, &old) {
-        Step::Nothing => create::respond(call, StatusCode::OK, entry.value.clone(), headers),
+        Step::Nothing => create::respond(call, StatusCode::OK, entry.value.clone(), Vec::new()),
         Step::Mark(marked) if options.dry_run => {
-            create::respond(call, StatusCode::OK, marked.to_string().into(), headers)
+            create::respond(call, StatusCode::OK, marked.to_string().into(), Vec::new())
         }
         Step::Mark(mut marked) => {
             let value = object::encode(&mut marked);
             txn.ops.push(Op::Put { key, value: value.clone(), expires_at_ms: create::expiry(call) });
-            let reply = create::stored(call, 0, value, StatusCode::OK, headers)?;
+            let reply = create::stored(call, 0, value, StatusCode::OK, Vec::new())?;
             Ok(Prepared::Commit(Commit { txn, reply }))
         }
         Step::Remove if options.dry_run => Ok(Prepared::Respond(removed(call, entry, &old))),
         Step::Remove => finish(call, entry, &old, txn),
     }
-}
-
-/// Holds the deletion of an object against the policies; returns what they warn of.
-fn validate(call: &Call<'_>, old: &Value) -> Result<Vec<String>, Refused> {
-    let name = meta(old, "name");
-    policies::validate(call, &Write { operation: Operation::Delete, name, object: &Value::Null, old })
 }
 
 /// Plans the removal of a stored object.

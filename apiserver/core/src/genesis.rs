@@ -1,39 +1,92 @@
-//! What every cluster has from the start, reconciled each time a server starts.
+//! What every cluster has: from the start, reconciled each time a server starts ([`plan`]), and for as long as it runs ([`keep`]).
 //!
-//! Planned again on its own result it returns nothing.
+//! Planned again on its own result each returns nothing.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use api::catalogue::{Catalogue, Resource};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store_core::{Compare, Expect, Op, Snapshot, Txn, Value as Stored};
+use store_core::{Compare, Entry, Expect, Op, Snapshot, Txn, Value as Stored};
 
 use crate::config::Config;
 use crate::ids::Ids;
 use crate::kinds::{self, Part, Writer};
-use crate::object::{self, meta};
-use crate::{keys, update};
+use crate::object;
+use crate::own::{self, MANAGER};
+use crate::service::Owner;
+use crate::{Derived, keys, scan, update};
 
+mod flow_control;
+mod published;
+mod registrations;
 mod roles;
 
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
-const MANAGER: &str = "orlop-apiserver";
+
+/// Whatever comes or goes below these prefixes may be something that is to be kept.
+const WATCHED: &[&str] = &[
+    "/apiregistration.k8s.io/apiservices/",
+    "/core/configmaps/kube-public/",
+    "/core/configmaps/kube-system/",
+    "/core/namespaces/",
+    "/core/services/default/",
+    "/flowcontrol.apiserver.k8s.io/flowschemas/",
+    "/flowcontrol.apiserver.k8s.io/prioritylevelconfigurations/",
+    "/networking.k8s.io/ipaddresses/",
+    "/networking.k8s.io/servicecidrs/",
+];
+
+/// What is kept in step with more than the state of the cluster.
+pub struct Kept<'a> {
+    /// The settings of the cluster.
+    pub config: &'a Config,
+    /// Indexes of the state, or of one close to it: what is served.
+    pub derived: &'a Derived,
+    /// The certificates of the cluster's authority, in PEM.
+    pub authority: &'a str,
+}
+
+/// What tells cheaply that something may have to be done: while it stays the same, hardly anything has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks(Vec<u64>);
+
+/// The marks of a state.
+pub fn marks(derived: &Derived) -> Marks {
+    let counts = WATCHED.iter().map(|prefix| derived.count_of(prefix));
+    Marks(std::iter::once(derived.customs().revision()).chain(counts).collect())
+}
+
+/// The transactions that bring back what a cluster must not be without, and that keep what tells of the cluster true; none when
+/// nothing is to be done.
+pub fn keep(snapshot: &Snapshot, kept: &Kept<'_>, now: Timestamp, ids: &mut Ids<'_>) -> Vec<Txn> {
+    let mut genesis = Genesis { snapshot, now, ids, txns: Vec::new() };
+    genesis.basics(kept.config);
+    for (kind, role) in roles::namespaced::all() {
+        genesis.role(kind, role);
+    }
+    genesis.registrations(registrations::wanted(&kept.derived.groups()));
+    genesis.service_addresses();
+    let mut published = vec![published::authentication(kept.authority)];
+    published.extend(published::cluster_info(kept.config, kept.authority));
+    for map in published {
+        genesis.reconcile("v1", "ConfigMap", map, copy("data"));
+    }
+    genesis.txns
+}
 
 /// The transactions that give a cluster what it must have; none when nothing is missing.
 pub fn plan(snapshot: &Snapshot, config: &Config, now: Timestamp, ids: &mut Ids<'_>) -> Vec<Txn> {
     let mut genesis = Genesis { snapshot, now, ids, txns: Vec::new() };
-    for name in NAMESPACES {
-        genesis.create("v1", "Namespace", json!({"metadata": {"name": name}}));
-    }
+    genesis.basics(config);
     for class in priority_classes() {
         genesis.create("scheduling.k8s.io/v1", "PriorityClass", class);
     }
     for (kind, role) in roles::all() {
         genesis.role(kind, role);
     }
-    genesis.kubernetes_service(config);
     genesis.txns
 }
 
@@ -47,6 +100,11 @@ pub fn endpoints(
     let mut genesis = Genesis { snapshot, now, ids, txns: Vec::new() };
     genesis.endpoints(servers);
     genesis.txns
+}
+
+/// Takes one field as it is wanted.
+fn copy(field: &'static str) -> impl Fn(&mut Value, &Value) {
+    move |stored, wanted| stored[field] = wanted[field].clone()
 }
 
 fn priority_classes() -> [Value; 2] {
@@ -75,39 +133,33 @@ struct Genesis<'a, 'i, 'r> {
 // === impl Genesis ===
 
 impl Genesis<'_, '_, '_> {
-    fn key(&self, resource: &Resource, object: &Value) -> Bytes {
-        keys::object(&resource.group, &resource.plural, meta(object, "namespace"), meta(object, "name"))
+    fn basics(&mut self, config: &Config) {
+        for name in NAMESPACES {
+            self.create("v1", "Namespace", json!({"metadata": {"name": name}}));
+        }
+        self.kubernetes_service(config);
+        self.service_range(config);
+        self.flow_control();
     }
 
     /// Creates an object where its name is free.
     fn create(&mut self, api_version: &str, kind: &str, object: Value) {
         let Some(resource) = Catalogue::builtin().by_type(api_version, kind) else { return };
-        if self.snapshot.get(&self.key(resource, &object)).is_none() {
-            let txn = self.creation(resource, object);
-            self.txns.push(txn);
+        if self.snapshot.get(&own::key(resource, &object)).is_none() {
+            self.add(resource, object);
         }
     }
 
-    fn creation(&mut self, resource: &Resource, object: Value) -> Txn {
-        let mut object = self.typed(resource, object);
-        kinds::default(resource, &mut object);
-        kinds::prepare_create(resource, &mut object, &self.ids.uid(), self.now);
-        kinds::track(
-            resource,
-            None,
-            &mut object,
-            &Writer { manager: MANAGER, part: Part::Main, now: self.now },
-        );
-        let key = self.key(resource, &object);
-        let compares = vec![Compare { key: key.clone(), expect: Expect::Absent }];
-        let ops = vec![Op::Put { key, value: object::encode(&mut object), expires_at_ms: None }];
-        Txn { compares, ops }
-    }
-
-    fn typed(&self, resource: &Resource, mut object: Value) -> Value {
-        object["apiVersion"] = resource.api_version().into_owned().into();
-        object["kind"] = resource.kind.clone().into_owned().into();
-        object
+    /// Plans a new object. In a namespace that is being emptied nothing is made: it is made when the namespace has come back.
+    fn add(&mut self, resource: &Resource, object: Value) {
+        let namespace = keys::object("", "namespaces", "", object::meta(&object, "namespace"));
+        let ends = |entry: &Entry| scan::locate(&entry.value, &["metadata", "deletionTimestamp"]).is_some();
+        if self.snapshot.get(&namespace).is_some_and(ends) {
+            return;
+        }
+        let compares = vec![Compare { key: own::key(resource, &object), expect: Expect::Absent }];
+        let ops = vec![own::creation(resource, object, &self.ids.uid(), self.now)];
+        self.txns.push(Txn { compares, ops });
     }
 
     /// Creates an object, or brings it to `change`'s result where that differs.
@@ -119,11 +171,8 @@ impl Genesis<'_, '_, '_> {
         change: impl Fn(&mut Value, &Value),
     ) {
         let Some(resource) = Catalogue::builtin().by_type(api_version, kind) else { return };
-        let key = self.key(resource, &object);
-        let Some(entry) = self.snapshot.get(&key) else {
-            let txn = self.creation(resource, object);
-            return self.txns.push(txn);
-        };
+        let key = own::key(resource, &object);
+        let Some(entry) = self.snapshot.get(&key) else { return self.add(resource, object) };
         let Some(old) = object::parse(&entry.value) else { return };
         let mut new = old.clone();
         change(&mut new, &object);
@@ -196,6 +245,78 @@ impl Genesis<'_, '_, '_> {
         }
     }
 
+    /// The ServiceCIDR of the cluster's range.
+    fn service_range(&mut self, config: &Config) {
+        self.create(
+            "networking.k8s.io/v1",
+            "ServiceCIDR",
+            json!({"metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]},
+                "spec": {"cidrs": [config.service_cidr.to_string()]},
+                "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "",
+                    "message": "Kubernetes Service CIDR is ready",
+                    "lastTransitionTime": api::time::format(self.now)}]}}),
+        );
+    }
+
+    /// The IPAddresses of claimed addresses that have none.
+    fn service_addresses(&mut self) {
+        let snapshot = self.snapshot;
+        for (claim, entry) in snapshot.prefix(keys::SERVICE_IPS) {
+            let Some(address) = keys::claimed_ip(claim) else { continue };
+            let key = keys::ip_address(address);
+            let owner = std::str::from_utf8(&entry.value).ok().and_then(Owner::parse);
+            let (Some(owner), None) = (owner, snapshot.get(&key)) else { continue };
+            let compares = vec![
+                Compare { key: claim.clone(), expect: Expect::Revision(entry.revision) },
+                Compare { key, expect: Expect::Absent },
+            ];
+            let ops = own::ip_address(address, &owner, &self.ids.uid(), self.now);
+            self.txns.push(Txn { compares, ops: ops.into_iter().collect() });
+        }
+    }
+
+    fn flow_control(&mut self) {
+        const VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
+        // What was changed by hand stays, where it may and its owner says so.
+        let spec = |stored: &mut Value, wanted: &Value| {
+            let is_mandatory = flow_control::MANDATORY.iter().any(|name| wanted["metadata"]["name"] == *name);
+            if is_mandatory || stored["metadata"]["annotations"][flow_control::AUTO_UPDATE] == "true" {
+                stored["spec"] = wanted["spec"].clone();
+            }
+        };
+        for level in flow_control::levels() {
+            self.reconcile(VERSION, "PriorityLevelConfiguration", level, spec);
+        }
+        for schema in flow_control::schemas(&api::time::format(self.now)) {
+            self.reconcile(VERSION, "FlowSchema", schema, spec);
+        }
+    }
+
+    /// Brings back missing APIServices, and takes those away whose versions are not served any more.
+    fn registrations(&mut self, wanted: Vec<Value>) {
+        let snapshot = self.snapshot;
+        let label = |object: &Value| object["metadata"]["labels"][registrations::LABEL].clone();
+        let key = |name: &str| keys::object("apiregistration.k8s.io", "apiservices", "", name);
+        let names: BTreeSet<Bytes> = wanted.iter().map(|object| key(object::meta(object, "name"))).collect();
+        for object in wanted {
+            self.reconcile("apiregistration.k8s.io/v1", "APIService", object, |stored, wanted| {
+                if label(stored).is_string() {
+                    stored["spec"] = wanted["spec"].clone();
+                }
+            });
+        }
+        for (key, entry) in snapshot.prefix(&key("")).filter(|(key, _)| !names.contains(*key)) {
+            let is_ours =
+                object::parse(&entry.value).is_some_and(|object| label(&object) == registrations::PASSING);
+            if is_ours {
+                self.txns.push(Txn {
+                    compares: vec![Compare { key: key.clone(), expect: Expect::Revision(entry.revision) }],
+                    ops: vec![Op::Delete { key: key.clone() }],
+                });
+            }
+        }
+    }
+
     /// The endpoints of `default/kubernetes`. One slice has one port for all: servers with another port than the first
     /// are left out.
     fn endpoints(&mut self, servers: &[(IpAddr, u16)]) {
@@ -208,9 +329,6 @@ impl Genesis<'_, '_, '_> {
         addresses.sort_unstable();
         let ips: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
         let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
-        let copy = |field: &'static str| {
-            move |stored: &mut Value, wanted: &Value| stored[field] = wanted[field].clone()
-        };
         self.reconcile(
             "v1",
             "Endpoints",

@@ -25,9 +25,22 @@ pub fn object(group: &str, plural: &str, namespace: &str, name: &str) -> Bytes {
     key.into()
 }
 
+/// The prefix of all claimed service IPs.
+pub const SERVICE_IPS: &[u8] = b"/claims/serviceip/";
+
 /// The key that claims a service IP.
 pub fn service_ip(address: &str) -> Bytes {
     format!("/claims/serviceip/{address}").into()
+}
+
+/// The address that a key claims, if it is one of a service IP.
+pub fn claimed_ip(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.strip_prefix(SERVICE_IPS)?).ok()
+}
+
+/// The key of the IPAddress of a service IP.
+pub fn ip_address(address: &str) -> Bytes {
+    object("networking.k8s.io", "ipaddresses", "", address)
 }
 
 /// The key that claims a node port.

@@ -110,11 +110,6 @@ pub(crate) fn apply(
         .map_err(|error| error.to_status().into())
 }
 
-/// A configuration merged into an object of a resource, whoever owns what.
-pub(crate) fn merged(resource: &Resource, object: &Value, config: &Value) -> Value {
-    managed_fields::merged(resource.schemas(), resource, object, config)
-}
-
 /// Whether objects of a resource have a form in protobuf.
 pub(crate) fn has_protobuf(resource: &Resource) -> bool {
     resource.custom.is_none() && api::protobuf::Message::of_type(schema::builtin(), resource.schema).is_some()

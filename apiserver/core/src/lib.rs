@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod negotiate;
 mod object;
 pub mod output;
+mod own;
 pub mod paging;
 mod patch;
 mod policies;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use api::catalogue::{Catalogue, Resource, Scope, Verb};
+use api::schema::TypeId;
 use api::status::Status;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -115,7 +116,7 @@ pub(crate) fn catalogue() -> &'static Catalogue {
                 scope,
                 verbs: vec![Verb::Get, Verb::List],
                 subresources: Vec::new(),
-                schema: Default::default(),
+                schema: TypeId::UNKNOWN,
                 stored: false,
                 stored_as: None,
                 idle: false,

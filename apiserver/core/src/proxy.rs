@@ -17,7 +17,6 @@ use crate::prepare::Planned;
 use crate::request::RequestInfo;
 use crate::response::{Prepared, Response};
 use crate::stream::{self, connect};
-use crate::{policies, webhooks};
 
 pub mod headers;
 
@@ -45,10 +44,8 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if !METHODS.contains(&info.method) {
         return Err(Status::method_not_allowed_here().into());
     }
-    if webhooks::any(call) {
-        // The path is not for webhooks to change: what was asked for is asked for.
-        stream::connecting(call, call.name(), &mut stream::options::of_request(call))?;
-    }
+    // The path is not for others to change: what was asked for is asked for.
+    stream::connecting(call, stream::options::of_request(call))?;
     let singular = &call.resource.singular;
     let named = split_name(call.name())
         .ok_or_else(|| failure::bad_request(&format!("invalid {singular} request {:?}", call.name())))?;
@@ -56,7 +53,6 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let entry =
         call.world.snapshot.get(&call.key(named.name)).ok_or_else(|| Status::not_found(about, named.name))?;
     let object = call.parsed(entry)?;
-    policies::connect(call, named.name)?;
     let Found { node, backend } = match &*call.resource.plural {
         "pods" => pod(&object, &named)?,
         "services" => service(call, &object, &named, ids)?,

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::admission::Passing;
 use crate::authz::rbac::Rule;
 use crate::authz::{self, Attributes, Decision};
 use crate::body::{self, Expected};
@@ -12,7 +13,7 @@ use crate::object::{self, items};
 use crate::prepare::Planned;
 use crate::response::{Prepared, Response};
 use crate::user::{MASTERS, User};
-use crate::{authn, create, webhooks};
+use crate::{authn, create};
 
 /// POST of a review.
 pub(crate) fn plan(call: &Call<'_>) -> Planned {
@@ -20,7 +21,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     if call.resource.namespaced() {
         create::place(call, &mut review)?;
     }
-    webhooks::posted(call, "", &mut review, Expected::of(call.resource))?;
+    Passing::created("", Expected::of(call.resource)).pass(call, &mut review)?;
     let status = match &*call.resource.plural {
         "selfsubjectreviews" => json!({"userInfo": user_info(call.user)}),
         "tokenreviews" => token(call, &review),
@@ -43,7 +44,10 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
 }
 
 pub(crate) fn user_info(user: &User) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
+    let mut info = json!({"username": user.name});
+    if !user.groups.is_empty() {
+        info["groups"] = json!(user.groups);
+    }
     if !user.uid.is_empty() {
         info["uid"] = user.uid.clone().into();
     }

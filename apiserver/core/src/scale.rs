@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use store_core::{Compare, Expect, Op, Txn};
 
+use crate::admission::Passing;
 use crate::admission::matching::Operation;
 use crate::body::{self, Expected};
 use crate::call::Call;
@@ -18,8 +19,7 @@ use crate::prepare::Planned;
 use crate::request::Verb;
 use crate::response::{Commit, Prepared, Reply, Response};
 use crate::update::{self, Ownership};
-use crate::webhooks::{self, Between, Write};
-use crate::{admission, apply, patch};
+use crate::{apply, patch};
 
 /// GET, PUT and PATCH of `scale`.
 pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
@@ -45,7 +45,13 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     if meta(&wanted, "name") != call.name() {
         return Err(failure::bad_request("the name of the object does not match the name on the URL").into());
     }
-    reviewed(call, &mut wanted, &old, true)?;
+    let passing = Passing {
+        operation: Operation::Update,
+        name: call.name(),
+        old: &scale_of(call, &old),
+        expected: Some(expected()),
+    };
+    passing.mutate(call, &mut wanted)?;
     let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
         let error =
@@ -67,7 +73,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     };
     let parts = (Part::Sub("scale"), ownership);
     let changed = update::settle(call, ids, (&mut new, &old), parts, &mut txn, &mut warnings)?;
-    reviewed(call, &mut scale_of(call, &new), &old, false)?;
+    warnings.extend(passing.validate(call, &scale_of(call, &new))?);
     let headers = create::warnings_headers(&warnings);
     if !changed || call.options().dry_run {
         return Ok(Prepared::Respond(Response {
@@ -85,28 +91,6 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         Response { headers, ..Response::document(StatusCode::OK, &scale) }
     });
     Ok(Prepared::Commit(Commit { txn, reply }))
-}
-
-/// Puts a Scale before the webhooks: first before those that may change it, at the end before those that may refuse it.
-fn reviewed(call: &Call<'_>, scale: &mut Value, old: &Value, mutating: bool) -> Planned<()> {
-    if !webhooks::any(call) {
-        return Ok(());
-    }
-    let mut write = Write {
-        operation: Operation::Update,
-        name: call.name().to_owned(),
-        object: scale.clone(),
-        old: scale_of(call, old),
-        options: webhooks::options(call, Operation::Update),
-    };
-    if !mutating {
-        return webhooks::validate(call, &write);
-    }
-    let renewed = |scale: &mut Value| admission::again(expected(), scale);
-    let mut between = Between { renewed: &renewed, admitted: &mut |_| Ok(()) };
-    webhooks::mutate(call, &mut write, &mut between)?;
-    *scale = write.object;
-    Ok(())
 }
 
 fn expected() -> Expected<'static> {

@@ -1,4 +1,5 @@
-//! Services own addresses and ports: each is a claim key that is written in the service's own transaction.
+//! Services own addresses and ports: each is a claim key that is written in the service's own transaction. An address is shown
+//! as an IPAddress besides, which comes and goes with its claim.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,11 +12,37 @@ use store_core::{Compare, Expect, Op, Txn, Value as Stored};
 use crate::call::Call;
 use crate::failure::Refused;
 use crate::ids::Ids;
-use crate::keys;
 use crate::object::{self, items, meta};
+use crate::{keys, own};
 
 /// How often a random choice is made before everything is searched.
 const RANDOM_TRIES: usize = 16;
+
+/// The service that a claim belongs to; in the claim it is `NAMESPACE/NAME`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
+
+// === impl Owner ===
+
+impl<'a> Owner<'a> {
+    fn of(service: &'a Value) -> Owner<'a> {
+        Owner { namespace: meta(service, "namespace"), name: meta(service, "name") }
+    }
+
+    pub fn parse(claim: &'a str) -> Option<Owner<'a>> {
+        let (namespace, name) = claim.split_once('/')?;
+        Some(Owner { namespace, name })
+    }
+}
+
+impl std::fmt::Display for Owner<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
 
 /// Gives a new service its addresses and ports.
 pub(crate) fn create(
@@ -38,13 +65,21 @@ pub(crate) fn update(
     allocate(call, ids, new, Some(old), txn)?;
     let (mut before, after) = (claims_of(old), claims_of(new));
     before.retain(|claim| !after.contains(claim));
-    txn.ops.extend(before.into_iter().map(|key| Op::Delete { key: key.into() }));
+    give_back(before, txn);
     Ok(())
 }
 
 /// Gives back everything that a service holds.
 pub(crate) fn release(service: &Value, txn: &mut Txn) {
-    txn.ops.extend(claims_of(service).into_iter().map(|key| Op::Delete { key: key.into() }));
+    give_back(claims_of(service), txn);
+}
+
+fn give_back(claims: BTreeSet<String>, txn: &mut Txn) {
+    for claim in claims {
+        let shown = keys::claimed_ip(claim.as_bytes()).map(keys::ip_address);
+        txn.ops.push(Op::Delete { key: claim.into() });
+        txn.ops.extend(shown.map(|key| Op::Delete { key }));
+    }
 }
 
 /// The claim keys that a service holds.
@@ -90,7 +125,7 @@ fn allocate(
     txn: &mut Txn,
 ) -> Result<(), Refused> {
     let held = old.map(claims_of).unwrap_or_default();
-    let owner = format!("{}/{}", meta(service, "namespace"), meta(service, "name"));
+    let owner = Owner::of(service).to_string();
     let mut claims = Claims { call, held, owner, txn, taken: BTreeSet::new(), errors: Vec::new() };
     if kind(service) == "ExternalName" {
         forget_addresses(object::child(service, "spec"));
@@ -181,7 +216,13 @@ impl Claims<'_, '_> {
             },
         };
         if address != "None" {
+            let before = self.txn.ops.len();
             self.claim(keys::service_ip(&address));
+            if self.txn.ops.len() > before
+                && let Some(owner) = Owner::parse(&self.owner)
+            {
+                self.txn.ops.extend(own::ip_address(&address, &owner, &ids.uid(), self.call.now));
+            }
         }
         spec.insert("clusterIP".into(), address.clone().into());
         spec.insert("clusterIPs".into(), json!([address]));

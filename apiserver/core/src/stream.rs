@@ -5,17 +5,16 @@ use api::status::Status;
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::admission::Passing;
 use crate::admission::matching::Operation;
 use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::connect::{ConnectPlan, Logs, Stream, Streams};
 use crate::failure::{self, Refused};
 use crate::object::{items, meta};
-use crate::policies;
 use crate::prepare::Planned;
 use crate::request::{Request, Verb};
 use crate::response::{Prepared, Response};
-use crate::webhooks::{self, Write};
 
 pub(crate) mod options;
 
@@ -26,34 +25,27 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
     follow(&Call { request: &request, ..*call })
 }
 
-/// Puts the opening of a stream before the webhooks; the request as they want it, if they want another.
+/// Puts the opening of a stream before policies and webhooks; the request as they want it, if they want another.
 fn opened(call: &Call<'_>) -> Planned<Option<Request>> {
-    if call.subresource() == "log" || !webhooks::any(call) {
+    if call.subresource() == "log" {
         return Ok(None);
     }
     let asked = options::of_request(call);
-    let mut changed = asked.clone();
-    connecting(call, call.name(), &mut changed)?;
+    let changed = connecting(call, asked.clone())?;
     Ok((changed != asked).then(|| options::into_request(call, &changed)))
 }
 
-/// Puts what a connection is opened with before the webhooks.
-pub(crate) fn connecting(call: &Call<'_>, name: &str, options: &mut Value) -> Planned<()> {
-    let mut write = Write {
-        operation: Operation::Connect,
-        name: name.to_owned(),
-        object: options.take(),
-        old: Value::Null,
-        options: Value::Null,
-    };
-    webhooks::passing(call, &mut write, &|_| Ok(()))?;
-    *options = write.object;
-    Ok(())
+/// Puts what a connection is opened with before policies and webhooks; what they make of it. Nobody can be warned: a stream has
+/// no place for it.
+pub(crate) fn connecting(call: &Call<'_>, mut options: Value) -> Planned<Value> {
+    let name = call.name();
+    let passing = Passing { operation: Operation::Connect, name, old: &Value::Null, expected: None };
+    passing.pass(call, &mut options)?;
+    Ok(options)
 }
 
 fn follow(call: &Call<'_>) -> Planned {
     let (_, pod) = call.stored()?;
-    policies::connect(call, call.name())?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     let stream = match call.subresource() {
         "log" => {

@@ -7,6 +7,7 @@ use http::StatusCode;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use crate::admission::Passing;
 use crate::body::{self, Expected};
 use crate::call::Call;
 use crate::failure::{self, Refused};
@@ -14,7 +15,7 @@ use crate::ids::Ids;
 use crate::object::{self, meta};
 use crate::prepare::Planned;
 use crate::response::{Prepared, Response};
-use crate::{admission, keys, webhooks};
+use crate::{admission, create, keys};
 
 const MIN_SECONDS: i64 = 600;
 const DEFAULT_SECONDS: i64 = 3600;
@@ -31,14 +32,14 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         schema,
     };
     let mut request = body::read(call.request, expected)?.object;
-    webhooks::posted(call, call.name(), &mut request, expected)?;
+    object::child(&mut request, "spec").entry("expirationSeconds").or_insert(DEFAULT_SECONDS.into());
+    let passing = Passing::created(call.name(), expected);
+    passing.mutate(call, &mut request)?;
     let (_, account) = call.stored()?;
+    complete(call, &mut request);
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
     check_seconds(seconds)?;
-    let audiences: Vec<Value> = match object::items(&request["spec"]["audiences"]) {
-        [] => call.world.config.audiences.iter().map(|audience| json!(audience)).collect(),
-        some => some.to_vec(),
-    };
+    let warnings = passing.validate(call, &request)?;
     let mut private = json!({
         "namespace": call.namespace(),
         "serviceaccount": {"name": call.name(), "uid": meta(&account, "uid")},
@@ -52,7 +53,7 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
     let token = key.sign(&json!({
         "iss": call.world.config.issuer,
         "sub": format!("system:serviceaccount:{}:{}", call.namespace(), call.name()),
-        "aud": audiences,
+        "aud": request["spec"]["audiences"],
         "exp": issued + seconds,
         "iat": issued,
         "nbf": issued,
@@ -60,15 +61,22 @@ pub(crate) fn plan(call: &Call<'_>, ids: &mut Ids<'_>) -> Planned {
         "kubernetes.io": private,
     }));
     let end = call.now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(call.now);
-    let metadata = object::meta_mut(&mut request);
+    request["status"] = json!({"token": token, "expirationTimestamp": api::time::format(end)});
+    let headers = create::warnings_headers(&warnings);
+    Ok(Prepared::Respond(Response { headers, ..Response::document(StatusCode::CREATED, &request) }))
+}
+
+/// What a request need not say.
+fn complete(call: &Call<'_>, request: &mut Value) {
+    let metadata = object::meta_mut(request);
     metadata.insert("name".into(), call.name().into());
     metadata.insert("namespace".into(), call.namespace().into());
     metadata.insert("creationTimestamp".into(), api::time::format(call.now).into());
-    let spec = object::child(&mut request, "spec");
-    spec.insert("audiences".into(), audiences.into());
-    spec.insert("expirationSeconds".into(), seconds.into());
-    request["status"] = json!({"token": token, "expirationTimestamp": api::time::format(end)});
-    Ok(Prepared::Respond(Response::document(StatusCode::CREATED, &request)))
+    let spec = object::child(request, "spec");
+    if spec.get("audiences").is_none_or(|audiences| object::items(audiences).is_empty()) {
+        spec.insert("audiences".into(), json!(call.world.config.audiences));
+    }
+    object::map_of(request).remove("status");
 }
 
 fn check_seconds(seconds: i64) -> Result<(), Refused> {

@@ -184,13 +184,6 @@ pub(crate) fn settle(
     }
     kinds::prepare_update(resource, part, new, old, call.now);
     admission::update(call, new, old, part)?;
-    if part != Part::Sub("scale") {
-        let object = (&mut *new, old);
-        policies::mutate(call, Operation::Update, object, &mut |object| {
-            kinds::default(resource, object);
-            admission::update(call, object, old, part)
-        })?;
-    }
     if part == Part::Main {
         policies::settle(call, new, Some(old));
         escalation::check(call, new, Some(old))?;

@@ -13,12 +13,11 @@ use imbl::OrdMap;
 use serde_json::Value;
 use store_core::Snapshot;
 
-use crate::admission;
 use crate::admission::matching::{Constraints, Operation, Target, is_exempt};
+use crate::admission::request;
 use crate::ask::{Ask, Fault, Question, Review};
-use crate::body::Expected;
 use crate::call::Call;
-use crate::failure::{self, Refused};
+use crate::failure;
 use crate::object::{self, items};
 use crate::prepare::{Planned, Stop};
 use crate::served::Served;
@@ -30,7 +29,6 @@ mod review;
 mod validate;
 
 pub(crate) use mutate::{Between, mutate};
-pub(crate) use review::{deletion_options, options};
 pub(crate) use validate::validate;
 
 use client::Client;
@@ -71,8 +69,6 @@ pub(crate) struct Write {
     pub object: Value,
     /// What it was before, in the version of the request; null when it is new.
     pub old: Value,
-    /// The options of the operation, as an object of `meta.k8s.io/v1`; null for streams.
-    pub options: Value,
 }
 
 // === impl Hooks ===
@@ -199,8 +195,8 @@ impl Hook {
     }
 
     /// Refuses a dry run that the webhook does not support.
-    fn check_dry_run(&self, call: &Call<'_>) -> Result<(), Stop> {
-        match call.options().dry_run && !self.may_dry_run {
+    fn check_dry_run(&self, call: &Call<'_>, write: &Write) -> Result<(), Stop> {
+        match !self.may_dry_run && request::is_dry_run(call, write.operation) {
             true => {
                 let why = format!("admission webhook {:?} does not support dry run", self.name);
                 Err(failure::bad_request(&why).into())
@@ -271,52 +267,4 @@ fn ask(questions: Vec<Question>) -> Result<(), Stop> {
         true => Ok(()),
         false => Err(Stop::Ask(Ask { questions })),
     }
-}
-
-/// Puts a document that is not kept before the webhooks, as that of a subresource or a review: `again` reads what they have made
-/// of it.
-pub(crate) fn passing(
-    call: &Call<'_>,
-    write: &mut Write,
-    again: &dyn Fn(&mut Value) -> Result<(), Refused>,
-) -> Planned<()> {
-    if !any(call) {
-        return Ok(());
-    }
-    mutate(call, write, &mut Between { renewed: again, admitted: &mut |_| Ok(()) })?;
-    validate(call, write)
-}
-
-/// Puts a document that is created at a subresource, or a review, before the webhooks.
-pub(crate) fn posted(
-    call: &Call<'_>,
-    name: &str,
-    document: &mut Value,
-    expected: Expected<'_>,
-) -> Planned<()> {
-    if !any(call) {
-        return Ok(());
-    }
-    let mut write = Write {
-        operation: Operation::Create,
-        name: name.to_owned(),
-        object: document.clone(),
-        old: Value::Null,
-        options: options(call, Operation::Create),
-    };
-    passing(call, &mut write, &|document| admission::again(expected, document))?;
-    *document = write.object;
-    Ok(())
-}
-
-/// Puts the deletion of an object before the webhooks.
-pub(crate) fn deletion(call: &Call<'_>, old: Value, name: &str, options: &Value) -> Planned<()> {
-    let mut write = Write {
-        operation: Operation::Delete,
-        name: name.to_owned(),
-        object: Value::Null,
-        old,
-        options: options.clone(),
-    };
-    passing(call, &mut write, &|_| Ok(()))
 }

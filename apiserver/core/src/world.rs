@@ -99,9 +99,7 @@ impl<'a> World<'a> {
 
     /// All groups that are served: of built-in resources, of custom ones, and that of measures.
     pub(crate) fn groups(&self) -> Vec<Group> {
-        let mut groups = self.derived.customs.groups();
-        groups.extend(metrics::catalogue().groups().iter().cloned());
-        groups
+        self.derived.groups()
     }
 
     /// How many objects there are below a prefix; `None` when the indexes show another revision than the snapshot.
@@ -189,6 +187,13 @@ impl Derived {
     /// What definitions of custom resources serve.
     pub fn customs(&self) -> &Arc<Customs> {
         &self.customs
+    }
+
+    /// All groups that are served.
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        let mut groups = self.customs.groups();
+        groups.extend(metrics::catalogue().groups().iter().cloned());
+        groups
     }
 
     /// The webhooks of admission.

@@ -3,7 +3,7 @@
 //! A fixture is a list of steps. `as USER [GROUP…]` changes who asks; `now SECONDS` moves the clock; a request is
 //! `METHOD PATH [BODY]`, sent with what `header NAME [VALUE]` has set, followed by `-> CODE` and the fields to compare: `path = value`, `path ~ part`, `!path`.
 //! `webhook URL ANSWER` says what a webhook answers (a text: why it cannot be reached), `asked URL…` which ones the last request has
-//! asked; the fields compared after it are those of the questions.
+//! asked; the fields compared after it are those of the questions. `keep` does what the leading server does while it runs.
 
 #[cfg(test)]
 #[path = "support/harness.rs"]
@@ -107,6 +107,16 @@ fn policies_refuse_warn_and_change() {
 }
 
 #[test]
+fn policies_see_every_kind_of_write() {
+    check(include_str!("fixtures/policy_verbs.txt"));
+}
+
+#[test]
+fn what_every_cluster_has_is_kept() {
+    check(include_str!("fixtures/upkeep.txt"));
+}
+
+#[test]
 fn bad_input_is_refused() {
     check(include_str!("fixtures/refusals.txt"));
 }
@@ -125,7 +135,11 @@ fn what_a_cluster_starts_with_is_valid() {
     let mut rng = rand::rngs::StdRng::seed_from_u64(1);
     let snapshot = store_core::Snapshot::default();
     let mut ids = apiserver_core::Ids::new(&mut rng);
-    let txns = apiserver_core::genesis::plan(&snapshot, &config, jiff::Timestamp::UNIX_EPOCH, &mut ids);
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let mut txns = apiserver_core::genesis::plan(&snapshot, &config, now, &mut ids);
+    let derived = apiserver_core::Derived::build(&snapshot);
+    let kept = apiserver_core::genesis::Kept { config: &config, derived: &derived, authority: "PEM" };
+    txns.extend(apiserver_core::genesis::keep(&snapshot, &kept, now, &mut ids));
     for op in txns.iter().flat_map(|txn| &txn.ops) {
         let store_core::Op::Put { key, value, .. } = op else { continue };
         if key.starts_with(b"/claims/") {

@@ -13,5 +13,6 @@ mod quotas;
 mod streams;
 mod support;
 mod upgrades;
+mod upkeep;
 mod watches;
 mod webhooks;

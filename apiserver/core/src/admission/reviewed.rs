@@ -1,6 +1,7 @@
-//! Objects that are kept go before the webhooks: mutating ones before what is checked and minted, validating ones after it.
+//! Objects that are kept go before policies and webhooks: mutating ones before what is checked and minted, validating ones after
+//! it.
 //!
-//! What webhooks add belongs to no field manager: who owns what is settled before they are asked, as in Kubernetes, and an apply that
+//! What they add belongs to no field manager: who owns what is settled before they are asked, as in Kubernetes, and an apply that
 //! does not know of it leaves it alone.
 
 use api::conversion;
@@ -16,43 +17,44 @@ use crate::failure::{self, Refused};
 use crate::ids::Ids;
 use crate::kinds::{self, Part, Writer};
 use crate::object::{self, items, meta, meta_mut};
+use crate::policies::{self, Round};
 use crate::prepare::Planned;
 use crate::update::{self, Ownership};
 use crate::webhooks::{self, Between, Write};
 use crate::{create, patch};
 
-/// Puts a new object, in the version of the request, before the mutating webhooks.
+/// Whether anybody may change what a request writes.
+fn may_change(call: &Call<'_>) -> bool {
+    policies::mutates(call) || webhooks::may_change(call)
+}
+
+/// Puts a new object, in the version of the request, before the mutating policies and webhooks.
 pub(crate) fn mutate_new(
     call: &Call<'_>,
     ids: &mut Ids<'_>,
     new: &mut Value,
     ownership: &mut Ownership,
 ) -> Planned<()> {
-    if !webhooks::may_change(call) {
+    if !may_change(call) {
         return Ok(());
     }
     let mut object = new.clone();
-    let mut admitted = |object: &mut Value| {
-        as_stored(call, object, &mut |object| {
-            kinds::default(call.storage(), object);
-            super::create(call, ids, object, &mut Txn::default())
-        })
+    let mut completed = |object: &mut Value| {
+        kinds::default(call.storage(), object);
+        super::create(call, ids, object, &mut Txn::default())
     };
-    admitted(&mut object)?;
     as_stored(call, &mut object, &mut |object| {
+        completed(object)?;
         own(call, None, object, Part::Main, ownership);
         Ok(())
     })?;
-    let name = meta(&object, "name").to_owned();
     let mut write = Write {
         operation: Operation::Create,
-        name,
+        name: meta(&object, "name").to_owned(),
         object,
         old: Value::Null,
-        options: webhooks::options(call, Operation::Create),
     };
-    let mut between = Between { renewed: &|object| renewed(call, object), admitted: &mut admitted };
-    if !webhooks::mutate(call, &mut write, &mut between)? {
+    if !mutate(call, &mut write, &Value::Null, &mut completed)? {
         return Ok(());
     }
     if !call.name().is_empty() {
@@ -61,6 +63,46 @@ pub(crate) fn mutate_new(
     *ownership = Ownership::Settled(taken(&mut write.object));
     *new = write.object;
     Ok(())
+}
+
+/// Puts a write before the mutating policies, then before the mutating webhooks; whether any of them changed its object.
+///
+/// `old` is what was there before as it is stored; `completed` adds what the cluster itself adds to an object as it is stored.
+fn mutate(
+    call: &Call<'_>,
+    write: &mut Write,
+    old: &Value,
+    completed: &mut dyn FnMut(&mut Value) -> Result<(), Refused>,
+) -> Planned<bool> {
+    let name = write.name.clone();
+    let named = (write.operation, &*name);
+    let by_policies = by_policies(call, named, (&mut write.object, old), Round::First, completed)?;
+    let mut admitted = |object: &mut Value| {
+        as_stored(call, object, completed)?;
+        self::by_policies(call, named, (object, old), Round::Again, completed).map(drop)
+    };
+    let mut between = Between { renewed: &|object| renewed(call, object), admitted: &mut admitted };
+    let by_webhooks = webhooks::mutate(call, write, &mut between)?;
+    Ok(by_policies || by_webhooks)
+}
+
+/// Puts an object in the version of the request before the mutating policies; whether any of them changed it.
+fn by_policies(
+    call: &Call<'_>,
+    named: (Operation, &str),
+    (object, old): (&mut Value, &Value),
+    round: Round,
+    completed: &mut dyn FnMut(&mut Value) -> Result<(), Refused>,
+) -> Result<bool, Refused> {
+    let mut changed = false;
+    as_stored(call, object, &mut |object| {
+        changed = policies::mutate(call, named, (object, old), round, completed)?;
+        Ok(())
+    })?;
+    if changed {
+        renewed(call, object)?;
+    }
+    Ok(changed)
 }
 
 /// Puts a new object, as it is to be stored, before the validating webhooks.
@@ -73,17 +115,11 @@ pub(crate) fn validate_new(call: &Call<'_>, new: &Value) -> Planned<()> {
     meta_mut(&mut object).remove("resourceVersion");
     webhooks::validate(
         call,
-        &Write {
-            operation: Operation::Create,
-            name: meta(new, "name").to_owned(),
-            object,
-            old: Value::Null,
-            options: webhooks::options(call, Operation::Create),
-        },
+        &Write { operation: Operation::Create, name: meta(new, "name").to_owned(), object, old: Value::Null },
     )
 }
 
-/// Puts a changed object before the mutating webhooks; whether they changed it further.
+/// Puts a changed object before the mutating policies and webhooks; whether they changed it further.
 pub(crate) fn mutate_changed(
     call: &Call<'_>,
     new: &mut Value,
@@ -91,17 +127,18 @@ pub(crate) fn mutate_changed(
     part: Part,
     ownership: &mut Ownership,
 ) -> Planned<bool> {
-    if !webhooks::may_change(call) || !is_shown(call, part) {
+    if !may_change(call) || !is_shown(part) {
         return Ok(false);
     }
     let mut object = new.clone();
     super::update(call, &mut object, old, part)?;
     own(call, Some(old), &mut object, part, ownership);
     let mut write = change(call, object, old);
-    let mut admitted =
-        |object: &mut Value| as_stored(call, object, &mut |object| super::update(call, object, old, part));
-    let mut between = Between { renewed: &|object| renewed(call, object), admitted: &mut admitted };
-    if !webhooks::mutate(call, &mut write, &mut between)? {
+    let mut completed = |object: &mut Value| {
+        kinds::default(call.storage(), object);
+        super::update(call, object, old, part)
+    };
+    if !mutate(call, &mut write, old, &mut completed)? {
         return Ok(false);
     }
     let mut object = write.object;
@@ -117,28 +154,22 @@ pub(crate) fn mutate_changed(
 
 /// Puts a changed object before the validating webhooks.
 pub(crate) fn validate_changed(call: &Call<'_>, new: &Value, old: &Value, part: Part) -> Planned<()> {
-    match is_shown(call, part) {
+    match webhooks::any(call) && is_shown(part) {
         true => webhooks::validate(call, &change(call, new.clone(), old)),
         false => Ok(()),
     }
 }
 
-/// Whether webhooks are shown the object itself: of a `scale`, they are shown the `Scale`.
-fn is_shown(call: &Call<'_>, part: Part) -> bool {
-    webhooks::any(call) && part != Part::Sub("scale")
+/// Whether policies and webhooks are shown the object itself: of a `scale`, they are shown the `Scale`.
+fn is_shown(part: Part) -> bool {
+    part != Part::Sub("scale")
 }
 
 fn change(call: &Call<'_>, mut object: Value, old: &Value) -> Write {
     let mut old = old.clone();
     conversion::from_stored(call.resource, &mut object);
     conversion::from_stored(call.resource, &mut old);
-    Write {
-        operation: Operation::Update,
-        name: call.name().to_owned(),
-        object,
-        old,
-        options: webhooks::options(call, Operation::Update),
-    }
+    Write { operation: Operation::Update, name: call.name().to_owned(), object, old }
 }
 
 /// Does something to an object in the version in which it is stored.
@@ -153,7 +184,7 @@ fn as_stored(
     Ok(())
 }
 
-/// Says who owns what before webhooks add to it.
+/// Says who owns what before others add to it.
 fn own(call: &Call<'_>, old: Option<&Value>, object: &mut Value, part: Part, ownership: &Ownership) {
     match ownership {
         Ownership::Settled(entries) => update::set_owners(object, entries.clone()),

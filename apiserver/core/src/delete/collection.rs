@@ -14,7 +14,7 @@ use crate::output::{ListMeta, Output};
 use crate::prepare::{Planned, Stop};
 use crate::response::{Commit, Prepared, Reply, Response, spliced};
 use crate::selection::Selection;
-use crate::{admission, create, read, service, webhooks};
+use crate::{admission, create, read, service};
 
 /// One transaction changes no more objects than this.
 const PART_OBJECTS: usize = 500;
@@ -86,22 +86,17 @@ impl Shown {
     }
 }
 
-/// Puts the deletion of one object before the webhooks; what they have to be asked goes to `open`.
-fn reviewed(
-    call: &Call<'_>,
-    old: &Value,
-    options: &super::DeleteOptions,
-    open: &mut Vec<Question>,
-) -> Planned<()> {
-    if !webhooks::any(call) {
+/// Puts the deletion of one object before policies and webhooks; what these have to be asked goes to `open`.
+fn reviewed(call: &Call<'_>, old: &Value, open: &mut Vec<Question>) -> Planned<()> {
+    if !super::is_watched(call) {
         return Ok(());
     }
-    match super::reviewed(call, old.clone(), options) {
+    match super::reviewed(call, old.clone()) {
         Err(Stop::Ask(ask)) => {
             open.extend(ask.questions);
             Ok(())
         }
-        other => other,
+        other => other.map(drop),
     }
 }
 
@@ -174,8 +169,7 @@ pub(crate) fn plan(call: &Call<'_>) -> Planned {
         if admission::delete(call, meta(&old, "name")).is_err() {
             continue;
         }
-        super::validate(call, &old)?;
-        reviewed(call, &old, &options, &mut open)?;
+        reviewed(call, &old, &mut open)?;
         let (op, value) = changed(call, key, entry, step(call, &options, &old), old, &mut txn);
         if op.is_some() {
             txn.compares.push(Compare { key: key.clone(), expect: Expect::Revision(entry.revision) });

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{cluster, user};
 
+pub(super) mod namespaced;
+
 /// Says that a role is reconciled at each start.
 pub(super) const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
@@ -319,9 +321,7 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
 pub(super) fn all() -> Vec<(&'static str, Value)> {
     let mut all = cluster_roles();
     all.extend(bindings());
-    let mut observed = binding("system:orlop:proxy-observed", "system:orlop:proxy-observed", kube_proxy());
-    observed["metadata"]["namespace"] = "kube-node-lease".into();
-    all.push(("RoleBinding", observed));
+    all.extend(namespaced::all());
     for (name, rules) in CONTROLLERS {
         let role = format!("system:controller:{name}");
         let more = [EVENTS, LEADER];

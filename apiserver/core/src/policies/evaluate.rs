@@ -11,9 +11,9 @@ use api::policy::{Compiled, Expression, place};
 use serde_json::{Value, json};
 
 use super::{Scene, Write};
+use crate::admission::request::{self, Spoken};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
-use crate::review;
 use crate::user::User;
 
 /// All `matchConditions` of a policy may take so many steps.
@@ -53,9 +53,10 @@ struct UserAuthority<'a> {
 
 impl<'a> View<'a> {
     pub fn new(call: &Call<'a>, write: &Write<'_>, scene: &Scene, seen_as: &Resource) -> View<'a> {
+        let is_own = Spoken::of(call, seen_as).is_own;
         let seen = |object: &Value| {
             let mut object = object.clone();
-            if object.is_object() {
+            if is_own && object.is_object() {
                 conversion::from_stored(seen_as, &mut object);
             }
             object
@@ -72,7 +73,7 @@ impl<'a> View<'a> {
         View {
             object: write.object.clone(),
             old: write.old.clone(),
-            request: request(call, write, seen_as),
+            request: Value::Object(request::described(call, (write.operation, write.name), seen_as)),
             namespace: Value::Null,
             authority: UserAuthority { call: *call },
             question: Question {
@@ -111,36 +112,6 @@ impl<'a> View<'a> {
         let found = RefCell::new(vec![None; compiled.variables.len()]);
         Variables { compiled, fixed, found }
     }
-}
-
-/// What `request` shows of a request: an AdmissionRequest without the objects.
-fn request(call: &Call<'_>, write: &Write<'_>, seen_as: &Resource) -> Value {
-    let kind = |resource: &Resource| {
-        let below = resource.subresource(call.subresource());
-        match below.filter(|below| !below.version.is_empty()) {
-            Some(below) => json!({"group": below.group, "version": below.version, "kind": below.kind}),
-            None => json!({"group": resource.group, "version": resource.version, "kind": resource.kind}),
-        }
-    };
-    let path = |resource: &Resource| json!({"group": resource.group, "version": resource.version, "resource": resource.plural});
-    let mut request = json!({
-        "kind": kind(seen_as),
-        "resource": path(seen_as),
-        "subResource": call.subresource(),
-        "requestKind": kind(call.resource),
-        "requestResource": path(call.resource),
-        "requestSubResource": call.subresource(),
-        "name": write.name,
-        "namespace": call.namespace(),
-        "operation": write.operation.as_str(),
-        "userInfo": review::user_info(call.user),
-        "dryRun": call.options().dry_run,
-    });
-    // What is not said is not there.
-    if let Value::Object(map) = &mut request {
-        map.retain(|_, value| *value != "");
-    }
-    request
 }
 
 /// What expressions see of a namespace.

@@ -66,7 +66,7 @@ fn one(
     between: &mut Between<'_>,
 ) -> Planned<Option<bool>> {
     let Some(matched) = hook.wanted(call, write, scene)? else { return Ok(None) };
-    hook.check_dry_run(call)?;
+    hook.check_dry_run(call, write)?;
     let (object, old) = review::seen_as(call, write, &matched)?;
     let asked = hook.question(call, write, &matched, (&object, &old));
     let response = match hook.answered(call, &asked) {

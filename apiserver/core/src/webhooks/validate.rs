@@ -20,7 +20,7 @@ pub(crate) fn validate(call: &Call<'_>, write: &Write) -> Planned<()> {
     let (mut open, mut refusal) = (Vec::new(), None);
     for hook in hooks.validating() {
         let Some(matched) = hook.wanted(call, write, &scene)? else { continue };
-        hook.check_dry_run(call)?;
+        hook.check_dry_run(call, write)?;
         let (object, old) = review::seen_as(call, write, &matched)?;
         let asked = hook.question(call, write, &matched, (&object, &old));
         match hook.answered(call, &asked) {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use apiserver_core::ask::{Fault, Question, Review};
 use apiserver_core::authn::jwt::SigningKey;
+use apiserver_core::genesis::{self, Kept};
 use apiserver_core::{
     Ask, Config, Consistency, Derived, Ids, Prepared, Progress, Rendered, Request, RequestInfo, Response,
-    User, World, genesis, prepare_from,
+    User, World, prepare_from,
 };
 use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
@@ -89,6 +90,20 @@ impl Cluster {
                 self.commit(&txn);
             }
         }
+        self.keep();
+    }
+
+    /// What the leading server does while it runs.
+    fn keep(&mut self) {
+        for round in 0..2 {
+            let kept = Kept { config: &self.config, derived: &self.derived, authority: "PEM" };
+            let mut ids = Ids::new(&mut self.rng);
+            let txns = genesis::keep(self.machine.snapshot(), &kept, self.now, &mut ids);
+            assert!(round == 0 || txns.is_empty(), "keeping is not idempotent: {txns:?}");
+            for txn in txns {
+                self.commit(&txn);
+            }
+        }
     }
 
     fn commit(&mut self, txn: &store_core::Txn) -> store_core::Outcome {
@@ -128,6 +143,10 @@ impl Cluster {
                 Ok(())
             }
             "->" => self.expect_status(rest),
+            "keep" => {
+                self.keep();
+                Ok(())
+            }
             "race" => {
                 self.delayed = self.parse(rest).ok();
                 Ok(())
