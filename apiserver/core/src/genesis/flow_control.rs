@@ -12,7 +12,9 @@ pub(super) const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 pub(super) const MANDATORY: &[&str] = &["catch-all", "exempt"];
 
 /// Name, shares, percentage that may be lent, and queues, hand size and length of a queue.
-const LEVELS: &[(&str, u32, u32, (u32, u32, u32))] = &[
+type Level = (&'static str, u32, u32, (u32, u32, u32));
+
+const LEVELS: &[Level] = &[
     ("global-default", 20, 50, (128, 6, 50)),
     ("leader-election", 10, 0, (16, 4, 50)),
     ("node-high", 40, 25, (64, 6, 50)),
