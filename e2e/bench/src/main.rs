@@ -14,6 +14,11 @@ mod watchers;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use tikv_jemallocator::Jemalloc;
+
+/// The product's allocator: members of a store and the ceiling have what a server has.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Measures Orlop. Build the release binary first: `cargo build --release`.
 #[derive(Parser)]
