@@ -6,6 +6,9 @@ use jiff::Timestamp;
 
 use crate::clock;
 
+/// The longest that a step waits for its next try.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// Fresh → busy → done, or back to waiting for another try.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
@@ -44,7 +47,8 @@ impl Step {
     pub(super) fn take(&mut self, wake: &mut Option<Timestamp>, now: Timestamp) -> bool {
         match self.phase {
             Phase::Busy | Phase::Done => return false,
-            Phase::Again(at) if at > now => {
+            // A moment that lies further away was set by a clock that has been set back since.
+            Phase::Again(at) if at > now && at <= clock::after(now, LONGEST) => {
                 *wake = clock::earliest(*wake, Some(at));
                 return false;
             }
@@ -59,7 +63,7 @@ impl Step {
             *self = Self { phase: Phase::Done, failures: 0 };
             return;
         }
-        let delay = Duration::from_millis(500_u64 << self.failures.min(7)).min(Duration::from_secs(60));
+        let delay = Duration::from_millis(500_u64 << self.failures.min(7)).min(LONGEST);
         self.phase = Phase::Again(clock::after(now, delay));
         self.failures = self.failures.saturating_add(1);
     }
@@ -67,5 +71,27 @@ impl Step {
     /// Asked for again as if for the first time.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_keep_a_step_waiting() {
+        let (mut step, mut wake) = (Step::default(), None);
+        assert!(step.take(&mut wake, at(5000)));
+        for _ in 0..10 {
+            step.answer(false, at(5000));
+        }
+        assert!(!step.take(&mut wake, at(5000)), "a minute is waited for");
+        assert_eq!(wake, Some(at(5060)));
+        assert!(step.take(&mut wake, at(1000)));
+        assert!(step.is_busy());
     }
 }
