@@ -1,7 +1,7 @@
 //! The allocator of all roles: jemalloc, set for a server.
 //!
 //! A request's memory is taken by one thread and given back by another, often the store's. glibc's allocator takes the lock of
-//! the owner's arena for that and grows arenas page by page: a third of the server's CPU (docs/BENCHMARKS.md).
+//! the owner's arena for that and grows arenas page by page: up to a third of the server's CPU (docs/adr/013-allocator.md).
 
 use std::ffi::c_char;
 
