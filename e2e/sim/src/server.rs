@@ -295,7 +295,11 @@ impl Server {
             if let Some(cluster) = cluster.as_ref().filter(|cluster| cluster.is_leaving(self.member)) {
                 return cluster.retire(self);
             }
-            self.sim.violated("member-recovers", format!("member {} halts: {reason}", self.member));
+            // Who has joined and was called by nobody may be started again.
+            let waits = self.running.borrow().as_ref().is_some_and(|it| !it.host.node().has_begun());
+            if !waits {
+                self.sim.violated("member-recovers", format!("member {} halts: {reason}", self.member));
+            }
         }
         self.kill();
         if let Some(cluster) = cluster {

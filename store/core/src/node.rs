@@ -12,6 +12,7 @@ mod lead;
 mod pump;
 mod raft_log;
 mod reads;
+mod time;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,7 +22,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use crate::checkpoint::{Image, Received};
-use crate::command::Body;
 use crate::members::Member;
 use crate::recovery::Recovered;
 use crate::state::StateMachine;
@@ -37,9 +37,6 @@ use reads::Reads;
 
 /// The most that the node writes at a tick.
 pub const EXPIRE_BYTES: usize = 256 << 10;
-
-/// After how many ticks without a leader a learner makes itself heard.
-const CALL_TICKS: usize = 20;
 
 /// How many numbers a run may have that begins at a given time.
 const RUNS: u64 = 1 << 20;
@@ -231,15 +228,6 @@ impl Node {
         self.pump();
     }
 
-    /// When the node wants an [`Event::Tick`] at the latest. A group of one without expiring keys never does.
-    pub fn poll_timeout(&self) -> Option<i64> {
-        let tick = self.ticks().then_some(self.next_tick_ms);
-        let tell = self.tell_at_ms();
-        let expiry = self.state.next_expiry_ms().filter(|_| self.leads());
-        let expiry = expiry.map(|at| at.max(self.next_expiry_ms));
-        tick.into_iter().chain(expiry).chain(tell).min()
-    }
-
     /// Whether this member leads.
     pub fn leads(&self) -> bool {
         self.raft.raft.state == StateRole::Leader
@@ -293,17 +281,18 @@ impl Node {
         others.copied().max_by_key(|voter| matched.get(voter).copied().unwrap_or(0))
     }
 
+    /// Whether this member ever had a state of its group. One that joins knows none of the others before: if it was removed
+    /// meanwhile, it can ask nobody.
+    pub fn has_begun(&self) -> bool {
+        self.state.applied().index > 0
+    }
+
     fn alone(&self) -> bool {
         let members = self.conf_state();
         members.voters == [self.settings.member]
             && members.voters_outgoing.is_empty()
             && members.learners.is_empty()
             && members.learners_next.is_empty()
-    }
-
-    /// Whether time has to pass: there are other members, or something must be tried again.
-    fn ticks(&self) -> bool {
-        !self.halted && (!self.alone() || !self.changes.is_empty() || !self.flights.is_empty())
     }
 
     fn halt(&mut self, reason: String) {
@@ -368,65 +357,6 @@ impl Node {
             self.election.ticks = least + self.rng.random_range(1..=3);
             self.randomize_election();
         }
-    }
-
-    fn pass_time(&mut self, now_ms: i64) {
-        // A clock that was set back does not stop the group's.
-        let due = now_ms >= self.next_tick_ms || self.next_tick_ms > now_ms + self.settings.tick_ms;
-        if due && self.ticks() {
-            self.next_tick_ms = now_ms + self.settings.tick_ms;
-            self.pass_tick();
-        }
-        if self.leads() && self.poll_expiry(now_ms) {
-            self.next_expiry_ms = now_ms + self.settings.expiry_grain_ms;
-            let keys = self.state.expired(now_ms, EXPIRE_BYTES);
-            self.propose_once(vec![Body::Expire(keys)]);
-        }
-    }
-
-    fn pass_tick(&mut self) {
-        self.tick += 1;
-        self.raft.tick();
-        self.randomize_election();
-        if self.leaving.is_some_and(|at| self.tick >= at) {
-            self.end_removed();
-            return;
-        }
-        if self.leader().is_some() {
-            for (sequence, data) in self.flights.overdue(self.tick, self.leads()) {
-                self.propose(sequence, data);
-            }
-        }
-        self.call_as_learner();
-        self.reads.lost(self.tick);
-        let late = self.tick.saturating_sub(self.settings.patience_ticks);
-        let mut refused = self.flights.take_late(late, self.leader());
-        refused.extend(self.reads.take_late(late));
-        self.refuse(refused);
-        self.changes.pass_tick(self.tick, late, &mut self.actions);
-        self.consider_description();
-        self.pass_tick_as_leader();
-    }
-
-    /// A learner asks for no votes. If it was removed while it was away, nobody would tell it: it says a word to the
-    /// voters, who refuse it then. To a leader the word means no more than that it is there.
-    fn call_as_learner(&mut self) {
-        let raft = &self.raft.raft;
-        let silent = raft.election_elapsed;
-        if raft.promotable() || silent == 0 || !silent.is_multiple_of(CALL_TICKS) {
-            return;
-        }
-        let call = |to: &u64| {
-            let mut call = Message { from: raft.id, to: *to, term: raft.term, ..Message::default() };
-            call.set_msg_type(MessageType::MsgHeartbeatResponse);
-            call
-        };
-        let calls = self.conf_state().voters.iter().map(call).collect();
-        self.actions.push_back(Action::Send(calls));
-    }
-
-    fn poll_expiry(&self, now_ms: i64) -> bool {
-        now_ms >= self.next_expiry_ms && self.state.next_expiry_ms().is_some_and(|at| at <= now_ms)
     }
 
     /// A run of this member that had a larger number, because the clock was ahead then, would hide what this one

@@ -146,6 +146,34 @@ fn a_learner_that_was_away_when_it_was_removed_is_told_too() {
 }
 
 #[test]
+fn a_member_that_joined_and_that_nobody_calls_gives_up() {
+    let mut group = Group::of(1, 8);
+    let ticket = group.change(1, Change::Add(member(2)));
+    assert_eq!(group.wait_for(ticket), Told::Changed(Ok(2)));
+    let ticket = group.change(1, Change::Remove(2));
+    assert_eq!(group.wait_for(ticket), Told::Changed(Ok(2)));
+    // What was sent to it before it was removed is lost.
+    group.pass(1_000);
+    group.place(2, Start::Join(member(2)));
+    group.pass(115_000);
+    assert!(group.machines[&2].host.is_some(), "it waits for two minutes");
+    group.until(10_000, |group| group.machines[&2].host.is_none());
+    assert!(group.machines[&2].stopped.as_ref().unwrap().contains("join anew"));
+}
+
+#[test]
+fn a_learner_that_was_cut_off_waits_for_as_long_as_it_takes() {
+    let mut group = Group::of(1, 8);
+    let ticket = group.change(1, Change::Add(member(2)));
+    assert_eq!(group.wait_for(ticket), Told::Changed(Ok(2)));
+    group.place(2, Start::Join(member(2)));
+    group.until(10_000, |group| group.host(2).node().has_begun());
+    group.crash(1, false);
+    group.pass(300_000);
+    assert!(group.machines[&2].host.is_some());
+}
+
+#[test]
 fn a_leader_that_is_removed_hands_over_first_also_from_two() {
     for count in [2, 3] {
         let mut group = Group::of(count, 7);

@@ -50,6 +50,7 @@ pub(super) fn settings(sim: &Sim) -> Settings {
         catch_up_bytes: sim.between(2_000, 100_000) as usize,
         mark_ticks: sim.between(10, 100),
         patience_ticks: sim.between(20, 200),
+        join_ticks: sim.between(40, 400) as usize,
         ..Settings::new(1)
     }
 }

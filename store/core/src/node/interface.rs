@@ -222,6 +222,8 @@ pub struct Settings {
     pub tell_ms: i64,
     /// After how many ticks a writer, reader or change that waits is given up.
     pub patience_ticks: u64,
+    /// After how many ticks without a word from its group a member that has joined, and has no state yet, gives up.
+    pub join_ticks: usize,
     /// The ticks between two marks at which members compare their states.
     pub mark_ticks: u64,
 }
@@ -243,6 +245,7 @@ impl Settings {
             rounds: 2,
             tell_ms: 5,
             patience_ticks: 200,
+            join_ticks: 2400,
             mark_ticks: 100,
         }
     }

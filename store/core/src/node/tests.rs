@@ -7,7 +7,7 @@ use raft::eraftpb::HardState;
 use raft::{GetEntriesContext, Storage as _};
 
 use super::*;
-use crate::command::{self, Command, Origin};
+use crate::command::{self, Body, Command, Origin};
 use crate::members::Members;
 use crate::recovery::GENESIS;
 use crate::txn::{Op, Outcome, Txn};
