@@ -1,5 +1,7 @@
 //! The store's thread: takes everything that waits, has the core commit it, publishes, answers.
 
+mod start;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,32 +9,26 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use raft::eraftpb::Message;
-use rustix::process::setpriority_process;
 use store_core::checkpoint::Image;
 use store_core::crypt::Key;
-use store_core::disk::{Disk, DiskError};
-use store_core::files::FilesError;
-use store_core::history::History;
-use store_core::host::{Host, HostError, HostSettings, Output, Stopped, key_ids};
+use store_core::host::{Host, Output, Stopped, key_ids};
 use store_core::members::Members;
-use store_core::node::{Change, ChangeRefusal, Event, Published as Batch, Refusal, Settings};
-use store_core::recovery::{self, RecoveryError};
+use store_core::node::{Change, ChangeRefusal, Event, Published as Batch, Refusal};
 use store_core::{Outcome, Txn};
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
 use tokio::task::yield_now;
 
+use crate::alarm::Alarm;
 use crate::answers::{Answer, Answers};
-use crate::handle::{Request, Started};
+use crate::handle::Request;
 use crate::jobs;
 use crate::membership::{Leadership, View};
-use crate::options::{FatalHandler, Start};
-use crate::peer_service::PeerService;
-use crate::peers::{Addresses, Peers, Runtimes};
+use crate::peers::{Addresses, Peers};
 use crate::published::Published;
-use crate::real_disk::{DirLock, RealDisk};
-use crate::{CommitError, FatalError, OpenError, Options, ReadError};
+use crate::{CommitError, ReadError};
+
+pub(crate) use start::start;
 
 /// How much is taken into one batch.
 const BATCH_BYTES: usize = 4 << 20;
@@ -42,10 +38,6 @@ const TICK_MS: u64 = 50;
 /// A leader that takes so long for what came together is waited for by everybody. Half as long as followers wait at least: a
 /// leader that is silent for longer is replaced before it can hand over.
 const SLOW: Duration = Duration::from_millis(150);
-/// The thread of a store with peers does little at a time, and everybody waits for it: on a machine that is busy with workloads
-/// it goes first, and a leader's signs of life come in time. One without peers goes with everybody else: the later it runs,
-/// the more writes share a sync.
-const NICE: i32 = -10;
 /// How long a store that closes waits for its successor and for its writers.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -86,146 +78,6 @@ struct Intake {
     closing: Vec<oneshot::Sender<()>>,
 }
 
-/// Opens the directory, recovers, and starts the thread.
-pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
-    let answering = Handle::try_current().ok();
-    let shared = match &options.peers {
-        Some(_) => Some(answering.clone().ok_or(OpenError::NoRuntime)?),
-        None => None,
-    };
-    let (disk, lock) = RealDisk::open(&options.dir)?;
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    let disk = options.disk_layer.as_ref().map_or(disk.clone(), |layer| layer(disk));
-    let now = now_ms();
-    let opened = Host::open(disk, options.keys(), &host_settings(&options, now), now);
-    let (mut host, notes) = opened.map_err(|error| open_error(&options, error))?;
-    for note in notes {
-        tracing::warn!(dir = %options.dir.display(), "{note}");
-    }
-    let outputs = host.take_outputs();
-    let first = outputs.iter().find_map(|output| match output {
-        Output::Publish(batch) => Some(batch.events.first()?.revision - 1),
-        _ => None,
-    });
-    let begin = first.unwrap_or(host.snapshot().revision());
-    let history = History::new(begin, options.history);
-    let published = Arc::new(Published::new(host.snapshot().clone(), history));
-    let (requests, waiting) = unbounded_channel();
-    let (member, address) = (options.member, options.start.member().address);
-    let addresses = Arc::new(Addresses::default());
-    let members = Arc::new(ArcSwap::from_pointee(Members::default()));
-    let runtime = Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| OpenError::Thread { reason: error.to_string() })?;
-    let own = runtime.handle().clone();
-    let service = PeerService::new(member, requests.clone(), members.clone(), addresses.clone(), own.clone());
-    let peers = options.peers.zip(shared).map(|(connector, shared)| {
-        let runtimes = Runtimes { own, shared };
-        Peers::new(member, address, connector, addresses.clone(), requests.clone(), runtimes)
-    });
-    let (leadership, leaderships) = watch::channel(Leadership { member, ..Leadership::default() });
-    let driver = Driver {
-        member,
-        host,
-        peers,
-        members,
-        addresses: addresses.clone(),
-        leadership,
-        changes: HashMap::new(),
-        closing: None,
-        published: published.clone(),
-        requests: requests.clone(),
-        writers: HashMap::new(),
-        readers: HashMap::new(),
-        answers: Answers::new(answering.as_ref()),
-        next_ticket: 1,
-        jobs: Vec::new(),
-    };
-    spawn(driver, outputs, waiting, lock, runtime, options.on_fatal)?;
-    Ok(Started { published, requests, leadership: leaderships, service, addresses })
-}
-
-fn host_settings(options: &Options, now_ms: i64) -> HostSettings {
-    let mut node = Settings::new(options.member);
-    node.checkpoint_log_bytes = options.checkpoint_log_bytes;
-    let start = match &options.start {
-        Start::First { .. } => recovery::Start::First(options.start.member()),
-        Start::Join { .. } => recovery::Start::Join(options.start.member()),
-    };
-    HostSettings {
-        node,
-        start,
-        segment_bytes: options.segment_bytes,
-        boot: now_ms.max(1).cast_unsigned(),
-        seed: rand::random(),
-    }
-}
-
-fn spawn(
-    mut driver: Driver,
-    outputs: Vec<Output>,
-    mut waiting: UnboundedReceiver<Request>,
-    lock: DirLock,
-    runtime: Runtime,
-    on_fatal: FatalHandler,
-) -> Result<(), OpenError> {
-    driver.perform(outputs, now_ms());
-    // Not moved in: dropped with a closure that found no thread, a runtime would wait for its tasks, and panic.
-    let (hand_over, handed_over) = std::sync::mpsc::channel::<Runtime>();
-    let body = move || {
-        let Ok(runtime) = handed_over.recv() else { return };
-        if driver.peers.is_some() {
-            // Refused without the capability for it: then it goes with everybody else.
-            let _ = setpriority_process(None, NICE);
-        }
-        let published = driver.published.clone();
-        // A task, and not what the runtime blocks on: a task of this thread that wakes that calls the kernel each time.
-        let work = runtime.spawn(async move {
-            let ended = driver.run(&mut waiting).await;
-            (driver, waiting, ended)
-        });
-        let ended = runtime.block_on(work);
-        // Nobody confirms any more that what is published is the newest.
-        published.confirm(false);
-        let (mut driver, mut waiting, closing) = match ended {
-            Ok((driver, waiting, Ok(closing))) => (driver, waiting, closing),
-            Ok((_, _, Err(stopped))) => {
-                on_fatal(&FatalError { reason: stopped.to_string() });
-                return;
-            }
-            // A panic must not leave a store behind that looks alive: it ends like any other fatal error.
-            Err(panicked) => {
-                on_fatal(&FatalError { reason: panicked.to_string() });
-                return;
-            }
-        };
-        driver.finish(&mut waiting);
-        drop((driver, waiting, runtime, lock));
-        for done in closing {
-            // Who closed may have stopped waiting.
-            let _ = done.send(());
-        }
-    };
-    match std::thread::Builder::new().name("store".into()).spawn(body) {
-        Ok(_) => {
-            // The thread waits for it.
-            let _ = hand_over.send(runtime);
-            Ok(())
-        }
-        Err(error) => {
-            runtime.shutdown_background();
-            Err(OpenError::Thread { reason: error.to_string() })
-        }
-    }
-}
-
-fn open_error(options: &Options, error: HostError) -> OpenError {
-    match error {
-        HostError::Recovery(RecoveryError::Disk(error)) => OpenError::Disk(error),
-        HostError::Stopped(Stopped::Log(FilesError::Disk(error @ DiskError::Full))) => OpenError::Disk(error),
-        other => OpenError::Recovery { dir: options.dir.clone(), reason: other.to_string() },
-    }
-}
-
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
@@ -239,8 +91,9 @@ impl Driver {
         &mut self,
         waiting: &mut UnboundedReceiver<Request>,
     ) -> Result<Vec<oneshot::Sender<()>>, Stopped> {
+        let mut alarm = Alarm::new();
         loop {
-            let first = self.wait(waiting).await;
+            let first = self.wait(waiting, &mut alarm).await;
             let mut intake = self.take_in(first, waiting);
             let (now, began) = (now_ms(), Instant::now());
             let rekey = std::mem::take(&mut intake.rekey);
@@ -311,7 +164,7 @@ impl Driver {
     }
 
     /// Waits for a request, or until the node wants to be told the time.
-    async fn wait(&mut self, waiting: &mut UnboundedReceiver<Request>) -> Option<Request> {
+    async fn wait(&mut self, waiting: &mut UnboundedReceiver<Request>, alarm: &mut Alarm) -> Option<Request> {
         if let Ok(request) = waiting.try_recv() {
             if self.peers.is_some() {
                 // This thread did not wait: what peers have sent meanwhile is still in their sockets, and is read first.
@@ -319,16 +172,27 @@ impl Driver {
             }
             return Some(request);
         }
-        let Some(at) = self.host.node().poll_timeout() else {
-            return Some(waiting.recv().await.unwrap_or_else(closed));
-        };
+        loop {
+            let Some(left) = self.time_left() else {
+                return Some(waiting.recv().await.unwrap_or_else(closed));
+            };
+            alarm.set(left);
+            tokio::select! {
+                biased;
+                request = waiting.recv() => return Some(request.unwrap_or_else(closed)),
+                () = alarm.rings() => if self.is_due() {
+                    return None;
+                },
+            }
+        }
+    }
+
+    /// How long the node can do without being told the time.
+    fn time_left(&self) -> Option<Duration> {
+        let at = self.host.node().poll_timeout()?;
         let left = u64::try_from(at.saturating_sub(now_ms())).unwrap_or(0);
         // Not longer than a tick, wherever the clock was set to meanwhile.
-        let left = if self.peers.is_some() { left.min(TICK_MS) } else { left };
-        match tokio::time::timeout(Duration::from_millis(left), waiting.recv()).await {
-            Ok(request) => Some(request.unwrap_or_else(closed)),
-            Err(_) => None,
-        }
+        Some(Duration::from_millis(if self.peers.is_some() { left.min(TICK_MS) } else { left }))
     }
 
     /// Takes in a first request and all that wait behind it.

@@ -5,6 +5,7 @@
 //! through a [`Connector`]; what comes from them goes to [`Store::take_stream`] and to the service that
 //! [`Store::peer_service`] returns.
 
+mod alarm;
 mod answers;
 pub mod backup;
 mod connector;
