@@ -277,7 +277,11 @@ fn int_or_string(name: &str, bytes: &[u8]) -> Result<Value, Error> {
     Ok(if is_text { text.into() } else { number.into() })
 }
 
+/// No time is written as no bytes at all: the beginning of 1970 is a time.
 fn timestamp(kind: &Kind, name: &str, bytes: &[u8]) -> Result<Value, Error> {
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
     let (mut seconds, mut nanos) = (0i64, 0i32);
     let mut reader = Reader::new(bytes);
     while let Some((field, item)) = reader.next()? {
@@ -286,9 +290,6 @@ fn timestamp(kind: &Kind, name: &str, bytes: &[u8]) -> Result<Value, Error> {
             2 => nanos = item.varint(name)? as i32,
             _ => {}
         }
-    }
-    if seconds == 0 && nanos == 0 {
-        return Ok(Value::Null);
     }
     let out_of_range = |_| Error::Time(name.to_owned());
     Ok(match kind {

@@ -77,6 +77,11 @@ fn objects_come_back_as_they_went() {
             "spec": {"renewTime": "2024-01-02T03:04:05.000006Z", "leaseDurationSeconds": 40}}),
     );
     check(
+        "core.v1.Pod",
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"deletionTimestamp": "1970-01-01T00:00:00Z"},
+            "spec": {}, "status": {}}),
+    );
+    check(
         "meta.v1.DeleteOptions",
         json!({"apiVersion": "policy/v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
             "propagationPolicy": "Foreground", "preconditions": {"uid": "u"}}),
