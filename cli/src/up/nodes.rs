@@ -172,13 +172,15 @@ impl Nodes {
             networks: networks.clone(),
             role,
         };
+        // The process that plays all hollow nodes works as hard as a server.
+        let heap = matches!(file.role, Role::Embedded { .. }).then_some(nodeagent::SMALL_HEAP);
         std::fs::write(&file.authority, plane.authority().ca_pem())?;
         let issued = user.issue(plane.authority(), &file)?;
         let path = dir.join(layout::AGENT_FILE);
         file.write(&path)?;
         self.supervisors.spawn(renew(plane.authority().clone(), user, file, issued, self.stopping.clone()));
         let pid = Arc::new(AtomicU32::new(0));
-        self.supervisors.spawn(supervise(path, pid.clone(), self.stopping.clone()));
+        self.supervisors.spawn(supervise(path, heap, pid.clone(), self.stopping.clone()));
         Ok(pid)
     }
 }
@@ -242,10 +244,16 @@ async fn renew(
     }
 }
 
-/// Keeps an agent process running until `stopping`.
-async fn supervise(file: PathBuf, pid: Arc<AtomicU32>, stopping: CancellationToken) {
+/// Keeps an agent process running until `stopping`. `heap`: what its allocator is told by the environment, unless it is told
+/// something already.
+async fn supervise(
+    file: PathBuf,
+    heap: Option<(&'static str, &'static str)>,
+    pid: Arc<AtomicU32>,
+    stopping: CancellationToken,
+) {
     while !stopping.is_cancelled() {
-        match spawn(&file) {
+        match spawn(&file, heap) {
             Ok(mut agent) => {
                 pid.store(agent.id().unwrap_or(0), Ordering::Release);
                 // Waiting would close it, and its end means something to the agent.
@@ -265,13 +273,11 @@ async fn supervise(file: PathBuf, pid: Arc<AtomicU32>, stopping: CancellationTok
     }
 }
 
-fn spawn(file: &Path) -> Result<Child> {
-    let (variable, setting) = nodeagent::SMALL_HEAP;
-    let setting = std::env::var_os(variable).unwrap_or_else(|| setting.into());
+fn spawn(file: &Path, heap: Option<(&str, &str)>) -> Result<Child> {
     let agent = Command::new("/proc/self/exe")
         .args(["agent", "--file"])
         .arg(file)
-        .env(variable, setting)
+        .envs(heap.filter(|(variable, _)| std::env::var_os(variable).is_none()))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         // A signal from the terminal is meant for the whole cluster: this process decides what agents do.

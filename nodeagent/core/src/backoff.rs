@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use crate::clock;
 
 const INITIAL: Duration = Duration::from_secs(10);
-const LIMIT: Duration = Duration::from_secs(300);
+/// The longest delay.
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 /// A container that ran this long starts again from the shortest delay.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -27,7 +28,7 @@ impl CrashBackoff {
             return None;
         }
         let until = clock::after(finished, delay);
-        (until > now).then_some(until)
+        clock::is_ahead(until, now, LIMIT).then_some(until)
     }
 
     /// The delay in force, for messages.
@@ -92,6 +93,14 @@ mod tests {
         assert_eq!(backoff.waits_until(at(later), at(later)), None);
         backoff.restarted(at(later), at(later));
         assert_eq!(backoff.delay(), INITIAL);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_lets_a_container_start() {
+        let mut backoff = CrashBackoff::default();
+        backoff.restarted(at(5000), at(5000));
+        assert_eq!(backoff.waits_until(at(5001), at(5002)), Some(at(5011)));
+        assert_eq!(backoff.waits_until(at(5001), at(1000)), None);
     }
 
     #[test]

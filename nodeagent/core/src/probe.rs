@@ -36,6 +36,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prober {
     kind: Kind,
+    delay: Duration,
     period: Duration,
     timeout: Duration,
     success_threshold: u32,
@@ -58,6 +59,7 @@ impl Prober {
         let delay = pod::seconds(i64::from(probe.initial_delay_seconds.unwrap_or(0)));
         Self {
             kind,
+            delay,
             period: Duration::from_secs(u64::from(positive(probe.period_seconds, 10))),
             timeout: Duration::from_secs(u64::from(positive(probe.timeout_seconds, 1))),
             success_threshold: positive(probe.success_threshold, 1),
@@ -87,11 +89,16 @@ impl Prober {
 
     /// Takes the run that is due, if one is.
     pub fn begin(&mut self, now: Timestamp) -> bool {
-        if self.in_flight || self.next_at > now {
+        if self.in_flight {
+            return false;
+        }
+        // Also when the clock has been set back since: not earlier than it should be, and not much later.
+        self.next_at = self.next_at.min(clock::after(now, self.period.max(self.delay)));
+        if self.next_at > now {
             return false;
         }
         self.in_flight = true;
-        self.next_at = clock::after(self.next_at.max(clock::after(now, Duration::ZERO)), self.period);
+        self.next_at = clock::after(now, self.period);
         true
     }
 
@@ -195,5 +202,14 @@ mod tests {
         check(probe.clone(), "++--+---+-++", "7+ 19- 27+");
         check(probe, "+?+", "9+");
         check(Probe::default(), "---+", "20- 30+");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_delays_a_probe_by_no_more_than_it_waits_anyway() {
+        let probe = Probe { initial_delay_seconds: Some(30), ..Probe::default() };
+        let mut prober = Prober::new(Kind::Liveness, &probe, at(5000));
+        assert!(!prober.begin(at(1000)), "its container may have just started");
+        assert_eq!(prober.next_at(), Some(at(1030)));
+        assert!(prober.begin(at(1030)));
     }
 }

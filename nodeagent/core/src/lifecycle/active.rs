@@ -184,13 +184,14 @@ impl PodMachine {
             Pull::Busy => return None,
             Pull::None => {}
             Pull::Failed { reason, message, shown_until, retry_at } => {
-                if *reason == "ErrImagePull" && *shown_until <= now {
+                let waits = clock::is_ahead(*retry_at, now, backoff::LIMIT);
+                if *reason == "ErrImagePull" && !clock::is_ahead(*shown_until, now, SHOW_FAILURE) {
                     *reason = "ImagePullBackOff";
                     *message = format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
                     told = Some(format!("Back-off pulling image \"{image}\""));
                 }
                 let next = if *reason == "ErrImagePull" { *shown_until } else { *retry_at };
-                if *retry_at > now {
+                if waits {
                     self.wake = clock::earliest(self.wake, Some(next));
                     if let Some(message) = told {
                         self.note(false, "BackOff", message, path.clone());

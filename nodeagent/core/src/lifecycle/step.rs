@@ -47,8 +47,7 @@ impl Step {
     pub(super) fn take(&mut self, wake: &mut Option<Timestamp>, now: Timestamp) -> bool {
         match self.phase {
             Phase::Busy | Phase::Done => return false,
-            // A moment that lies further away was set by a clock that has been set back since.
-            Phase::Again(at) if at > now && at <= clock::after(now, LONGEST) => {
+            Phase::Again(at) if clock::is_ahead(at, now, LONGEST) => {
                 *wake = clock::earliest(*wake, Some(at));
                 return false;
             }
