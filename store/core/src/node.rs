@@ -12,6 +12,7 @@ mod lead;
 mod pump;
 mod raft_log;
 mod reads;
+mod thrift;
 mod time;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -226,6 +227,7 @@ impl Node {
         self.pump();
         self.consider_telling();
         self.pump();
+        self.send_overdue();
     }
 
     /// Whether this member leads.

@@ -24,11 +24,11 @@ pub(super) struct Gather {
     /// group itself.
     urgent: bool,
     /// The last entry of which that is so.
-    urgent_index: u64,
+    pub(super) urgent_index: u64,
     /// When entries were proposed last.
     proposed_at_ms: i64,
     /// Whether entries come so fast that the next ones tell of those before.
-    streams: bool,
+    pub(super) streams: bool,
     /// When followers are told how far the log is committed, if nothing else tells them before.
     tell_at_ms: Option<i64>,
 }

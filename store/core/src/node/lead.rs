@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use raft::eraftpb::{ConfChangeType, Message, MessageType};
 
 use super::Node;
+use super::thrift::Thrift;
 use crate::command::Body;
 use crate::members::Note;
 
@@ -43,6 +44,7 @@ pub(super) struct Lead {
     described: Option<u64>,
     /// How far each member was told that the log is committed.
     pub(super) told: BTreeMap<u64, u64>,
+    pub(super) thrift: Thrift,
 }
 
 // === impl Node ===

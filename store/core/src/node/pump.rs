@@ -139,9 +139,8 @@ impl Node {
         let (states, messages): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_state);
         let appends = messages.iter().filter(|message| message.get_msg_type() == MessageType::MsgAppend);
         self.lead.told.extend(appends.map(|message| (message.to, message.commit)));
-        if !messages.is_empty() {
-            self.actions.push_back(Action::Send(messages));
-        }
+        let messages = self.hold_back(messages);
+        self.send_now(messages);
         for message in states {
             let index = message.get_snapshot().get_metadata().index;
             if index == self.state.applied().index {

@@ -204,7 +204,7 @@ impl Node {
         answer.set_msg_type(MessageType::MsgReadIndexResp);
         (answer.from, answer.term) = (self.settings.member, self.term());
         answer.index = self.raft.raft.raft_log.committed;
-        self.actions.push_back(Action::Send(vec![answer]));
+        self.send_now(vec![answer]);
         None
     }
 

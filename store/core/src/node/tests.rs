@@ -15,10 +15,12 @@ use crate::txn::{Op, Outcome, Txn};
 pub(super) struct Group {
     pub(super) nodes: BTreeMap<u64, Node>,
     pub(super) now_ms: i64,
-    cut_off: Option<u64>,
-    answers: Vec<(u64, Outcome)>,
+    pub(super) cut_off: Option<u64>,
+    /// What was sent with entries: when, to whom, and how many entries.
+    pub(super) appends: Vec<(i64, u64, usize)>,
+    pub(super) answers: Vec<(u64, Outcome)>,
     refused: Vec<(u64, Refusal)>,
-    confirmed: Vec<u64>,
+    pub(super) confirmed: Vec<u64>,
     halted: BTreeMap<u64, String>,
     trace: Vec<String>,
 }
@@ -50,6 +52,7 @@ impl Group {
             nodes: (1..=members).map(|member| (member, node(members, member, member))).collect(),
             now_ms: 0,
             cut_off: None,
+            appends: Vec::new(),
             answers: Vec::new(),
             refused: Vec::new(),
             confirmed: Vec::new(),
@@ -85,6 +88,9 @@ impl Group {
                 }
             }
             for letter in letters {
+                if !letter.entries.is_empty() && letter.get_msg_type() == MessageType::MsgAppend {
+                    self.appends.push((self.now_ms, letter.to, letter.entries.len()));
+                }
                 if self.cut_off == Some(letter.from) || self.cut_off == Some(letter.to) {
                     continue;
                 }

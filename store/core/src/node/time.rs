@@ -19,9 +19,10 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<i64> {
         let tick = self.ticks().then_some(self.next_tick_ms);
         let tell = self.tell_at_ms();
+        let held = self.lead.thrift.until_ms;
         let expiry = self.state.next_expiry_ms().filter(|_| self.leads());
         let expiry = expiry.map(|at| at.max(self.next_expiry_ms));
-        tick.into_iter().chain(expiry).chain(tell).min()
+        tick.into_iter().chain(expiry).chain(tell).chain(held).min()
     }
 
     /// Whether time has to pass: there are other members, or something must be tried again.
