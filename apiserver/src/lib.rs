@@ -10,6 +10,7 @@ mod conversions;
 mod health;
 mod hub;
 mod issuers;
+mod judge;
 mod keyring;
 mod limits;
 mod measure;

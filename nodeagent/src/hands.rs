@@ -1,5 +1,7 @@
 //! Carries out what pod machines ask for, with the runtime, the disk and the API.
 
+mod writes;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,18 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use client::core::events::{EventNote, EventType};
-use client::core::object::Target;
-use client::core::plan::{PatchKind, Precondition};
 use client::events::Recorder;
-use client::params::DeleteOptions;
 use client::{Client, Informers, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret, Service};
 use nodeagent_core::build::{self, ContainerParts};
 use nodeagent_core::fields::FieldContext;
 use nodeagent_core::lifecycle::{
-    Action, CreateFailure, Event, Hook, ImageFailure, NodeFacts, Note, Observed, PatchFailure, ResizeFailure,
-    State,
+    Action, CreateFailure, Event, Hook, ImageFailure, NodeFacts, Note, Observed, ResizeFailure, State,
 };
 use nodeagent_core::netfiles::{self, DnsSettings};
 use nodeagent_core::runtime::{
@@ -33,6 +31,8 @@ use crate::objects::Objects;
 use crate::pods::Pods;
 use crate::tokens::Tokens;
 use crate::{agent, drain, node, prober, volumes};
+
+pub(crate) use writes::{delete_pod, patch_status};
 
 /// A node that has just started gets its part of the pod network soon: only a longer wait is worth telling.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(2);
@@ -467,48 +467,6 @@ async fn await_network(node: &Node, pods: &Weak<Pods>, of: &Pod) -> Result<(), S
 fn absent_is_fine(outcome: Result<(), RuntimeError>) -> Result<(), String> {
     match outcome {
         Ok(()) | Err(RuntimeError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Sends a status patch; answers with the object's revision.
-pub(crate) async fn patch_status(client: &Client, of: &Pod, body: String) -> Result<u64, PatchFailure> {
-    #[derive(serde::Deserialize)]
-    struct Answer {
-        metadata: Meta,
-    }
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Meta {
-        resource_version: String,
-    }
-    let path = Target::to(of).path(Some("status"));
-    let request = Client::build_with(http::Method::PATCH, &path, PatchKind::Strategic.content_type(), body)
-        .map_err(|_| PatchFailure::Transient)?;
-    match client.request::<Answer>(request).await {
-        Ok(answer) => Ok(answer.metadata.resource_version.parse().unwrap_or(u64::MAX)),
-        Err(error) if error.is_not_found() || error.is_conflict() => {
-            tracing::debug!(pod = pod::full_name(of), %error, "the pod of this status is gone");
-            // A conflict without a revision in the patch means another uid.
-            Err(if error.is_not_found() { PatchFailure::Gone } else { PatchFailure::Transient })
-        }
-        Err(error) => {
-            tracing::warn!(pod = pod::full_name(of), %error, "the pod's status was not accepted");
-            Err(PatchFailure::Transient)
-        }
-    }
-}
-
-/// Deletes a pod that has ended here.
-pub(crate) async fn delete_pod(client: &Client, of: &Pod, uid: String) -> Result<(), String> {
-    let options = DeleteOptions {
-        precondition: Precondition { uid: Some(uid), resource_version: None },
-        grace_period_seconds: Some(0),
-        ..DeleteOptions::default()
-    };
-    match client.delete_object(&Target::to(of), &options).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
         Err(error) => Err(error.to_string()),
     }
 }

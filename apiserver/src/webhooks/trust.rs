@@ -6,17 +6,17 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier as _};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 use x509_parser::time::ASN1Time;
+
+use crate::judge::{self, Judge, Shown};
 
 /// How TLS is spoken with a webhook. The bundle is PEM; an empty one stands for the machine's authorities.
 pub(super) fn client_config(ca_bundle: &[u8]) -> Result<Arc<ClientConfig>, Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let named: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(ca_bundle).filter_map(Result::ok).collect();
     let roots = match ca_bundle.is_empty() {
@@ -31,17 +31,12 @@ pub(super) fn client_config(ca_bundle: &[u8]) -> Result<Arc<ClientConfig>, Error
     let signed = match roots.is_empty() {
         true => None,
         false => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
+            let ring = Arc::new(rustls::crypto::ring::default_provider());
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, ring).build();
             Some(verifier.map_err(|error| Error::General(error.to_string()))?)
         }
     };
-    let verifier = Verifier { named, signed, provider: provider.clone() };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    judge::client_config(Trust { named, signed }).map(Arc::new)
 }
 
 /// The authorities that this machine trusts, read once.
@@ -56,76 +51,34 @@ fn system_roots() -> Arc<RootCertStore> {
 }
 
 #[derive(Debug)]
-struct Verifier {
+struct Trust {
     /// Certificates that are good as they are.
     named: Vec<CertificateDer<'static>>,
     /// Those that they, or the machine's authorities, have signed.
     signed: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
 }
 
-// === impl Verifier ===
-
-impl Verifier {
-    /// A certificate that is in the bundle must be for the name, and of today.
-    fn check_named(
-        certificate: &CertificateDer<'_>,
-        name: &ServerName<'_>,
-        now: UnixTime,
-    ) -> Result<(), Error> {
-        rustls::client::verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let now = i64::try_from(now.as_secs()).ok().and_then(|now| ASN1Time::from_timestamp(now).ok());
-        match now.is_some_and(|now| parsed.validity().is_valid_at(now)) {
-            true => Ok(()),
-            false => Err(Error::InvalidCertificate(CertificateError::Expired)),
-        }
+/// A certificate that is in the bundle must be for the name, and of today.
+fn check_named(shown: &Shown<'_>) -> Result<(), Error> {
+    rustls::client::verify_server_name(&ParsedCertificate::try_from(shown.certificate)?, shown.name)?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(shown.certificate)
+        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    let now = i64::try_from(shown.now.as_secs()).ok().and_then(|now| ASN1Time::from_timestamp(now).ok());
+    match now.is_some_and(|now| parsed.validity().is_valid_at(now)) {
+        true => Ok(()),
+        false => Err(Error::InvalidCertificate(CertificateError::Expired)),
     }
 }
 
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if self.named.iter().any(|named| named == end_entity) {
-            return Verifier::check_named(end_entity, server_name, now)
-                .map(|()| ServerCertVerified::assertion());
+impl Judge for Trust {
+    fn judge(&self, shown: &Shown<'_>) -> Result<ServerCertVerified, Error> {
+        if self.named.iter().any(|named| named == shown.certificate) {
+            return check_named(shown).map(|()| ServerCertVerified::assertion());
         }
+        let Shown { certificate, intermediates, name, ocsp_response, now } = *shown;
         match &self.signed {
-            Some(signed) => {
-                signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
+            Some(signed) => signed.verify_server_cert(certificate, intermediates, name, ocsp_response, now),
             None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

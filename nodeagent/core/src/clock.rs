@@ -43,7 +43,8 @@ mod tests {
     fn what_lies_further_ahead_than_anybody_waits_is_past() {
         let at = |second: i64| Timestamp::from_second(second).expect("in range");
         let longest = Duration::from_secs(60);
-        let ahead: Vec<_> = [99, 100, 101, 160, 161].map(|until| is_ahead(at(until), at(100), longest)).into();
+        let ahead: Vec<_> =
+            [99, 100, 101, 160, 161].map(|until| is_ahead(at(until), at(100), longest)).into();
         assert_eq!(ahead, [false, false, true, true, false]);
     }
 }

@@ -7,7 +7,8 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use super::*;
-use crate::runtime::ContainerState;
+use crate::probe::Outcome;
+use crate::runtime::{ContainerId, ContainerState, Image, SandboxId};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).expect("in range")
