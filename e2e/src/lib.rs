@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod https;
 pub mod image;
 pub mod kubectl;
+pub mod manifests;
 pub mod netns;
 pub mod slow_disk;
 pub mod transcript;

@@ -15,6 +15,7 @@ use anyhow::{Result, ensure};
 use e2e::harness;
 use e2e::hosts::{Hosts, PORT};
 use e2e::kubectl::Kubectl;
+use e2e::manifests;
 use e2e::wait::eventually;
 use nix::sys::signal::Signal;
 
@@ -26,27 +27,6 @@ fn main() -> ExitCode {
         ("keys_are_rotated_and_nobody_notices", true, keys),
     ])
 }
-
-const WEB: &str = r#"
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 2
-      containers:
-        - name: web
-          image: orlop.dev/demo:v1
-          readinessProbe: {httpGet: {path: /readyz, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-"#;
 
 fn at(hosts: &Hosts, host: usize) -> String {
     format!("{}:{PORT}", hosts.address(host))
@@ -79,7 +59,7 @@ fn nodes() -> Result<()> {
         agents.push(hosts.agent(host, name, &at(&hosts, 1), &token)?);
     }
     let kubectl = hosts.kubectl(1, "s1")?;
-    kubectl.apply(WEB)?;
+    kubectl.apply(&manifests::web("DaemonSet", None))?;
     kubectl.until("daemonset/web", "{.status.numberAvailable}", "2")?;
     let service = kubectl.path("service/web", "{.spec.clusterIP}")?.parse()?;
     for host in [2, 3] {

@@ -20,6 +20,7 @@ use e2e::cluster::{Cluster, Home, Refused};
 use e2e::harness;
 use e2e::host::Snapshot;
 use e2e::kubectl::Kubectl;
+use e2e::manifests;
 use e2e::wait::eventually;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -43,32 +44,11 @@ fn main() -> ExitCode {
     ])
 }
 
-const WEB: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 2
-      containers:
-        - name: web
-          image: orlop.dev/demo:v1
-          readinessProbe: {httpGet: {path: /readyz, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: kept}
-data: {a: b}
-"#;
+/// Three replicas behind a service, and a ConfigMap.
+fn web_and_kept() -> String {
+    let kept = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\ndata: {a: b}\n";
+    manifests::web("Deployment", Some(3)) + kept
+}
 
 fn snapshot(home: &Home, name: &str) -> Result<Snapshot> {
     Snapshot::take(&[&home.data_dir().to_string_lossy(), name])
@@ -101,7 +81,7 @@ fn stopped() -> Result<()> {
     let kubeconfig = cluster.kubeconfig().to_string_lossy().into_owned();
     ensure!(cluster.ready_line.contains(&kubeconfig), "the line names no kubeconfig: {}", cluster.ready_line);
     let name = cluster.name()?;
-    cluster.kubectl()?.apply(WEB)?;
+    cluster.kubectl()?.apply(&web_and_kept())?;
     let kubectl = at_work(&cluster)?;
     let uid = kubectl.path("deployment/web", "{.metadata.uid}")?;
     cluster.stop(Signal::SIGINT)?;
@@ -119,7 +99,7 @@ fn killed() -> Result<()> {
     let before = snapshot(&home, "")?;
     let cluster = home.start()?;
     let name = cluster.name()?;
-    cluster.kubectl()?.apply(WEB)?;
+    cluster.kubectl()?.apply(&web_and_kept())?;
     at_work(&cluster)?;
     cluster.kill()?;
     let cluster = home.start()?;
@@ -141,7 +121,7 @@ fn several_servers() -> Result<()> {
     let before = snapshot(&home, "")?;
     let cluster = home.start_with_servers(3)?;
     let name = cluster.name()?;
-    cluster.kubectl()?.apply(WEB)?;
+    cluster.kubectl()?.apply(&web_and_kept())?;
     at_work(&cluster)?;
     let leader = || -> Result<String> {
         let members = cluster.api()?.get("/orlop/v1/members")?.json()?;
@@ -172,7 +152,7 @@ fn several_servers() -> Result<()> {
 fn agent_killed() -> Result<()> {
     let home = Home::new(1)?;
     let cluster = home.start()?;
-    cluster.kubectl()?.apply(WEB)?;
+    cluster.kubectl()?.apply(&web_and_kept())?;
     let kubectl = at_work(&cluster)?;
     let containers = |kubectl: &Kubectl| -> Result<Vec<String>> {
         let ids = kubectl.ok(&[

@@ -13,34 +13,13 @@ use anyhow::{Result, ensure};
 use e2e::harness;
 use e2e::hosts::{Hosts, PORT, Process};
 use e2e::kubectl::Kubectl;
+use e2e::manifests;
 use e2e::wait::eventually;
 use nix::sys::signal::Signal;
 
 fn main() -> ExitCode {
     harness::one_by_one(&[("every_part_in_a_process_of_its_own", true, apart)])
 }
-
-const WEB: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 2
-      containers:
-        - name: web
-          image: orlop.dev/demo:v1
-          readinessProbe: {httpGet: {path: /readyz, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-"#;
 
 /// A role on the server's host, with the kubeconfig of its own user.
 fn role(hosts: &Hosts, name: &str, role: &str, user: &str, host: usize, flags: &[&str]) -> Result<Process> {
@@ -57,7 +36,7 @@ fn apart() -> Result<()> {
     let join = format!("{}:{PORT}", hosts.address(1));
     let agent = hosts.agent_with(2, "n2", &["--join", &join, "--token", &token, "--disable-proxy"])?;
     let kubectl = hosts.kubectl(1, "s1")?;
-    kubectl.apply(WEB)?;
+    kubectl.apply(&manifests::web("Deployment", Some(2)))?;
 
     // Each step needs the part that comes with it, and none after it.
     let first = role(&hosts, "c1", "controller", "system:kube-controller-manager", 1, &[])?;
