@@ -26,7 +26,6 @@ use crate::jobs;
 use crate::membership::{Leadership, View};
 use crate::peers::{Addresses, Peers};
 use crate::published::Published;
-use crate::readers::{Reader, ReadersInside};
 use crate::{CommitError, ReadError};
 
 pub(crate) use start::start;
@@ -54,10 +53,7 @@ struct Driver {
     published: Arc<Published>,
     requests: UnboundedSender<Request>,
     writers: HashMap<u64, oneshot::Sender<Result<Outcome, CommitError>>>,
-    readers: HashMap<u64, Vec<Reader>>,
-    inside: ReadersInside,
-    /// Others may have come since readers were taken in, and call nobody.
-    readers_follow: bool,
+    readers: HashMap<u64, oneshot::Sender<Result<(), ReadError>>>,
     answers: Answers,
     next_ticket: u64,
     jobs: Vec<JoinHandle<()>>,
@@ -169,13 +165,6 @@ impl Driver {
 
     /// Waits for a request, or until the node wants to be told the time.
     async fn wait(&mut self, waiting: &mut UnboundedReceiver<Request>, alarm: &mut Alarm) -> Option<Request> {
-        if self.readers_follow && !self.host.node().is_asking() {
-            let readers = self.inside.take();
-            self.readers_follow = !readers.is_empty();
-            if self.readers_follow {
-                return Some(Request::Read(readers));
-            }
-        }
         if let Ok(request) = waiting.try_recv() {
             if self.peers.is_some() {
                 // This thread did not wait: what peers have sent meanwhile is still in their sockets, and is read first.
@@ -239,19 +228,17 @@ impl Driver {
             Request::Commit { answer, .. } if self.closing.is_some() => {
                 drop(answer.send(Err(CommitError::Closed)));
             }
+            Request::Read { answer } if self.closing.is_some() => {
+                drop(answer.send(Err(ReadError::Closed)));
+            }
             Request::Commit { txn, answer } => {
                 intake.bytes += txn.size();
                 intake.txns.push((ticket, txn));
                 self.writers.insert(ticket, answer);
             }
-            Request::Read(mut readers) => {
-                readers.extend(self.inside.take());
-                self.readers_follow = !readers.is_empty();
-                // Dropped answers say that the store is closed.
-                if self.readers_follow && self.closing.is_none() {
-                    intake.events.push(Event::Read { ticket });
-                    self.readers.insert(ticket, readers);
-                }
+            Request::Read { answer } => {
+                intake.events.push(Event::Read { ticket });
+                self.readers.insert(ticket, answer);
             }
             Request::Change { change, answer } => {
                 intake.events.push(Event::Change { ticket, change });
@@ -362,8 +349,8 @@ impl Driver {
     }
 
     fn answer_read(&mut self, ticket: u64, result: Result<(), ReadError>) {
-        for answer in self.readers.remove(&ticket).into_iter().flatten() {
-            self.answers.give(Answer::Read(answer, result.clone()));
+        if let Some(answer) = self.readers.remove(&ticket) {
+            self.answers.give(Answer::Read(answer, result));
         }
     }
 
@@ -376,9 +363,9 @@ impl Driver {
         while let Ok(request) = waiting.try_recv() {
             match request {
                 Request::Commit { answer, .. } => drop(answer.send(Err(CommitError::Closed))),
+                Request::Read { answer } => drop(answer.send(Err(ReadError::Closed))),
                 // Dropped answers say that the store is closed.
                 Request::Tell(_)
-                | Request::Read(_)
                 | Request::Change { .. }
                 | Request::Describe { .. }
                 | Request::Image { .. }

@@ -23,7 +23,6 @@ use crate::membership::{self, ChangeError, Leadership, MemberStatus, PeerId, Vie
 use crate::peer_service::PeerService;
 use crate::peers::{self, Addresses};
 use crate::published::{Observer, Published};
-use crate::readers::{Reader, Readers};
 use crate::{CommitError, OpenError, Options, ReadError, RekeyError};
 
 /// A learner has caught up that has after this long what was applied before.
@@ -31,37 +30,16 @@ const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// What the handle asks of the store's thread.
 pub(crate) enum Request {
-    Commit {
-        txn: Txn,
-        answer: oneshot::Sender<Result<Outcome, CommitError>>,
-    },
-    /// Readers that were taken in already; others may wait.
-    Read(Vec<Reader>),
-    Change {
-        change: Change,
-        answer: oneshot::Sender<Result<u64, ChangeRefusal>>,
-    },
-    Describe {
-        answer: oneshot::Sender<View>,
-    },
-    Image {
-        answer: oneshot::Sender<Box<Image>>,
-    },
-    Receive {
-        version: u32,
-        answer: oneshot::Sender<Result<Receiver, CheckpointError>>,
-    },
-    Rekey {
-        key: Key,
-        answer: oneshot::Sender<()>,
-    },
-    KeyIds {
-        answer: oneshot::Sender<Result<BTreeSet<u64>, DiskError>>,
-    },
+    Commit { txn: Txn, answer: oneshot::Sender<Result<Outcome, CommitError>> },
+    Read { answer: oneshot::Sender<Result<(), ReadError>> },
+    Change { change: Change, answer: oneshot::Sender<Result<u64, ChangeRefusal>> },
+    Describe { answer: oneshot::Sender<View> },
+    Image { answer: oneshot::Sender<Box<Image>> },
+    Receive { version: u32, answer: oneshot::Sender<Result<Receiver, CheckpointError>> },
+    Rekey { key: Key, answer: oneshot::Sender<()> },
+    KeyIds { answer: oneshot::Sender<Result<BTreeSet<u64>, DiskError>> },
     Tell(Event),
-    Close {
-        done: oneshot::Sender<()>,
-    },
+    Close { done: oneshot::Sender<()> },
 }
 
 /// The store. Clones are the same store; when the last one is dropped it closes by itself.
@@ -73,7 +51,6 @@ pub struct Store {
 struct Inner {
     published: Arc<Published>,
     requests: UnboundedSender<Request>,
-    readers: Readers,
     max_txn_bytes: usize,
     leadership: watch::Receiver<Leadership>,
     service: PeerService,
@@ -85,7 +62,6 @@ struct Inner {
 pub(crate) struct Started {
     pub(crate) published: Arc<Published>,
     pub(crate) requests: UnboundedSender<Request>,
-    pub(crate) readers: Readers,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) service: PeerService,
     pub(crate) addresses: Arc<Addresses>,
@@ -98,10 +74,8 @@ impl Store {
     /// meanwhile. In a group of one the state is then complete; in a larger one [`Self::linearizable`] tells.
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let (max_txn_bytes, connector) = (options.max_txn_bytes, options.peers.clone());
-        let Started { published, requests, readers, leadership, service, addresses } =
-            driver::start(options)?;
-        let inner =
-            Inner { published, requests, readers, max_txn_bytes, leadership, service, connector, addresses };
+        let Started { published, requests, leadership, service, addresses } = driver::start(options)?;
+        let inner = Inner { published, requests, max_txn_bytes, leadership, service, connector, addresses };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -115,10 +89,8 @@ impl Store {
     pub async fn linearizable(&self) -> Result<Arc<Snapshot>, ReadError> {
         // In a group of one a write is published before it is acknowledged.
         if !self.inner.published.confirmed() {
-            let (answered, is_first) = self.inner.readers.enter()?;
-            if is_first {
-                self.inner.requests.send(Request::Read(Vec::new())).map_err(|_| ReadError::Closed)?;
-            }
+            let (answer, answered) = oneshot::channel();
+            self.inner.requests.send(Request::Read { answer }).map_err(|_| ReadError::Closed)?;
             answered.await.map_err(|_| ReadError::Closed)??;
         }
         Ok(self.snapshot())

@@ -22,7 +22,6 @@ mod options;
 mod peer_service;
 mod peers;
 mod published;
-mod readers;
 mod real_disk;
 
 pub use connector::{Connector, PEER_PROTOCOL, PeerTls, SharedConnector};

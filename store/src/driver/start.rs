@@ -24,7 +24,6 @@ use crate::options::{FatalHandler, Start};
 use crate::peer_service::PeerService;
 use crate::peers::{Addresses, Peers, Runtimes};
 use crate::published::Published;
-use crate::readers::Readers;
 use crate::real_disk::{DirLock, RealDisk};
 use crate::{FatalError, OpenError, Options};
 
@@ -70,7 +69,6 @@ pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
         Peers::new(member, address, connector, addresses.clone(), requests.clone(), runtimes)
     });
     let (leadership, leaderships) = watch::channel(Leadership { member, ..Leadership::default() });
-    let readers = Readers::default();
     let driver = Driver {
         member,
         host,
@@ -84,14 +82,12 @@ pub(crate) fn start(options: Options) -> Result<Started, OpenError> {
         requests: requests.clone(),
         writers: HashMap::new(),
         readers: HashMap::new(),
-        inside: readers.inside(),
-        readers_follow: false,
         answers: Answers::new(answering.as_ref()),
         next_ticket: 1,
         jobs: Vec::new(),
     };
     spawn(driver, outputs, waiting, lock, runtime, options.on_fatal)?;
-    Ok(Started { published, requests, readers, leadership: leaderships, service, addresses })
+    Ok(Started { published, requests, leadership: leaderships, service, addresses })
 }
 
 fn host_settings(options: &Options, now_ms: i64) -> HostSettings {

@@ -132,11 +132,6 @@ impl Question {
 // === impl Node ===
 
 impl Node {
-    /// Whether a question of this member's readers is out: those who come now wait for the next.
-    pub fn is_asking(&self) -> bool {
-        self.reads.asked.is_some()
-    }
-
     pub(super) fn read(&mut self, ticket: u64) {
         if self.is_confirmed() {
             self.actions.push_back(Action::Confirm { tickets: vec![ticket] });
