@@ -432,8 +432,9 @@ fn config(settings: &Settings, applied: u64) -> Config {
         pre_vote: true,
         max_size_per_msg: 1 << 20,
         max_inflight_msgs: 64,
-        // What is proposed at once goes in one message, and is acknowledged once.
-        batch_append: true,
+        // Raft would put entries into any message that waits to be sent and has none, also into one that speaks of a later index
+        // than theirs. What is proposed at once goes in one message as it is.
+        batch_append: false,
         // The node tells followers itself.
         skip_bcast_commit: true,
         max_committed_size_per_ready: 8 << 20,
