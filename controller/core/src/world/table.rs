@@ -140,8 +140,11 @@ impl<K: Grouped> Table<K> {
 
     /// Forgets what only our own writes told of and the watch has not confirmed in time.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Changed<K>> {
+        // A moment that lies further ahead was set by a clock that has been set back since.
+        let longest = after(now, UNCONFIRMED_SECONDS);
+        let is_late = |until: &Timestamp| *until <= now || *until > longest;
         let late: Vec<Key> =
-            self.unconfirmed.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect();
+            self.unconfirmed.iter().filter(|(_, until)| is_late(until)).map(|(key, _)| key.clone()).collect();
         late.iter().map(|key| self.take(key)).collect()
     }
 
@@ -212,13 +215,14 @@ mod tests {
         })
     }
 
-    /// Steps: `w` answer to a write, `a` applied, `d` deleted, `x` five minutes pass; each `uid@revision`.
+    /// Steps: `w` answer to a write, `a` applied, `d` deleted, each `uid@revision`; `x` five minutes pass, `b` the clock is set
+    /// back by an hour.
     fn check(steps: &str, expected: &str) {
         let mut table = Table::<ConfigMap>::default();
         let mut now = Timestamp::UNIX_EPOCH;
         for step in steps.split_whitespace() {
-            if step == "x" {
-                now = after(now, UNCONFIRMED_SECONDS);
+            if step == "x" || step == "b" {
+                now = after(now, if step == "x" { UNCONFIRMED_SECONDS } else { -3600 });
                 table.expire(now);
                 continue;
             }
@@ -255,5 +259,7 @@ mod tests {
     fn an_unconfirmed_object_is_forgotten() {
         check("wu@5 x", "");
         check("wu@5 au@5 x", "5");
+        check("wu@5 b", "");
+        check("wu@5 au@5 b", "5");
     }
 }
