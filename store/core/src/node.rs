@@ -331,6 +331,9 @@ impl Node {
         let Some(message) = self.gather_from(message).and_then(|message| self.answer_voter(message)) else {
             return;
         };
+        if responds && message.reject {
+            self.send_before_going_back();
+        }
         self.note_answer(&message);
         // An error means that Raft has no use for the message.
         drop(self.raft.step(message));
@@ -341,7 +344,16 @@ impl Node {
         self.randomize_election();
     }
 
+    /// A leader is about to go back in what it sends to a member. Raft would put those entries into any message to it that waits
+    /// to be sent and has none, also into one that speaks of a later index than theirs.
+    fn send_before_going_back(&mut self) {
+        if self.leads() {
+            self.pump();
+        }
+    }
+
     fn state_sent(&mut self, member: u64, ok: bool) {
+        self.send_before_going_back();
         let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.raft.report_snapshot(member, status);
         if !ok {
@@ -352,6 +364,7 @@ impl Node {
     /// A member that leads and cannot be reached is probably gone: its followers do not wait for their whole timeout.
     /// It costs nothing where that is wrong, for a vote is first asked for without a new term.
     fn unreachable(&mut self, member: u64) {
+        self.send_before_going_back();
         self.raft.report_unreachable(member);
         if self.leader() == Some(member) && !self.leads() {
             let least = self.settings.election_ticks;
@@ -432,9 +445,8 @@ fn config(settings: &Settings, applied: u64) -> Config {
         pre_vote: true,
         max_size_per_msg: 1 << 20,
         max_inflight_msgs: 64,
-        // Raft would put entries into any message that waits to be sent and has none, also into one that speaks of a later index
-        // than theirs. What is proposed at once goes in one message as it is.
-        batch_append: false,
+        // What is proposed at once goes in one message, and is acknowledged once. See `send_before_going_back`.
+        batch_append: true,
         // The node tells followers itself.
         skip_bcast_commit: true,
         max_committed_size_per_ready: 8 << 20,

@@ -447,3 +447,35 @@ fn an_old_rejection_does_not_take_a_leader_back_behind_what_was_acknowledged() {
     let progress = node.raft.raft.prs().get(follower).unwrap();
     assert!(progress.next_idx > progress.matched && progress.matched == matched);
 }
+
+#[test]
+fn entries_that_a_leader_goes_back_to_are_not_put_into_a_message_that_speaks_of_later_ones() {
+    let mut group = Group::new(3);
+    group.pass(2000);
+    let leader = group.leader().unwrap();
+    let follower = (1..=3).find(|member| *member != leader).unwrap();
+    for ticket in 0..5 {
+        group.tell(leader, Event::Commit { ticket, txn: Txn::put("k", "v") });
+    }
+    group.pass(100);
+    let now_ms = group.now_ms;
+    let node = group.nodes.get_mut(&leader).unwrap();
+    let (last, term) = (node.raft.raft.raft_log.last_index(), node.term());
+    // As it is when the leader stood still and finds the follower's old answers.
+    node.raft.raft.mut_prs().get_mut(follower).unwrap().matched = last - 3;
+    node.raft.raft.bcast_append();
+    let mut rejection = Message { from: follower, to: leader, term, index: last, ..Message::default() };
+    rejection.set_msg_type(MessageType::MsgAppendResponse);
+    (rejection.reject, rejection.reject_hint) = (true, last - 3);
+    node.handle(Event::Message(Box::new(rejection)), now_ms);
+    let mut appends = Vec::new();
+    while let Some(action) = node.poll_action() {
+        if let Action::Send(messages) = action {
+            appends.extend(messages.into_iter().filter(|message| !message.entries.is_empty()));
+        }
+    }
+    assert!(!appends.is_empty());
+    for append in appends {
+        assert_eq!(append.entries[0].index, append.index + 1, "{append:?}");
+    }
+}
