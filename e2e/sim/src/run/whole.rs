@@ -13,6 +13,9 @@ use crate::run::{Options, converge};
 use crate::serve;
 use crate::workload::{people, registers};
 
+/// The longest that a cache waits before it lists again, in seconds: until then a controller may not know of everything yet, and
+/// what looks as desired may be written once more.
+const CATCHES_UP_WITHIN: u64 = 60;
 /// How long the cluster has to come to what is desired, in seconds.
 const CONVERGES_WITHIN: u64 = 600;
 /// How long it then must stay there.
@@ -58,6 +61,7 @@ pub fn run(sim: &Sim, options: Options) -> u64 {
 
 fn settle(sim: &Sim, victims: &Victims) {
     let end = sim.now() + CONVERGES_WITHIN * SECOND;
+    sim.run_until(sim.now() + CATCHES_UP_WITHIN * SECOND, || false);
     loop {
         let found = unfinished(victims);
         if sim.violation().is_some() {
