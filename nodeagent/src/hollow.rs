@@ -177,7 +177,7 @@ async fn pods(hollow: Arc<Hollow>) {
     while let Some(change) = changes.next().await {
         let lock = || handles.lock().unwrap_or_else(PoisonError::into_inner);
         match change {
-            Change::Synced => {}
+            Change::Synced | Change::Relisted { .. } => {}
             Change::Deleted { last } => {
                 if let Some(handle) = lock().get(pod::uid(&last)) {
                     handle.tell(Event::Forgotten);

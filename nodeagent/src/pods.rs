@@ -121,6 +121,7 @@ impl Pods {
                 *synced = true;
                 fresh.extend(known.iter().cloned());
             }
+            Change::Relisted { .. } => {}
             Change::Deleted { last } => {
                 if let Some(handle) = self.handles().get(pod::uid(&last)) {
                     handle.tell(Event::Forgotten);

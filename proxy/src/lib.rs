@@ -291,7 +291,7 @@ fn touched<T>(change: &Change<T>) -> impl Iterator<Item = &T> {
     let objects = match change {
         Change::Applied { new, old } => [Some(new), old.as_ref()],
         Change::Deleted { last } => [Some(last), None],
-        Change::Synced => [None, None],
+        Change::Synced | Change::Relisted { .. } => [None, None],
     };
     objects.into_iter().flatten().map(AsRef::as_ref)
 }

@@ -137,7 +137,7 @@ impl Host {
         let NodeChange { node, helps } = match change {
             Change::Applied { new, .. } => self.cluster.set_node(&new),
             Change::Deleted { last } => self.cluster.remove_node(last.name()),
-            Change::Synced => return,
+            Change::Synced | Change::Relisted { .. } => return,
         };
         let cluster = &self.cluster;
         self.queue.wake_all(helps, clock::moment(), |pod, failed| cluster.may_admit(&node, pod, failed));
@@ -152,7 +152,7 @@ impl Host {
                 self.cluster.remove_namespace(last.name());
                 Causes::none()
             }
-            Change::Synced => Causes::none(),
+            Change::Synced | Change::Relisted { .. } => Causes::none(),
         };
         self.queue.wake_all(helps, clock::moment(), |_, _| true);
     }
@@ -160,7 +160,7 @@ impl Host {
     fn pod(&mut self, change: Change<Pod>) {
         let now = clock::moment();
         let (helps, node) = match change {
-            Change::Synced => return,
+            Change::Synced | Change::Relisted { .. } => return,
             Change::Deleted { last } => {
                 let key = last.key();
                 self.queue.remove(&key);

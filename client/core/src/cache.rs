@@ -129,6 +129,11 @@ pub enum Change<T> {
     },
     /// The cache holds everything for the first time. Told once.
     Synced,
+    /// A later list is complete: what is as old as it and was not told of is gone.
+    Relisted {
+        /// The collection's version.
+        resource_version: String,
+    },
 }
 
 /// Where the machine stands.
@@ -179,6 +184,7 @@ impl<T> Clone for Change<T> {
             Self::Applied { new, old } => Self::Applied { new: Arc::clone(new), old: old.clone() },
             Self::Deleted { last } => Self::Deleted { last: Arc::clone(last) },
             Self::Synced => Self::Synced,
+            Self::Relisted { resource_version } => Self::Relisted { resource_version: resource_version.clone() },
         }
     }
 }
@@ -317,10 +323,12 @@ impl<T: Cached> ListWatch<T> {
         }
         self.store.set_resource_version(&page.resource_version);
         self.backoff.reset();
-        if !self.synced {
-            self.synced = true;
-            self.changes.push_back(Change::Synced);
-        }
+        let first = !std::mem::replace(&mut self.synced, true);
+        self.changes.push_back(if first {
+            Change::Synced
+        } else {
+            Change::Relisted { resource_version: page.resource_version }
+        });
         self.state = State::NeedWatch;
     }
 

@@ -128,7 +128,7 @@ impl World {
                 Change::Deleted { last } => {
                     assert!(self.mirror.remove(last.name()).is_some(), "deleted twice");
                 }
-                Change::Synced => {}
+                Change::Synced | Change::Relisted { .. } => {}
             }
         }
     }

@@ -54,6 +54,7 @@ async fn lists_watches_and_tells_changes() {
             }
             Change::Deleted { last } => format!("gone at {}", last.resource_version()),
             Change::Synced => "synced".to_owned(),
+            Change::Relisted { resource_version } => format!("relisted {resource_version}"),
         });
     }
     assert_eq!(log, ["3 None", "synced", "6 Some(\"3\")", "gone at 7"]);

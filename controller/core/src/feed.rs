@@ -65,6 +65,7 @@ fn take<K: Tracked + Kind>(
         Change::Applied { new, .. } => world.applied(new, now),
         Change::Deleted { last } => world.deleted(&*last, now),
         Change::Synced => Vec::new(),
+        Change::Relisted { resource_version } => world.relisted::<K>(&resource_version, now),
     }
 }
 
@@ -72,7 +73,7 @@ fn take_lease(world: &mut World, _: &ResourceType, change: Change<Lease>, now: T
     match change {
         Change::Applied { new, .. } => world.lease_applied(&new, now),
         Change::Deleted { last } => world.lease_deleted(&last),
-        Change::Synced => Vec::new(),
+        Change::Synced | Change::Relisted { .. } => Vec::new(),
     }
 }
 
@@ -86,6 +87,6 @@ pub fn take_metadata(
     match change {
         Change::Applied { new, .. } => world.applied_meta(resource, &new),
         Change::Deleted { last } => world.deleted_meta(resource, &last),
-        Change::Synced => Vec::new(),
+        Change::Synced | Change::Relisted { .. } => Vec::new(),
     }
 }

@@ -304,6 +304,13 @@ impl World {
         self.follow(changed, now)
     }
 
+    /// The watch could not go on, and a list of this version took its place.
+    pub fn relisted<K: Tracked>(&mut self, resource_version: &str, now: Timestamp) -> Vec<Work> {
+        let revision = resource_version.parse().unwrap_or(0);
+        let gone = K::table(self).relisted(revision);
+        gone.into_iter().flat_map(|changed| self.follow(changed, now)).collect()
+    }
+
     /// The metadata watch of a resource tells of an object.
     pub fn applied_meta(&mut self, resource: &ResourceType, footprint: &Footprint) -> Vec<Work> {
         let mut work = self.observe(resource, garbage::Change::Applied(footprint.into()));

@@ -175,6 +175,7 @@ impl Agent {
     fn changed(self: &Rc<Self>, change: Change<Pod>, known: &BTreeSet<String>) {
         match change {
             Change::Synced => self.remove_orphans(),
+            Change::Relisted { .. } => {}
             Change::Deleted { last } => self.tell(pod::uid(&last), Event::Forgotten),
             Change::Applied { new, old } => {
                 if let Some(old) = old.filter(|old| pod::uid(old) != pod::uid(&new)) {

@@ -115,7 +115,7 @@ impl Host {
         let NodeChange { node, helps } = match change {
             Change::Applied { new, .. } => self.cluster.borrow_mut().set_node(&new),
             Change::Deleted { last } => self.cluster.borrow_mut().remove_node(last.name()),
-            Change::Synced => return,
+            Change::Synced | Change::Relisted { .. } => return,
         };
         let cluster = self.cluster.borrow();
         self.queue
@@ -133,7 +133,7 @@ impl Host {
                 cluster.remove_namespace(last.name());
                 Causes::none()
             }
-            Change::Synced => Causes::none(),
+            Change::Synced | Change::Relisted { .. } => Causes::none(),
         };
         self.queue.borrow_mut().wake_all(helps, self.moment(), |_, _| true);
     }
@@ -141,7 +141,7 @@ impl Host {
     fn pod(&self, change: Change<Pod>) {
         let now = self.moment();
         let (helps, node) = match change {
-            Change::Synced => return,
+            Change::Synced | Change::Relisted { .. } => return,
             Change::Deleted { last } => {
                 let key = last.key();
                 self.queue.borrow_mut().remove(&key);

@@ -97,6 +97,7 @@ impl Host {
                 }
                 Change::Deleted { last } => writeln!(self.log, "- {}", last.name()),
                 Change::Synced => writeln!(self.log, "synced"),
+                Change::Relisted { resource_version } => writeln!(self.log, "relisted {resource_version}"),
             };
         }
         while let Some(action) = self.machine.poll_action(self.now, &mut self.rng) {
@@ -176,6 +177,7 @@ fn too_old_a_version_lists_anew_and_reports_the_difference() {
          + c 3->30
          + d ->40
          - b
+         relisted 50
          WATCH 50",
     );
 }
@@ -193,6 +195,7 @@ fn expired_again_and_again_backs_off() {
          synced
          WATCH 10
          LIST
+         relisted 11
          WATCH 11
          LIST
          wait 2000
@@ -278,6 +281,7 @@ fn an_undecodable_object_stays_as_it_was() {
          synced
          WATCH 10
          LIST
+         relisted 20
          WATCH 20",
     );
 }

@@ -138,6 +138,15 @@ impl<K: Grouped> Table<K> {
         self.take(key)
     }
 
+    /// A list of this revision has been told of as a whole: what we wrote before it, and it does not have, is gone again.
+    pub fn relisted(&mut self, revision: u64) -> Vec<Changed<K>> {
+        self.seen = self.seen.max(revision);
+        let written = |key: &Key| self.objects.get(key).and_then(|object| self::revision(object.metadata()));
+        let is_older = |key: &&Key| written(key).is_none_or(|written| written <= revision);
+        let gone: Vec<Key> = self.unconfirmed.keys().filter(is_older).cloned().collect();
+        gone.iter().map(|key| self.take(key)).collect()
+    }
+
     /// Forgets what only our own writes told of and the watch has not confirmed in time.
     pub fn expire(&mut self, now: Timestamp) -> Vec<Changed<K>> {
         // A moment that lies further ahead was set by a clock that has been set back since.
@@ -215,8 +224,8 @@ mod tests {
         })
     }
 
-    /// Steps: `w` answer to a write, `a` applied, `d` deleted, each `uid@revision`; `x` five minutes pass, `b` the clock is set
-    /// back by an hour.
+    /// Steps: `w` answer to a write, `a` applied, `d` deleted, each `uid@revision`; `l@revision` a list ends; `x` five minutes
+    /// pass, `b` the clock is set back by an hour.
     fn check(steps: &str, expected: &str) {
         let mut table = Table::<ConfigMap>::default();
         let mut now = Timestamp::UNIX_EPOCH;
@@ -231,6 +240,7 @@ mod tests {
             match &step[..1] {
                 "w" => table.written(object, now),
                 "a" => table.applied(object),
+                "l" => table.relisted(revision.parse().unwrap()).pop().flatten(),
                 _ => table.deleted(&object),
             };
         }
@@ -253,6 +263,16 @@ mod tests {
     fn a_deletion_found_by_listing_again_counts_whatever_its_revision() {
         check("au@5 wu@9 du@5", "");
         check("au@5 wv@9 du@8", "9");
+    }
+
+    #[test]
+    fn a_list_that_lacks_what_was_written_before_it_says_that_it_is_gone() {
+        check("wu@5 l@6", "");
+        check("wu@5 l@4", "5");
+        check("au@5 l@6", "5");
+        check("au@3 wu@5 au@5 l@6", "5");
+        check("au@3 du@3 wv@5 l@6", "");
+        check("l@6 wu@5", "");
     }
 
     #[test]
