@@ -60,13 +60,13 @@ fn after<'a>(output: &'a str, prefix: &str) -> Option<&'a str> {
 
 // === running ===
 
-/// Builds the simulator of a tree.
-fn build(tree: &Path, target: &Path) -> Result<PathBuf> {
+/// Builds the simulator of a tree, with a profile of Cargo.
+fn build(tree: &Path, target: &Path, profile: &str) -> Result<PathBuf> {
     let mut command = Command::new("cargo");
-    command.args(["build", "--release", "--quiet", "-p", "sim", "--target-dir"]).arg(target);
+    command.args(["build", "--profile", profile, "--quiet", "-p", "sim", "--target-dir"]).arg(target);
     command.current_dir(tree);
     finish(command)?;
-    Ok(target.join("release/sim"))
+    Ok(target.join(profile).join("sim"))
 }
 
 /// Runs `seeds` seeds, from `seed`, until one breaks something.

@@ -184,7 +184,9 @@ impl<T> Clone for Change<T> {
             Self::Applied { new, old } => Self::Applied { new: Arc::clone(new), old: old.clone() },
             Self::Deleted { last } => Self::Deleted { last: Arc::clone(last) },
             Self::Synced => Self::Synced,
-            Self::Relisted { resource_version } => Self::Relisted { resource_version: resource_version.clone() },
+            Self::Relisted { resource_version } => {
+                Self::Relisted { resource_version: resource_version.clone() }
+            }
         }
     }
 }
