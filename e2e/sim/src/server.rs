@@ -283,7 +283,10 @@ impl Server {
         let (done, outputs) = outcome;
         self.perform(outputs);
         match done {
-            Ok(()) => self.arm(),
+            Ok(()) => {
+                self.remember_group();
+                self.arm();
+            }
             Err(stopped) => self.stopped(&stopped),
         }
     }
@@ -379,6 +382,14 @@ impl Server {
         if let (Some(running), Some(cluster)) = (running.as_ref(), cluster) {
             let node = running.host.node();
             cluster.observe(self.member, node.state().applied().index, node.conf_state());
+        }
+    }
+
+    /// Has the cluster note which group this member knows, now that everything is synced.
+    fn remember_group(&self) {
+        let (running, cluster) = (self.running.borrow(), self.cluster.upgrade());
+        if let (Some(running), Some(cluster)) = (running.as_ref(), cluster) {
+            cluster.remember(self.member, running.host.node().conf_state());
         }
     }
 

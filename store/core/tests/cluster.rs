@@ -188,6 +188,19 @@ fn a_leader_that_is_removed_hands_over_first_also_from_two() {
 }
 
 #[test]
+fn who_knew_that_the_group_has_grown_knows_it_after_a_power_cut() {
+    let mut group = Group::of(3, 20);
+    for id in group.ids() {
+        group.crash(id, true);
+    }
+    // The first never comes back: by the group before, in which the third had no vote, nobody could be elected.
+    group.boot(2);
+    group.boot(3);
+    let leader = group.wait_for_leader();
+    group.put(leader, "k", "v");
+}
+
+#[test]
 fn changes_that_make_no_sense_are_refused() {
     let mut group = Group::new(8);
     for (change, expected) in [

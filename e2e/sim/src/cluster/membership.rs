@@ -25,6 +25,8 @@ pub(super) struct Group {
     machines: u64,
     /// The index up to which some member has applied the log, and the voters and learners from there on.
     newest: (u64, Voices),
+    /// The group that each member knows, and would know after a cut of its power.
+    known: BTreeMap<u64, Voices>,
     /// The machine that was told each id.
     ids: BTreeMap<u64, String>,
     /// Members that are to be removed, or were.
@@ -41,6 +43,15 @@ pub(super) struct Group {
 struct Voices {
     voters: BTreeSet<u64>,
     learners: BTreeSet<u64>,
+}
+
+// === impl Voices ===
+
+impl Voices {
+    fn of(group: &ConfState) -> Voices {
+        let ids = |ids: &[u64]| ids.iter().copied().collect();
+        Voices { voters: ids(&group.voters), learners: ids(&group.learners) }
+    }
 }
 
 /// Logs, kept entries and marks are small, so that checkpoints, states that travel and comparisons come often.
@@ -86,8 +97,7 @@ impl Cluster {
         if applied < known.newest.0 {
             return;
         }
-        let ids = |ids: &[u64]| ids.iter().copied().collect();
-        let group = Voices { voters: ids(&group.voters), learners: ids(&group.learners) };
+        let group = Voices::of(group);
         if applied > known.newest.0 {
             if known.newest.1 != group {
                 self.sim.note(format_args!("the group at {applied}, says {member}: {group:?}"));
@@ -98,6 +108,11 @@ impl Cluster {
                 format!("at entry {applied} member {member} knows {group:?}, others {:?}", known.newest.1);
             self.sim.violated("replicas-agree", message);
         }
+    }
+
+    /// What a member knows of the group is on its disk.
+    pub fn remember(&self, member: u64, group: &ConfState) {
+        self.changes().known.insert(member, Voices::of(group));
     }
 
     /// Whether a member may find that it was removed.
@@ -129,7 +144,7 @@ impl Cluster {
 
     /// A member loses its disk for good, and another machine takes its place.
     pub async fn replace(self: Rc<Self>, member: u64) {
-        if self.is_leaving(member) || !self.begin_change(1, 1) {
+        if self.is_leaving(member) || !self.is_settled_without(member) || !self.begin_change(1, 1) {
             return;
         }
         if let Some(server) = self.server(member) {
@@ -139,6 +154,15 @@ impl Cluster {
         self.changes().lost -= 1;
         self.clone().join().await;
         self.end_change(1, 0);
+    }
+
+    /// Whether the voters beside this one know who belongs to the group. Who does not know yet that it has grown counts
+    /// votes by the group before, which may be none without this one; its log alone does not tell it what is committed.
+    fn is_settled_without(&self, member: u64) -> bool {
+        let group = self.group.borrow();
+        let newest = &group.newest.1;
+        let mut others = newest.voters.iter().filter(|id| **id != member && self.server(**id).is_some());
+        others.all(|id| group.known.get(id) == Some(newest))
     }
 
     fn changes(&self) -> RefMut<'_, Group> {

@@ -1,7 +1,7 @@
 //! What Raft has ready, turned into actions; and states that come and go as a whole.
 
 use raft::SnapshotStatus;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::{Action, Event, Node};
 use crate::checkpoint::Received;
@@ -31,8 +31,9 @@ impl Node {
                 storage.hard_state = hard_state.clone();
             }
             storage.append(&record.entries);
-            // A new commit index alone is not worth a write: it comes with the next record.
-            if ready.must_sync() {
+            // A new commit index alone is not worth a write: it comes with the next record. But members that forget who
+            // belongs to the group count votes by the group before: of two that grew to three, none might then be lost.
+            if ready.must_sync() || ready.committed_entries().iter().any(changes_group) {
                 self.log_bytes += record.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
                 let hard_state = Some(self.raft.store().hard_state.clone());
                 self.actions.push_back(Action::Append(Record { hard_state, ..record }));
@@ -171,6 +172,11 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether an entry says who belongs to the group.
+fn changes_group(entry: &Entry) -> bool {
+    entry.get_entry_type() != EntryType::EntryNormal
 }
 
 /// Whether a message says something that must be durable first. What is only asked of the leader does not.
