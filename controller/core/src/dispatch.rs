@@ -56,7 +56,7 @@ pub fn plan(
             let kinds = &world.kinds;
             let resource_of =
                 |version: &str, kind: &str| kinds.get(&(version.to_owned(), kind.to_owned())).cloned();
-            Some(garbage::plan(&world.graph, &key.name, &resource_of, &attempt.answers))
+            Some(garbage::plan(&world.graph, &key.name, &resource_of, &attempt.answers, now))
         }
         Controller::Node => {
             let pods = pods_on(world, &key.name);

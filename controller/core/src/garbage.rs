@@ -5,11 +5,16 @@ mod graph;
 mod tests;
 
 pub use self::graph::{Change, Graph, Owner, Seen};
+use jiff::Timestamp;
 use serde_json::json;
 
 use self::graph::{FOREGROUND, Node, ORPHAN};
+use crate::object::after;
 use crate::plan::{Action, Answer, Answers, Plan, Question, Report};
 use crate::write::{ObjectKey, PatchKind, Precondition, Propagation, ResourceType, Target, Write};
+
+/// How long after a question that failed it is put again.
+const RETRY_SECONDS: i64 = 5;
 
 /// Finds the resource of an owner reference's apiVersion and kind. None: not known (any more).
 pub type ResourceOf<'a> = &'a dyn Fn(&str, &str) -> Option<ResourceType>;
@@ -23,7 +28,9 @@ enum Standing {
     Waiting,
     /// It is gone, as the API server itself confirmed.
     Absent,
-    /// It cannot be asked for now, or may not be trusted; the dependent stays.
+    /// Nobody could say; the dependent stays, and somebody is asked again later.
+    Unheard,
+    /// It cannot be asked for; the dependent stays.
     Unknown,
 }
 
@@ -32,7 +39,13 @@ enum Standing {
 /// An owner counts as absent when its deletion was told of; one that the graph does not hold is asked for
 /// live, by name, and is absent only when it is not found or has another uid. The object itself is deleted
 /// only in the revision that the graph has seen.
-pub fn plan(graph: &Graph, uid: &str, resource_of: ResourceOf, answers: &Answers) -> (Plan, Report) {
+pub fn plan(
+    graph: &Graph,
+    uid: &str,
+    resource_of: ResourceOf,
+    answers: &Answers,
+    now: Timestamp,
+) -> (Plan, Report) {
     let Some(node) = graph.node(uid) else { return (Plan::default(), Report::default()) };
     if node.is_terminating && node.has(ORPHAN) {
         return orphan(graph, uid, node);
@@ -43,7 +56,7 @@ pub fn plan(graph: &Graph, uid: &str, resource_of: ResourceOf, answers: &Answers
     if node.is_terminating || node.owners.is_empty() {
         return (Plan::default(), Report::default());
     }
-    collect(graph, uid, node, resource_of, answers)
+    collect(graph, uid, node, resource_of, answers, now)
 }
 
 /// Takes the owner out of its dependents, then its finalizer away.
@@ -77,6 +90,7 @@ fn collect(
     node: &Node,
     resource_of: ResourceOf,
     answers: &Answers,
+    now: Timestamp,
 ) -> (Plan, Report) {
     let mut questions = Vec::new();
     let standings: Vec<Standing> = node
@@ -93,6 +107,10 @@ fn collect(
     };
     let (absent, waiting) = (of(Standing::Absent), of(Standing::Waiting));
     let mut plan = Plan::default();
+    if standings.contains(&Standing::Unheard) {
+        plan.look_again(after(now, RETRY_SECONDS));
+        return (plan, Report::default());
+    }
     if standings.contains(&Standing::Unknown) || absent.len() + waiting.len() == 0 {
         return (plan, Report::default());
     }
@@ -177,7 +195,7 @@ fn standing(
             judge(meta.deletion_timestamp.is_some(), waits)
         }
         Some(Answer::Found(_) | Answer::Absent) => Standing::Absent,
-        Some(_) => Standing::Unknown,
+        Some(_) => Standing::Unheard,
     }
 }
 

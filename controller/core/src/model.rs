@@ -31,6 +31,8 @@ pub struct Model {
     pub log: Vec<String>,
     /// Checked after every single write.
     pub invariant: Option<fn(&Model)>,
+    /// Whether questions are answered.
+    pub hears: bool,
     /// The controllers that run.
     pub running: Vec<Controller>,
     revision: u64,
@@ -51,6 +53,7 @@ impl Model {
             later: BTreeMap::new(),
             log: Vec::new(),
             invariant: None,
+            hears: true,
             running: Controller::ALL.to_vec(),
             revision: 0,
         }
@@ -167,6 +170,7 @@ impl Model {
     fn answer(&self, question: &Question) -> Answer {
         let meta = |object: &Value| serde_json::from_value::<ObjectMeta>(object["metadata"].clone()).unwrap();
         match question {
+            _ if !self.hears => Answer::Failed("the server is not there".into()),
             Question::Get(target) => {
                 match self.objects.get(&(target.resource.plural.to_string(), target.key.clone())) {
                     Some(object) => Answer::Found(Box::new(meta(object))),

@@ -70,6 +70,19 @@ fn an_owner_never_seen_is_asked_for() {
 }
 
 #[test]
+fn a_question_that_failed_is_put_again() {
+    let mut model = cluster();
+    pod(&mut model, "lost", &["never"]);
+    model.hears = false;
+    model.settle();
+    assert_eq!(names(&model, "pods"), ["lost"]);
+    model.hears = true;
+    model.advance(super::RETRY_SECONDS);
+    model.settle();
+    assert!(names(&model, "pods").is_empty());
+}
+
+#[test]
 fn a_foreground_owner_goes_after_its_dependents() {
     let mut model = cluster();
     set(&mut model, "a");
