@@ -93,9 +93,7 @@ fn put_back(bug: &Bug, tree: &Path, target: &Path) -> Result<(PathBuf, String)> 
     let root = sources::root();
     copy(&root, tree)?;
     apply(tree, &bug.path, false)?;
-    // Link-time optimisation takes longer for each bug than it saves in the searches for it.
-    let binary =
-        build(tree, target, "quick").with_context(|| format!("building {} ({})", bug.name, bug.models))?;
+    let binary = build(tree, target).with_context(|| format!("building {} ({})", bug.name, bug.models))?;
     Ok((binary, commit(&root)))
 }
 

@@ -57,7 +57,7 @@ pub fn sweep(arguments: &[String]) -> Result<Vec<String>> {
     let path = option(arguments, "--journal")?.unwrap_or_else(|| root.join("target/sim-sweep/journal"));
     let journal = Journal::<Batch>::open(&path)?;
     let commit = commit(&root);
-    let binary = keep(&build(&root, &root.join("target"), "release")?, &path, &commit)?;
+    let binary = keep(&build(&root, &root.join("target"))?, &path, &commit)?;
     let before = journal.lines().len();
     let next = Mutex::new(todo(&journal.lines(), from));
     let began = Instant::now();
