@@ -7,13 +7,15 @@ use std::sync::Arc;
 use apiserver_core::User;
 use client_core::cache::Change;
 use client_core::clock::Moment;
+use client_core::error::Error;
 use client_core::object::{Object, ObjectKey, ResourceType, Target};
 use client_core::plan::PatchKind;
 use futures::future::select;
 use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use scheduler_core::binding::{Binding, Next, is_bound};
 use scheduler_core::{Causes, Cluster, Decision, NodeChange, PodInfo, Queue};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cache::{Cache, Source};
 use crate::caller::Caller;
@@ -201,10 +203,10 @@ async fn bind(host: Rc<Host>, pod: Arc<PodInfo>, node: Arc<str>) {
         "metadata": {"namespace": &*pod.key.namespace, "name": &*pod.key.name, "uid": &*pod.uid},
         "target": {"apiVersion": "v1", "kind": "Node", "name": &*node},
     });
-    let result = host.caller.document(Method::POST, &target, &binding).await;
+    let result = send(&host, &pod, &node, &target, &binding).await;
     host.in_flight.set(host.in_flight.get().saturating_sub(1));
     match result {
-        Ok(_) => host.queue.borrow_mut().bound(&pod.key, &pod.uid),
+        Ok(()) => host.queue.borrow_mut().bound(&pod.key, &pod.uid),
         Err(_) => {
             let now = host.moment();
             let helps = host.cluster.borrow_mut().forget(&pod.key, &pod.uid);
@@ -213,6 +215,25 @@ async fn bind(host: Rc<Host>, pod: Arc<PodInfo>, node: Arc<str>) {
         }
     }
     host.changed.raise();
+}
+
+/// Sends a binding, again as long as nobody knows whether the pod is bound.
+async fn send(host: &Host, pod: &PodInfo, node: &str, target: &str, document: &Value) -> Result<(), Error> {
+    let mut binding = Binding::default();
+    loop {
+        let Err(error) = host.caller.document(Method::POST, target, document).await else { return Ok(()) };
+        let mut next = binding.failed(&error);
+        if next == Next::Read {
+            let found = host.caller.get(&Target::of::<Pod>(pod.key.clone()).path(None)).await;
+            next = match found.map(serde_json::from_value::<Pod>) {
+                Ok(Ok(found)) if is_bound(&found, &pod.uid, node) => return Ok(()),
+                Ok(_) => Next::Fail,
+                Err(unread) => binding.unread(&unread),
+            };
+        }
+        let Next::Again(pause) = next else { return Err(error) };
+        host.sim.sleep(pause.as_micros() as Time).await;
+    }
 }
 
 /// Tells by the pod's condition why it fits nowhere.

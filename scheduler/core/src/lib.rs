@@ -3,6 +3,7 @@
 //! The state is kept incrementally: what depends only on a node and on the shape of a pod is remembered per shape, and the pods that a
 //! selector counts are counted per node as they come and go. A decision is then one pass over the nodes with no allocation per node.
 
+pub mod binding;
 pub mod cluster;
 pub mod node;
 pub mod pod;
