@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use scheduler_core::binding::{Binding, Next, is_bound};
+use scheduler_core::binding::{Binding, Next};
 use scheduler_core::{Causes, Cluster, Decision, NodeChange, PodInfo, Queue, Report};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
@@ -212,7 +212,7 @@ impl Host {
         let client = self.client.clone();
         let bound = self.bound.clone();
         tokio::spawn(async move {
-            let result = bind(&client, &pod, &node).await;
+            let result = bind(&client, &pod, &node, &bound).await;
             // The scheduler may have ended meanwhile.
             let _ = bound.send(Bound { pod, node, result });
         });
@@ -270,21 +270,29 @@ impl Host {
     }
 }
 
-/// Binds a pod, again as long as nobody knows whether it is bound.
-async fn bind(client: &Client, pod: &PodInfo, node: &str) -> Result<(), client::Error> {
-    let mut binding = Binding::default();
+/// Binds a pod, again as long as nobody knows whether it is bound, and the scheduler has not ended.
+async fn bind(
+    client: &Client,
+    pod: &PodInfo,
+    node: &str,
+    scheduler: &mpsc::UnboundedSender<Bound>,
+) -> Result<(), client::Error> {
+    let mut binding = Binding::new(&pod.uid, node);
     loop {
         let Err(error) = client.bind(&pod.key, &pod.uid, node).await else { return Ok(()) };
         let mut next = binding.failed(&error);
         if next == Next::Read {
-            next = match client.get::<Pod>(pod.key.namespace_opt(), &pod.key.name).await {
-                Ok(found) if is_bound(&found, &pod.uid, node) => return Ok(()),
-                Ok(_) => Next::Fail,
-                Err(unread) => binding.unread(&unread),
-            };
+            let found = client.get::<Pod>(pod.key.namespace_opt(), &pod.key.name).await;
+            next = binding.read(found.as_ref());
         }
-        let Next::Again(pause) = next else { return Err(error) };
-        tokio::time::sleep(pause).await;
+        match next {
+            Next::Bound => return Ok(()),
+            Next::Read | Next::Fail => return Err(error),
+            Next::Again(pause) => tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = scheduler.closed() => return Err(error),
+            },
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use client_core::plan::PatchKind;
 use futures::future::select;
 use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use scheduler_core::binding::{Binding, Next, is_bound};
+use scheduler_core::binding::{Binding, Next};
 use scheduler_core::{Causes, Cluster, Decision, NodeChange, PodInfo, Queue};
 use serde_json::{Value, json};
 
@@ -219,20 +219,20 @@ async fn bind(host: Rc<Host>, pod: Arc<PodInfo>, node: Arc<str>) {
 
 /// Sends a binding, again as long as nobody knows whether the pod is bound.
 async fn send(host: &Host, pod: &PodInfo, node: &str, target: &str, document: &Value) -> Result<(), Error> {
-    let mut binding = Binding::default();
+    let mut binding = Binding::new(&pod.uid, node);
     loop {
         let Err(error) = host.caller.document(Method::POST, target, document).await else { return Ok(()) };
         let mut next = binding.failed(&error);
         if next == Next::Read {
             let found = host.caller.get(&Target::of::<Pod>(pod.key.clone()).path(None)).await;
-            next = match found.map(serde_json::from_value::<Pod>) {
-                Ok(Ok(found)) if is_bound(&found, &pod.uid, node) => return Ok(()),
-                Ok(_) => Next::Fail,
-                Err(unread) => binding.unread(&unread),
-            };
+            let found = found.and_then(|found| serde_json::from_value::<Pod>(found).map_err(Error::Decode));
+            next = binding.read(found.as_ref());
         }
-        let Next::Again(pause) = next else { return Err(error) };
-        host.sim.sleep(pause.as_micros() as Time).await;
+        match next {
+            Next::Bound => return Ok(()),
+            Next::Read | Next::Fail => return Err(error),
+            Next::Again(pause) => host.sim.sleep(pause.as_micros() as Time).await,
+        }
     }
 }
 

@@ -12,8 +12,10 @@ const REPEAT_AFTER: Duration = Duration::from_millis(100);
 const REPEAT_AFTER_MAX: Duration = Duration::from_secs(10);
 
 /// A binding while it is sent.
-#[derive(Debug, Default)]
-pub struct Binding {
+#[derive(Debug)]
+pub struct Binding<'a> {
+    uid: &'a str,
+    node: &'a str,
     repeats: u32,
     unknown: bool,
 }
@@ -23,28 +25,40 @@ pub struct Binding {
 pub enum Next {
     /// It may have got through: send it again after this time. It binds to the same node, so that once is as good as twice.
     Again(Duration),
-    /// The pod is bound, or is another one: read it, and see whether it [`is_bound`].
+    /// Read the pod, and ask [`Binding::read`].
     Read,
+    /// The pod is bound where it was to be.
+    Bound,
     /// The pod was not bound.
     Fail,
 }
 
 // === impl Binding ===
 
-impl Binding {
-    /// An attempt has failed.
+impl<'a> Binding<'a> {
+    /// Nothing was sent yet of the binding of the pod with this uid to a node.
+    pub fn new(uid: &'a str, node: &'a str) -> Self {
+        Self { uid, node, repeats: 0, unknown: false }
+    }
+
+    /// An attempt has failed. After one whose outcome is not known, a refusal says only that this one was refused.
     pub fn failed(&mut self, error: &Error) -> Next {
         self.unknown |= error.is_outcome_unknown();
         match error {
-            _ if error.is_conflict() => Next::Read,
-            _ if self.unknown && !error.is_not_found() => Next::Again(self.pause()),
+            _ if error.is_not_found() => Next::Fail,
+            _ if self.unknown && error.is_transient() => Next::Again(self.pause()),
+            _ if self.unknown || error.is_conflict() => Next::Read,
             _ => Next::Fail,
         }
     }
 
-    /// The pod could not be read.
-    pub fn unread(&mut self, error: &Error) -> Next {
-        if error.is_not_found() { Next::Fail } else { Next::Again(self.pause()) }
+    /// The pod as the API server has it, or why it could not be read. [`Next::Read`] does not follow.
+    pub fn read(&mut self, pod: Result<&Pod, &Error>) -> Next {
+        match pod {
+            Ok(pod) if is_bound(pod, self.uid, self.node) => Next::Bound,
+            Err(error) if error.is_transient() => Next::Again(self.pause()),
+            _ => Next::Fail,
+        }
     }
 
     fn pause(&mut self) -> Duration {
@@ -54,8 +68,8 @@ impl Binding {
     }
 }
 
-/// Whether the pod that was meant is on the node that was meant, as the API server has it.
-pub fn is_bound(pod: &Pod, uid: &str, node: &str) -> bool {
+/// Whether it is the pod that was meant, on the node that was meant.
+fn is_bound(pod: &Pod, uid: &str, node: &str) -> bool {
     let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     pod.metadata.uid.as_deref() == Some(uid) && on == Some(node)
 }
@@ -76,11 +90,12 @@ mod tests {
 
     /// What follows each of the errors in turn: milliseconds to the next attempt, `read` or `fail`.
     fn check(codes: &[i32], expected: &str) {
-        let mut binding = Binding::default();
+        let mut binding = Binding::new("u", "n");
         let told = codes.iter().map(|code| match binding.failed(&error(*code)) {
             Next::Again(pause) => pause.as_millis().to_string(),
             Next::Read => "read".to_owned(),
             Next::Fail => "fail".to_owned(),
+            Next::Bound => "bound".to_owned(),
         });
         assert_eq!(told.collect::<Vec<_>>().join(" "), expected, "{codes:?}");
     }
@@ -92,10 +107,9 @@ mod tests {
         check(&[404], "fail");
         check(&[409], "read");
         check(&[504, 409], "100 read");
+        check(&[504, 403], "100 read");
         check(&[0, 503, 404], "100 300 fail");
         check(&[0, 0, 0, 0, 0, 504, 0], "100 300 900 2700 8100 10000 10000");
-        assert_eq!(Binding::default().unread(&error(404)), Next::Fail);
-        assert_eq!(Binding::default().unread(&error(503)), Next::Again(REPEAT_AFTER));
     }
 
     #[test]
@@ -107,8 +121,11 @@ mod tests {
             }))
             .unwrap()
         };
-        assert!(is_bound(&pod("u", "n"), "u", "n"));
-        assert!(!is_bound(&pod("v", "n"), "u", "n"));
-        assert!(!is_bound(&pod("u", "other"), "u", "n"));
+        let read = |pod: Result<&Pod, &Error>| Binding::new("u", "n").read(pod);
+        assert_eq!(read(Ok(&pod("u", "n"))), Next::Bound);
+        assert_eq!(read(Ok(&pod("v", "n"))), Next::Fail);
+        assert_eq!(read(Ok(&pod("u", "other"))), Next::Fail);
+        assert_eq!(read(Err(&error(404))), Next::Fail);
+        assert_eq!(read(Err(&error(503))), Next::Again(REPEAT_AFTER));
     }
 }
